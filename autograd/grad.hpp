@@ -1,0 +1,56 @@
+// Reverse-mode differentiation to any order, and Hessian-vector products on a gradient graph that is built
+// once.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "autograd/variable.hpp"
+
+namespace goshawk {
+
+struct GradOptions {
+  /// Gradient with respect to each output; empty means 1 for every output, which must then be a scalar.
+  std::vector<Variable> grad_outputs = {};
+  /// Record the gradient computation so that the results can be differentiated again.
+  bool create_graph = false;
+  /// An input that no output depends on gets a zero gradient instead of an error.
+  bool allow_unused = false;
+};
+
+/// Gradients of Σ ⟨grad_outputs[k], outputs[k]⟩ with respect to `inputs`, as values: nothing is accumulated
+/// anywhere. Each has the shape of its input. The graph stays usable as long as a Variable refers to it, so
+/// the same graph can be differentiated again. Throws Error when an input is a constant, when an output does
+/// not depend on it (see allow_unused), or when shapes do not match.
+std::vector<Variable> grad(std::span<const Variable> outputs, std::span<const Variable> inputs,
+                           const GradOptions& options = {});
+/// The gradients of one scalar output.
+std::vector<Variable> grad(const Variable& output, std::span<const Variable> inputs,
+                           const GradOptions& options = {});
+
+/// The gradient of a scalar loss as a graph, ready to be differentiated along any number of directions:
+/// H v = ∂(gᵀv)/∂w, reverse over reverse. The graph is built once; each `apply` only replays its derivative
+/// and records nothing, at the cost of about two gradients.
+class GradientGraph {
+ public:
+  /// `loss` must be a scalar that depends on every one of `inputs`.
+  GradientGraph(const Variable& loss, std::vector<Variable> inputs);
+
+  double loss() const { return loss_.item(); }
+  const std::vector<Variable>& inputs() const { return inputs_; }
+  /// ∂loss/∂inputs, one Variable per input, still part of the graph.
+  const std::vector<Variable>& gradient() const { return gradient_; }
+  /// Hessian-vector product: `v` has one tensor per input with its shape and dtype (an undefined tensor is
+  /// zero); so has the result.
+  std::vector<Tensor> apply(std::span<const Tensor> v) const;
+
+ private:
+  Variable loss_;
+  std::vector<Variable> inputs_;
+  std::vector<Variable> gradient_;
+};
+
+/// One Hessian-vector product of a scalar loss; for several on the same batch keep a GradientGraph.
+std::vector<Tensor> hvp(const Variable& loss, std::span<const Variable> inputs, std::span<const Tensor> v);
+
+}  // namespace goshawk

@@ -1,0 +1,47 @@
+// Per-channel ops, closed under differentiation: every derivative is again one of them (or a per-channel
+// vector op).
+#include "core/kernels/channel.hpp"
+
+#include "autograd/ops.hpp"
+
+namespace goshawk {
+namespace {
+
+const Op& kChannelAffine = register_op("channel_affine");
+const Op& kChannelScale = register_op("channel_scale");
+const Op& kChannelSum = register_op("channel_sum");
+const Op& kChannelDot = register_op("channel_dot");
+
+}  // namespace
+
+Variable channel_affine(const Variable& x, const Variable& s, const Variable& t) {
+  return record(kChannelAffine, {x, s, t}, kernels::channel_affine(x.value(), s.value(), t.value()),
+                [x, s](const Backward& d) {
+                  return std::vector{d.needs(0) ? channel_scale(d.grad(), s) : Variable(),
+                                     d.needs(1) ? channel_dot(d.grad(), x) : Variable(),
+                                     d.needs(2) ? channel_sum(d.grad()) : Variable()};
+                });
+}
+
+Variable channel_scale(const Variable& x, const Variable& s) {
+  return record(kChannelScale, {x, s}, kernels::channel_affine(x.value(), s.value(), {}),
+                [x, s](const Backward& d) {
+                  return std::vector{d.needs(0) ? channel_scale(d.grad(), s) : Variable(),
+                                     d.needs(1) ? channel_dot(d.grad(), x) : Variable()};
+                });
+}
+
+Variable channel_sum(const Variable& x) {
+  return record(kChannelSum, {x}, kernels::channel_sum(x.value()), [shape = x.shape()](const Backward& d) {
+    return std::vector{broadcast_to(d.grad(), shape)};
+  });
+}
+
+Variable channel_dot(const Variable& a, const Variable& b) {
+  return record(kChannelDot, {a, b}, kernels::channel_dot(a.value(), b.value()), [a, b](const Backward& d) {
+    return std::vector{d.needs(0) ? channel_scale(b, d.grad()) : Variable(),
+                       d.needs(1) ? channel_scale(a, d.grad()) : Variable()};
+  });
+}
+
+}  // namespace goshawk

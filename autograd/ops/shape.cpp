@@ -1,0 +1,173 @@
+// Ops that move, repeat or sum elements. Adjoint pairs: broadcast_to / sum_to, slice / unslice.
+#include <array>
+#include <cstring>
+
+#include "autograd/ops.hpp"
+#include "core/parallel.hpp"
+
+namespace goshawk {
+namespace {
+
+const Op& kReshape = register_op("reshape");
+const Op& kBroadcastTo = register_op("broadcast_to");
+const Op& kSumTo = register_op("sum_to");
+const Op& kSlice = register_op("slice");
+const Op& kUnslice = register_op("unslice");
+
+using Strides = std::array<std::int64_t, Shape::kMaxDims>;
+
+// Calls f(i, offset) for every index i of `shape` in row-major order, with offset = base + Σ index[d] ·
+// stride[d].
+template <class F>
+void for_each_offset(const Shape& shape, const Strides& strides, std::int64_t base, F f) {
+  const std::int64_t n = shape.numel();
+  if (n == 0) return;
+  std::array<std::int64_t, Shape::kMaxDims> index{};
+  std::int64_t offset = base;
+  for (std::int64_t i = 0; i < n; ++i) {
+    f(i, offset);
+    for (int d = shape.size() - 1; d >= 0; --d) {
+      const auto k = static_cast<std::size_t>(d);
+      offset += strides[k];
+      if (++index[k] < shape[d]) break;
+      offset -= strides[k] * shape[d];
+      index[k] = 0;
+    }
+  }
+}
+
+// Strides into a tensor of shape `small` seen as `large`: 0 where it is repeated.
+Strides broadcast_strides(const Shape& small, const Shape& large, const char* op) {
+  check(small.size() <= large.size(), "[{}] shape {} does not broadcast to {}", op, small, large);
+  Strides strides{};
+  std::int64_t running = 1;
+  for (int i = 1; i <= small.size(); ++i) {
+    const std::int64_t extent = small[small.size() - i];
+    const int d = large.size() - i;
+    check(extent == large[d] || extent == 1, "[{}] shape {} does not broadcast to {}: extent {} against {}",
+          op, small, large, extent, large[d]);
+    strides[static_cast<std::size_t>(d)] = extent == 1 ? 0 : running;
+    running *= extent;
+  }
+  return strides;
+}
+
+struct LatticeWalk {
+  Strides strides{};
+  std::int64_t base = 0;
+};
+
+// Offsets of the lattice points of shape `extents` inside a tensor of shape `whole`.
+LatticeWalk walk(const Lattice& lattice, const Shape& extents, const Shape& whole, const char* op) {
+  const auto n = static_cast<std::size_t>(whole.size());
+  check(lattice.start.size() == n && lattice.step.size() == n && extents.size() == whole.size(),
+        "[{}] start, step and extents {} need one entry for each dimension of shape {}", op, extents, whole);
+  LatticeWalk result;
+  std::int64_t running = 1;
+  for (std::size_t i = n; i-- > 0;) {
+    const int d = static_cast<int>(i);
+    const std::int64_t last = lattice.start[i] + (extents[d] - 1) * lattice.step[i];
+    check(lattice.start[i] >= 0 && lattice.step[i] >= 1 && last < whole[d],
+          "[{}] dimension {}: start {}, step {}, extent {} leave the shape {}", op, i, lattice.start[i],
+          lattice.step[i], extents[d], whole);
+    result.base += lattice.start[i] * running;
+    result.strides[i] = lattice.step[i] * running;
+    running *= whole[d];
+  }
+  return result;
+}
+
+// Copies rows (runs along a contiguous last dimension) between a dense tensor and lattice points of another.
+template <class F>
+void for_each_row(const Shape& extents, const LatticeWalk& w, F f) {
+  const int last = extents.size() - 1;
+  const bool rows = last >= 0 && w.strides[static_cast<std::size_t>(last)] == 1;
+  const std::int64_t length = rows ? extents[last] : 1;
+  Shape outer = extents;
+  if (rows) outer[last] = 1;
+  for_each_offset(outer, w.strides, w.base,
+                  [&](std::int64_t i, std::int64_t offset) { f(i * length, offset, length); });
+}
+
+}  // namespace
+
+Variable reshape(const Variable& x, std::span<const std::int64_t> dims) {
+  return record(kReshape, {x}, x.value().reshape(dims),
+                [shape = x.shape()](const Backward& d) { return std::vector{reshape(d.grad(), shape)}; });
+}
+
+Variable broadcast_to(const Variable& x, const Shape& shape) {
+  const Strides strides = broadcast_strides(x.shape(), shape, "broadcast_to");
+  Tensor out = Tensor::empty(shape, x.dtype());
+  dispatch_floating(x.dtype(), "broadcast_to", [&]<class T>() {
+    const T* from = x.value().data<T>();
+    T* to = out.data<T>();
+    if (x.numel() == 1) {
+      std::fill_n(to, out.numel(), *from);
+    } else {
+      for_each_offset(shape, strides, 0, [&](std::int64_t i, std::int64_t offset) { to[i] = from[offset]; });
+    }
+  });
+  return record(kBroadcastTo, {x}, std::move(out),
+                [small = x.shape()](const Backward& d) { return std::vector{sum_to(d.grad(), small)}; });
+}
+
+Variable sum_to(const Variable& x, const Shape& shape) {
+  const Strides strides = broadcast_strides(shape, x.shape(), "sum_to");
+  Tensor out = Tensor::empty(shape, x.dtype());
+  dispatch_floating(x.dtype(), "sum_to", [&]<class T>() {
+    const T* from = x.value().data<T>();
+    std::vector<double> sums(static_cast<std::size_t>(shape.numel()));
+    for_each_offset(x.shape(), strides, 0, [&](std::int64_t i, std::int64_t offset) {
+      sums[static_cast<std::size_t>(offset)] += from[i];
+    });
+    std::transform(sums.begin(), sums.end(), out.data<T>(), [](double s) { return static_cast<T>(s); });
+  });
+  return record(kSumTo, {x}, std::move(out), [large = x.shape()](const Backward& d) {
+    return std::vector{broadcast_to(d.grad(), large)};
+  });
+}
+
+Variable sum(const Variable& x) {
+  return sum_to(x, {});
+}
+
+Variable mean(const Variable& x) {
+  return scale(sum(x), 1.0 / static_cast<double>(x.numel()));
+}
+
+Variable dot(const Variable& a, const Variable& b) {
+  return sum(mul(a, b));
+}
+
+Variable slice(const Variable& x, const Lattice& lattice, const Shape& extents) {
+  const LatticeWalk w = walk(lattice, extents, x.shape(), "slice");
+  Tensor out = Tensor::empty(extents, x.dtype());
+  dispatch_floating(x.dtype(), "slice", [&]<class T>() {
+    const T* from = x.value().data<T>();
+    T* to = out.data<T>();
+    for_each_row(extents, w, [&](std::int64_t dense, std::int64_t offset, std::int64_t length) {
+      std::memcpy(to + dense, from + offset, static_cast<std::size_t>(length) * sizeof(T));
+    });
+  });
+  return record(kSlice, {x}, std::move(out), [lattice, shape = x.shape()](const Backward& d) {
+    return std::vector{unslice(d.grad(), lattice, shape)};
+  });
+}
+
+Variable unslice(const Variable& x, const Lattice& lattice, const Shape& shape) {
+  const LatticeWalk w = walk(lattice, x.shape(), shape, "unslice");
+  Tensor out = Tensor::zeros(shape, x.dtype());
+  dispatch_floating(x.dtype(), "unslice", [&]<class T>() {
+    const T* from = x.value().data<T>();
+    T* to = out.data<T>();
+    for_each_row(x.shape(), w, [&](std::int64_t dense, std::int64_t offset, std::int64_t length) {
+      std::memcpy(to + offset, from + dense, static_cast<std::size_t>(length) * sizeof(T));
+    });
+  });
+  return record(kUnslice, {x}, std::move(out), [lattice, extents = x.shape()](const Backward& d) {
+    return std::vector{slice(d.grad(), lattice, extents)};
+  });
+}
+
+}  // namespace goshawk

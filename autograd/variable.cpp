@@ -1,0 +1,128 @@
+#include "autograd/variable.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <set>
+#include <unordered_set>
+
+#include "core/error.hpp"
+
+namespace goshawk {
+namespace {
+
+std::atomic<std::uint64_t> next_sequence{1};
+thread_local bool recording_on_this_thread = true;
+
+// Deleting a node drops its inputs' nodes, whose deletion drops theirs: as recursion this overflows the stack
+// on a long graph. Nodes whose last reference goes while another is being deleted are queued instead.
+void release_iteratively(Node* node) {
+  thread_local std::vector<Node*> queue;
+  thread_local bool draining = false;
+  queue.push_back(node);
+  if (draining) return;
+  draining = true;
+  while (!queue.empty()) {
+    Node* next = queue.back();
+    queue.pop_back();
+    delete next;
+  }
+  draining = false;
+}
+
+std::shared_ptr<Node> make_node() {
+  std::shared_ptr<Node> node(new Node, release_iteratively);
+  node->sequence = next_sequence.fetch_add(1, std::memory_order_relaxed);
+  return node;
+}
+
+struct Registry {
+  std::mutex mutex;
+  std::map<std::string, Op, std::less<>> ops;
+};
+
+Registry& registry() {
+  static auto* instance = new Registry;
+  return *instance;
+}
+
+}  // namespace
+
+Variable Variable::leaf(Tensor value) {
+  check(value.defined() && is_floating(value.dtype()),
+        "[Variable::leaf] only f32 and f64 tensors can be differentiated, not {}",
+        value.defined() ? dtype_name(value.dtype()) : "an undefined tensor");
+  return {std::move(value), make_node(), 0};
+}
+
+const Op& register_op(std::string_view name, OpKind kind) {
+  Registry& r = registry();
+  std::lock_guard lock(r.mutex);
+  const auto [it, inserted] = r.ops.emplace(std::string(name), Op{std::string(name), kind});
+  check(inserted, "[register_op] the op '{}' is registered twice; op names are unique", name);
+  return it->second;
+}
+
+std::vector<const Op*> registered_ops() {
+  Registry& r = registry();
+  std::lock_guard lock(r.mutex);
+  std::vector<const Op*> all;
+  for (const auto& [name, op] : r.ops) all.push_back(&op);
+  return all;
+}
+
+bool recording() {
+  return recording_on_this_thread;
+}
+
+RecordingGuard::RecordingGuard(bool on) : previous_(recording_on_this_thread) {
+  recording_on_this_thread = on;
+}
+RecordingGuard::~RecordingGuard() {
+  recording_on_this_thread = previous_;
+}
+
+std::vector<Variable> record(const Op& op, std::initializer_list<Variable> inputs,
+                             std::vector<Tensor> outputs, Vjp vjp) {
+  std::vector<Variable> results;
+  results.reserve(outputs.size());
+  const bool differentiable = recording() && std::any_of(inputs.begin(), inputs.end(),
+                                                         [](const Variable& v) { return v.requires_grad(); });
+  if (!differentiable) {
+    for (Tensor& output : outputs) results.emplace_back(std::move(output));
+    return results;
+  }
+  const auto node = make_node();
+  node->op = &op;
+  node->outputs = static_cast<int>(outputs.size());
+  node->inputs.reserve(inputs.size());
+  for (const Variable& input : inputs) node->inputs.push_back({input.node(), input.output_index()});
+  node->vjp = std::move(vjp);
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    results.emplace_back(std::move(outputs[i]), node, static_cast<int>(i));
+  }
+  return results;
+}
+
+Variable record(const Op& op, std::initializer_list<Variable> inputs, Tensor output, Vjp vjp) {
+  std::vector<Tensor> outputs;
+  outputs.push_back(std::move(output));
+  return std::move(record(op, inputs, std::move(outputs), std::move(vjp)).front());
+}
+
+std::vector<std::string> graph_ops(const Variable& v) {
+  std::set<std::string> names;
+  std::unordered_set<const Node*> seen;
+  std::vector<const Node*> stack{v.node().get()};
+  while (!stack.empty()) {
+    const Node* node = stack.back();
+    stack.pop_back();
+    if (node == nullptr || !seen.insert(node).second) continue;
+    if (node->op != nullptr) names.insert(node->op->name);
+    for (const Edge& edge : node->inputs) stack.push_back(edge.node.get());
+  }
+  return {names.begin(), names.end()};
+}
+
+}  // namespace goshawk

@@ -1,0 +1,27 @@
+# Compiler settings shared by every target, and the function that declares a floor of the house.
+
+add_library(goshawk_settings INTERFACE)
+target_include_directories(goshawk_settings INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(goshawk_settings INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
+  # Contraction would let the compiler fuse a*b+c differently on each dispatch target; kernels ask for FMA themselves.
+  -ffp-contract=off
+  $<$<BOOL:${GOSHAWK_WERROR}>:-Werror>)
+if(GOSHAWK_SANITIZE)
+  string(REPLACE ";" "," sanitizers "${GOSHAWK_SANITIZE}")
+  target_compile_options(goshawk_settings INTERFACE -fsanitize=${sanitizers} -fno-omit-frame-pointer)
+  target_link_options(goshawk_settings INTERFACE -fsanitize=${sanitizers})
+  # A caching allocator would hide use-after-free from the sanitizers.
+  target_compile_definitions(goshawk_settings INTERFACE GOSHAWK_NO_CACHING_ALLOCATOR)
+endif()
+
+# goshawk_floor(NAME LINK libs...): the library goshawk_NAME from every source below NAME/.
+function(goshawk_floor name)
+  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/*.cpp)
+  if(NOT sources)
+    return()
+  endif()
+  add_library(goshawk_${name} STATIC ${sources})
+  target_link_libraries(goshawk_${name} PUBLIC goshawk_settings ${ARG_LINK})
+endfunction()

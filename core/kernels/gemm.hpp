@@ -1,0 +1,13 @@
+// Dense matrix products.
+#pragma once
+
+#include "core/tensor.hpp"
+
+namespace goshawk::kernels {
+
+/// op(a) op(b) for row-major matrices of one dtype (f32 or f64), op(m) = mᵀ where transpose_* is set.
+/// OpenBLAS, one thread per call; the rows of the result are split into parallel tasks by a fixed rule.
+/// Throws Error when the shapes do not match.
+Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b);
+
+}  // namespace goshawk::kernels

@@ -1,0 +1,27 @@
+// The caching allocator behind every tensor: 64-byte-aligned blocks, huge pages for large ones, no malloc per
+// op.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+namespace goshawk {
+
+struct MemoryStats {
+  std::int64_t bytes_in_use = 0;        ///< handed out and not yet returned (rounded up to size classes)
+  std::int64_t peak_bytes_in_use = 0;   ///< largest value of bytes_in_use since the last reset_peak_memory()
+  std::int64_t bytes_reserved = 0;      ///< obtained from the system, cached blocks included
+  std::int64_t system_allocations = 0;  ///< calls that had to ask the system for a new block
+  std::int64_t allocations = 0;         ///< all calls
+};
+
+MemoryStats memory_stats();
+void reset_peak_memory();
+/// Returns every cached free block to the system.
+void release_cached_memory();
+
+/// A reference-counted, 64-byte-aligned block of at least `bytes` bytes with undefined contents.
+/// Throws Error when the system has no memory left.
+std::shared_ptr<std::byte[]> allocate(std::int64_t bytes);
+
+}  // namespace goshawk

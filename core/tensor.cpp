@@ -1,0 +1,149 @@
+#include "core/tensor.hpp"
+
+#include <cstring>
+
+#include "core/memory.hpp"
+#include "core/parallel.hpp"
+
+namespace goshawk {
+
+Tensor Tensor::empty(const Shape& shape, DType dtype) {
+  Tensor t;
+  t.shape_ = shape;
+  t.numel_ = shape.numel();
+  t.dtype_ = dtype;
+  t.storage_ = allocate(std::max<std::int64_t>(1, t.bytes()));
+  return t;
+}
+
+Tensor Tensor::zeros(const Shape& shape, DType dtype) {
+  Tensor t = empty(shape, dtype);
+  std::memset(t.raw(), 0, static_cast<std::size_t>(t.bytes()));
+  return t;
+}
+
+Tensor Tensor::full(const Shape& shape, DType dtype, double value) {
+  Tensor t = empty(shape, dtype);
+  t.fill(value);
+  return t;
+}
+
+std::int64_t Tensor::dim(int i) const {
+  const int index = i < 0 ? i + ndim() : i;
+  check(index >= 0 && index < ndim(), "[Tensor::dim] dimension {} of a tensor of shape {} does not exist", i,
+        shape_);
+  return shape_[index];
+}
+
+Tensor Tensor::reshape(std::span<const std::int64_t> dims) const {
+  std::vector<std::int64_t> extents(dims.begin(), dims.end());
+  std::int64_t known = 1;
+  std::int64_t* unknown = nullptr;
+  for (std::int64_t& d : extents) {
+    if (d == -1) {
+      check(unknown == nullptr, "[reshape] more than one extent of [{}] is -1", fmt::join(dims, ", "));
+      unknown = &d;
+    } else {
+      known *= d;
+    }
+  }
+  if (unknown != nullptr && known > 0) *unknown = numel_ / known;
+  std::int64_t total = 1;
+  for (std::int64_t d : extents) total *= d;
+  check(defined() && total == numel_,
+        "[reshape] a tensor of shape {} with {} elements cannot take the shape [{}]", shape_, numel_,
+        fmt::join(dims, ", "));
+  Tensor t = *this;
+  t.shape_ = Shape(extents);
+  return t;
+}
+
+Tensor Tensor::clone() const {
+  Tensor t = empty(shape_, dtype_);
+  std::memcpy(t.raw(), raw(), static_cast<std::size_t>(bytes()));
+  return t;
+}
+
+Tensor Tensor::to(DType dtype) const {
+  if (dtype == dtype_) return *this;
+  Tensor t = empty(shape_, dtype);
+  dispatch_all(dtype_, [&]<class From>() {
+    dispatch_all(dtype, [&]<class To>() {
+      const From* from = data<From>();
+      To* to = t.data<To>();
+      parallel_for(numel_, kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) to[i] = static_cast<To>(from[i]);
+      });
+    });
+  });
+  return t;
+}
+
+double Tensor::item() const {
+  check(defined() && numel_ == 1, "[Tensor::item] a tensor of shape {} has {} elements, not one", shape_,
+        numel_);
+  return dispatch_all(dtype_, [&]<class T>() { return static_cast<double>(*data<T>()); });
+}
+
+void Tensor::copy_from(const Tensor& source) const {
+  check_same(*this, source, "Tensor::copy_from");
+  std::memcpy(raw(), source.raw(), static_cast<std::size_t>(bytes()));
+}
+
+void Tensor::fill(double value) const {
+  dispatch_all(dtype_, [&]<class T>() {
+    T* to = data<T>();
+    const T element = static_cast<T>(value);
+    parallel_for(numel_, kElementwiseGrain,
+                 [&](std::int64_t begin, std::int64_t end) { std::fill(to + begin, to + end, element); });
+  });
+}
+
+Tensor permute(const Tensor& t, std::initializer_list<int> axes) {
+  const int n = t.ndim();
+  check(static_cast<int>(axes.size()) == n, "[permute] {} axes were given for a tensor of shape {}",
+        axes.size(), t.shape());
+  std::array<std::int64_t, Shape::kMaxDims> stride{};
+  std::int64_t running = 1;
+  for (int i = n - 1; i >= 0; --i) {
+    stride[static_cast<std::size_t>(i)] = running;
+    running *= t.shape()[i];
+  }
+  std::vector<std::int64_t> dims;
+  std::array<std::int64_t, Shape::kMaxDims> step{};
+  std::array<bool, Shape::kMaxDims> used{};
+  for (int axis : axes) {
+    check(axis >= 0 && axis < n && !used[static_cast<std::size_t>(axis)],
+          "[permute] the axes ({}) do not name each axis of shape {} once", fmt::join(axes, ", "), t.shape());
+    used[static_cast<std::size_t>(axis)] = true;
+    step[dims.size()] = stride[static_cast<std::size_t>(axis)];
+    dims.push_back(t.shape()[axis]);
+  }
+  Tensor out = Tensor::empty(Shape(dims), t.dtype());
+  if (out.numel() == 0) return out;
+  dispatch_all(t.dtype(), [&]<class T>() {
+    const T* from = t.data<T>();
+    T* to = out.data<T>();
+    std::array<std::int64_t, Shape::kMaxDims> index{};
+    std::int64_t offset = 0;
+    for (std::int64_t i = 0; i < out.numel(); ++i) {
+      to[i] = from[offset];
+      for (int d = n - 1; d >= 0; --d) {
+        const auto k = static_cast<std::size_t>(d);
+        offset += step[k];
+        if (++index[k] < dims[k]) break;
+        offset -= step[k] * dims[k];
+        index[k] = 0;
+      }
+    }
+  });
+  return out;
+}
+
+void check_same(const Tensor& a, const Tensor& b, std::string_view op) {
+  check(a.shape() == b.shape() && a.dtype() == b.dtype(),
+        "[{}] the operands must have the same shape and type but are {} {} and {} {}", op, a.dtype(),
+        a.shape(), b.dtype(), b.shape());
+}
+
+}  // namespace goshawk
