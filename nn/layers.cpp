@@ -1,0 +1,189 @@
+#include "nn/layers.hpp"
+
+#include <cmath>
+
+#include "core/error.hpp"
+
+namespace goshawk {
+namespace {
+
+Variable zero_parameter(const Shape& shape) {
+  return Variable::leaf(Tensor::zeros(shape, DType::f32));
+}
+
+PoolParams pool_params(const Pool2dConfig& config) {
+  return {.kernel_h = config.kernel,
+          .kernel_w = config.kernel,
+          .stride_h = config.stride,
+          .stride_w = config.stride,
+          .pad_h = config.padding,
+          .pad_w = config.padding};
+}
+
+}  // namespace
+
+// ---- layers with weights
+// ---------------------------------------------------------------------------------------
+
+Variable WeightedLayer::forward(const Variable& x) {
+  const Variable input = input_transform ? input_transform(x) : x;
+  const Variable y = apply(input, weight_transform ? weight_transform(weight) : weight);
+  const std::int64_t images = std::max<std::int64_t>(1, x.dim(0));
+  output_pixels_.store(y.numel() / images / out_channels(), std::memory_order_relaxed);
+  input_elements_.store(x.numel() / images, std::memory_order_relaxed);
+  return bias.defined() ? add(y, bias) : y;
+}
+
+std::vector<std::pair<std::string, WeightedLayer*>> weighted_layers(Module& model) {
+  std::vector<std::pair<std::string, WeightedLayer*>> layers;
+  for (const NamedModule& named : model.named_modules()) {
+    if (auto* layer = dynamic_cast<WeightedLayer*>(named.module)) layers.emplace_back(named.name, layer);
+  }
+  return layers;
+}
+
+Conv2d::Conv2d(Config config) : config_(config) {
+  check(config.in > 0 && config.out > 0 && config.kernel > 0 && config.stride > 0 && config.padding >= 0,
+        "[Conv2d] in {}, out {}, kernel {} and stride {} must be positive and padding {} not negative",
+        config.in, config.out, config.kernel, config.stride, config.padding);
+  weight = zero_parameter({config.kernel, config.kernel, config.in, config.out});
+  register_parameter("weight", weight);
+  if (config.bias) {
+    bias = zero_parameter({config.out});
+    register_parameter("bias", bias);
+  }
+}
+
+Variable Conv2d::apply(const Variable& x, const Variable& w) const {
+  return conv2d(x, w,
+                {.stride_h = config_.stride,
+                 .stride_w = config_.stride,
+                 .pad_h = config_.padding,
+                 .pad_w = config_.padding});
+}
+
+Linear::Linear(Config config) : config_(config) {
+  check(config.in > 0 && config.out > 0, "[Linear] in {} and out {} must be positive", config.in, config.out);
+  weight = zero_parameter({config.in, config.out});
+  register_parameter("weight", weight);
+  if (config.bias) {
+    bias = zero_parameter({config.out});
+    register_parameter("bias", bias);
+  }
+}
+
+Variable Linear::apply(const Variable& x, const Variable& w) const {
+  check(x.shape().size() == 2 && x.dim(1) == config_.in,
+        "[Linear] the input has shape {} but the layer needs [N, {}]; flatten it or change .in", x.shape(),
+        config_.in);
+  return matmul(x, w);
+}
+
+// ---- batch normalisation
+// ---------------------------------------------------------------------------------------
+
+BatchNorm2d::BatchNorm2d(Config config) : config_(config) {
+  check(config.channels > 0 && config.eps > 0 && config.momentum >= 0 && config.momentum <= 1,
+        "[BatchNorm2d] channels {} and eps {} must be positive and momentum {} between 0 and 1",
+        config.channels, config.eps, config.momentum);
+  weight = Variable::leaf(Tensor::full({config.channels}, DType::f32, 1));
+  bias = zero_parameter({config.channels});
+  running_mean = Tensor::zeros({config.channels}, DType::f32);
+  running_var = Tensor::full({config.channels}, DType::f32, 1);
+  register_parameter("weight", weight);
+  register_parameter("bias", bias);
+  register_buffer("running_mean", running_mean);
+  register_buffer("running_var", running_var);
+}
+
+Variable BatchNorm2d::forward(const Variable& x, const NormEpilogue& epilogue) {
+  check(x.shape().size() >= 2 && x.shape().back() == config_.channels,
+        "[BatchNorm2d] the input has shape {} but the layer needs [..., {}]; images are NHWC", x.shape(),
+        config_.channels);
+  if (mode() == Mode::eval) return normalise(x, epilogue, nullptr);
+  check(x.numel() > config_.channels,
+        "[BatchNorm2d] the input has shape {}, one value per channel, which has no variance; use a larger "
+        "batch or "
+        "eval mode",
+        x.shape());
+  BatchStatistics statistics;
+  const Variable y = normalise(x, epilogue, &statistics);
+  update_running(x.numel() / config_.channels, statistics);
+  return y;
+}
+
+Variable BatchNorm2d::normalise(const Variable& x, const NormEpilogue& epilogue,
+                                BatchStatistics* statistics) const {
+  if (statistics == nullptr) {
+    return batch_norm_eval(x, weight, bias, running_mean, running_var, config_.eps, epilogue);
+  }
+  BatchNormTrain result = batch_norm_train(x, weight, bias, config_.eps, epilogue);
+  *statistics = {result.mean, result.var};
+  return std::move(result.y);
+}
+
+void BatchNorm2d::update_running(std::int64_t values, const BatchStatistics& statistics) const {
+  const double momentum = config_.momentum;
+  const double unbiased = static_cast<double>(values) / static_cast<double>(values - 1);
+  dispatch_floating(running_mean.dtype(), "BatchNorm2d", [&]<class T>() {
+    const auto fold = [&](const Tensor& running, const Tensor& batch, double factor) {
+      T* const into = running.data<T>();
+      const T* const from = batch.data<T>();
+      for (std::int64_t c = 0; c < config_.channels; ++c) {
+        into[c] = static_cast<T>((1 - momentum) * static_cast<double>(into[c]) +
+                                 momentum * factor * static_cast<double>(from[c]));
+      }
+    };
+    fold(running_mean, statistics.mean, 1);
+    fold(running_var, statistics.var, unbiased);
+  });
+}
+
+// ---- the rest
+// --------------------------------------------------------------------------------------------------
+
+Variable AvgPool2d::forward(const Variable& x) {
+  return avg_pool2d(x, pool_params(config_));
+}
+
+Variable MaxPool2d::forward(const Variable& x) {
+  return max_pool2d(x, pool_params(config_));
+}
+
+Module& Sequential::append(std::unique_ptr<Module> module, std::string name) {
+  check(module != nullptr, "[Sequential] cannot append a null module");
+  register_module(name.empty() ? std::to_string(modules_.size()) : std::move(name), *module);
+  modules_.push_back(std::move(module));
+  return *modules_.back();
+}
+
+Variable Sequential::forward(const Variable& x) {
+  Variable y = x;
+  for (const auto& module : modules_) y = module->forward(y);
+  return y;
+}
+
+std::int64_t count_correct(const Tensor& logits, const Tensor& labels) {
+  check(logits.ndim() == 2 && labels.dtype() == DType::i64 && labels.shape() == Shape{logits.dim(0)},
+        "[count_correct] logits {} need labels of type i64 and shape [N] but were given {} {}",
+        logits.shape(), labels.dtype(), labels.shape());
+  const std::int64_t classes = logits.dim(1);
+  std::int64_t correct = 0;
+  dispatch_floating(logits.dtype(), "count_correct", [&]<class T>() {
+    const T* row = logits.data<T>();
+    for (const std::int64_t label : labels.span<std::int64_t>()) {
+      check(label >= 0 && label < classes, "[count_correct] label {} is not one of the {} classes", label,
+            classes);
+      // Written so that any comparison with a NaN counts against the row.
+      bool wins = true;
+      for (std::int64_t c = 0; c < classes; ++c) {
+        wins = wins && (c < label ? row[c] < row[label] : row[c] <= row[label]);
+      }
+      correct += wins ? 1 : 0;
+      row += classes;
+    }
+  });
+  return correct;
+}
+
+}  // namespace goshawk

@@ -1,0 +1,34 @@
+#include <doctest/doctest.h>
+
+#include "core/error.hpp"
+#include "models/registry.hpp"
+
+using namespace goshawk;
+
+TEST_CASE("models by name") {
+  CHECK(model_names() == std::vector<std::string>{"resnet20", "resnet20_b", "resnet32", "resnet32_b",
+                                                  "resnet44", "resnet44_b", "resnet56", "resnet56_b"});
+  CHECK(make_model("resnet20")->parameter_count() == 269722);
+  CHECK(make_model("resnet20", {.classes = 100})->parameter_count() == 269722 + 65 * 90);
+  CHECK(make_model("resnet20_b")->parameter_count() == 272474);
+  CHECK(make_model("resnet56")->parameter_count() == 853018);
+  CHECK(model_input("resnet32").height == 32);
+  CHECK(model_input("resnet32").channels == 3);
+  CHECK_THROWS_WITH_AS(
+      make_model("resnet21"),
+      "[make_model] there is no model 'resnet21'; choose one of resnet20, resnet20_b, resnet32, "
+      "resnet32_b, resnet44, resnet44_b, resnet56, resnet56_b",
+      UsageError);
+  CHECK_THROWS_AS(model_input(""), UsageError);
+}
+
+TEST_CASE("the seed decides the weights; f64 is the same network") {
+  const auto weights = [](const ModelOptions& options) {
+    return make_model("resnet20", options)->parameters().front().value().to(DType::f32).to_vector<float>();
+  };
+  CHECK(weights({.seed = 1}) == weights({.seed = 1}));
+  CHECK(weights({.seed = 1}) != weights({.seed = 2}));
+  CHECK(weights({.seed = 1}) == weights({.seed = 1, .dtype = DType::f64}));
+  const auto wide = make_model("resnet20", {.dtype = DType::f64});
+  for (const NamedParameter& p : wide->named_parameters()) CHECK(p.variable.dtype() == DType::f64);
+}

@@ -1,0 +1,241 @@
+#include <cmath>
+#include <doctest/doctest.h>
+#include <limits>
+
+#include "autograd/grad.hpp"
+#include "core/error.hpp"
+#include "core/random.hpp"
+#include "nn/layers.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+Tensor normal(const Shape& shape, std::uint64_t seed, DType dtype = DType::f64) {
+  Random random(seed);
+  return random_normal(shape, dtype, random);
+}
+
+double largest_difference(const Tensor& a, const Tensor& b) {
+  REQUIRE(a.shape() == b.shape());
+  const auto left = a.to(DType::f64), right = b.to(DType::f64);
+  double largest = 0;
+  for (std::int64_t i = 0; i < a.numel(); ++i) {
+    const double difference = std::abs(left.data<double>()[i] - right.data<double>()[i]);
+    if (!(difference <= largest)) largest = difference;
+  }
+  return largest;
+}
+
+// Mean and sum of squared deviations of each of the last dimension's channels.
+struct Moments {
+  std::vector<double> mean, deviations;
+};
+Moments moments(const Tensor& x) {
+  const std::int64_t channels = x.dim(-1), rows = x.numel() / channels;
+  Moments m;
+  for (std::int64_t c = 0; c < channels; ++c) {
+    double sum = 0, squares = 0;
+    for (std::int64_t r = 0; r < rows; ++r) sum += x.data<double>()[r * channels + c];
+    const double mean = sum / static_cast<double>(rows);
+    for (std::int64_t r = 0; r < rows; ++r) squares += std::pow(x.data<double>()[r * channels + c] - mean, 2);
+    m.mean.push_back(mean);
+    m.deviations.push_back(squares);
+  }
+  return m;
+}
+
+}  // namespace
+
+TEST_CASE("convolution and linear layers compute their sums") {
+  Conv2d conv({.in = 2, .out = 3, .kernel = 3, .stride = 2, .padding = 1, .bias = true});
+  conv.to(DType::f64);
+  conv.weight.value().copy_from(normal({3, 3, 2, 3}, 1));
+  conv.bias.value().copy_from(normal({3}, 2));
+  const Tensor x = normal({2, 5, 4, 2}, 3);
+  const Variable y = conv(x);
+  CHECK(y.shape() == Shape{2, 3, 2, 3});
+  double expected = conv.bias.value().data<double>()[2];
+  // Output (n, oy, ox, co) = (1, 1, 1, 2): input rows 1..3, columns 1..3.
+  for (int ky = 0; ky < 3; ++ky) {
+    for (int kx = 0; kx < 3; ++kx) {
+      for (int ci = 0; ci < 2; ++ci) {
+        expected += x.data<double>()[((5 + 1 + ky) * 4 + 1 + kx) * 2 + ci] *
+                    conv.weight.value().data<double>()[((ky * 3 + kx) * 2 + ci) * 3 + 2];
+      }
+    }
+  }
+  CHECK(y.value().data<double>()[((3 + 1) * 2 + 1) * 3 + 2] == doctest::Approx(expected).epsilon(1e-12));
+
+  Linear linear({.in = 4, .out = 2});
+  linear.to(DType::f64);
+  linear.weight.value().copy_from(Tensor::from<double>({1, 2, 3, 4, 5, 6, 7, 8}, {4, 2}));
+  linear.bias.value().copy_from(Tensor::from<double>({0.5, -0.5}, {2}));
+  const Tensor row = Tensor::from<double>({1, 0, -1, 2}, {1, 4});
+  CHECK(linear(row).value().to_vector<double>() == std::vector<double>{10.5, 11.5});
+}
+
+TEST_CASE("a weighted layer records its sizes and applies its transforms") {
+  Conv2d conv({.in = 2, .out = 3, .kernel = 3, .stride = 2, .padding = 1});
+  conv.to(DType::f64);
+  conv.weight.value().copy_from(normal({3, 3, 2, 3}, 1));
+  CHECK(conv.last_output_pixels() == 0);
+  CHECK(conv.last_macs() == 0);
+  const Tensor x = normal({4, 8, 6, 2}, 2);
+  const Variable plain = conv(x);
+  CHECK(conv.last_output_pixels() == 12);
+  CHECK(conv.last_input_elements() == 96);
+  CHECK(conv.weight_count() == 54);
+  CHECK(conv.last_macs() == 54 * 12);
+  CHECK(conv.out_channels() == 3);
+
+  // A transform with a learned parameter of its own: its gradient is that of the composition.
+  const Variable factor = Variable::leaf(Tensor::scalar(2, DType::f64));
+  conv.weight_transform = [&](const Variable& w) { return mul(w, factor); };
+  Tensor observed;
+  conv.input_transform = [&](const Variable& input) {
+    observed = input.value();
+    return scale(input, 3);
+  };
+  const Variable y = conv(x);
+  CHECK(observed.raw() == x.raw());
+  CHECK(largest_difference(y.value(), scale(plain, 6).value()) < 1e-12);
+  const Variable total = sum(y);
+  const std::vector<Variable> inputs{factor, conv.weight};
+  const auto gradients = grad(total, inputs);
+  CHECK(gradients[0].item() == doctest::Approx(total.item() / 2).epsilon(1e-12));
+  conv.weight_transform = nullptr;
+  conv.input_transform = nullptr;
+  CHECK(largest_difference(conv(x).value(), plain.value()) == 0);
+
+  Linear linear({.in = 6, .out = 5});
+  linear(Tensor::zeros({7, 6}, DType::f32));
+  CHECK(linear.last_output_pixels() == 1);
+  CHECK(linear.last_input_elements() == 6);
+  CHECK(linear.last_macs() == 30);
+}
+
+TEST_CASE("batch norm in train mode normalises each channel and keeps PyTorch's running statistics") {
+  BatchNorm2d bn({.channels = 3, .eps = 1e-5, .momentum = 0.1});
+  bn.to(DType::f64);
+  const Tensor first = add_scalar(scale(normal({4, 3, 2, 3}, 1), 2.5), 1.5).value();
+  const Tensor second = normal({5, 3, 3, 3}, 2);
+  const Tensor y = bn(first).value();
+  const Moments in = moments(first), out = moments(y);
+  for (std::size_t c = 0; c < 3; ++c) {
+    CHECK(std::abs(out.mean[c]) < 1e-12);
+    const double variance = in.deviations[c] / 24;
+    CHECK(out.deviations[c] / 24 == doctest::Approx(variance / (variance + 1e-5)).epsilon(1e-12));
+    // From 0 and 1: 0.9 · old + 0.1 · new, the new variance divided by n − 1.
+    CHECK(bn.running_mean.data<double>()[c] == doctest::Approx(0.1 * in.mean[c]).epsilon(1e-12));
+    CHECK(bn.running_var.data<double>()[c] ==
+          doctest::Approx(0.9 + 0.1 * in.deviations[c] / 23).epsilon(1e-12));
+  }
+  bn(second);
+  const Moments next = moments(second);
+  for (std::size_t c = 0; c < 3; ++c) {
+    CHECK(bn.running_mean.data<double>()[c] ==
+          doctest::Approx(0.9 * 0.1 * in.mean[c] + 0.1 * next.mean[c]).epsilon(1e-12));
+    CHECK(bn.running_var.data<double>()[c] ==
+          doctest::Approx(0.9 * (0.9 + 0.1 * in.deviations[c] / 23) + 0.1 * next.deviations[c] / 44)
+              .epsilon(1e-12));
+  }
+}
+
+TEST_CASE("batch norm in eval mode uses the running statistics and leaves them alone") {
+  BatchNorm2d bn({.channels = 2, .eps = 0.25});
+  bn.to(DType::f64);
+  bn.running_mean.copy_from(Tensor::from<double>({1, -2}, {2}));
+  bn.running_var.copy_from(Tensor::from<double>({0.75, 3.75}, {2}));
+  bn.weight.value().copy_from(Tensor::from<double>({3, 4}, {2}));
+  bn.bias.value().copy_from(Tensor::from<double>({0.5, 7}, {2}));
+  bn.set_mode(Mode::eval);
+  const Tensor x = Tensor::from<double>({2, 0, -1, -2}, {1, 1, 2, 2});
+  // (x − mean) / sqrt(var + eps) · weight + bias with sqrt(1) and sqrt(4).
+  const std::vector<double> expected{3.5, 11, -5.5, 7};
+  const Tensor y = bn(x).value();
+  for (std::size_t i = 0; i < 4; ++i)
+    CHECK(y.data<double>()[i] == doctest::Approx(expected[i]).epsilon(1e-14));
+  CHECK(bn.running_mean.to_vector<double>() == std::vector<double>{1, -2});
+  CHECK(bn.running_var.to_vector<double>() == std::vector<double>{0.75, 3.75});
+}
+
+TEST_CASE("batch norm's epilogue is the residual addition and the ReLU, in both modes, with gradients") {
+  const Tensor x = normal({3, 2, 2, 4}, 1), r = normal({3, 2, 2, 4}, 2), direction = normal({3, 2, 2, 4}, 3);
+  for (const Mode mode : {Mode::train, Mode::eval}) {
+    BatchNorm2d bn({.channels = 4});
+    bn.to(DType::f64);
+    bn.weight.value().copy_from(normal({4}, 4));
+    bn.bias.value().copy_from(normal({4}, 5));
+    bn.set_mode(mode);
+    for (const bool with_residual : {false, true}) {
+      for (const bool with_relu : {false, true}) {
+        const Variable input = Variable::leaf(x), residual = Variable::leaf(r);
+        const Variable fused =
+            bn.forward(input, {.relu = with_relu, .residual = with_residual ? residual : Variable()});
+        Variable plain = bn.forward(input);
+        {
+          const NoGrad guard;  // without a graph another path is taken; it must agree
+          const Variable again =
+              bn.forward(input, {.relu = with_relu, .residual = with_residual ? residual : Variable()});
+          CHECK(largest_difference(again.value(), fused.value()) < 1e-12);
+        }
+        if (with_residual) plain = add(plain, residual);
+        if (with_relu) plain = relu(plain);
+        CHECK(largest_difference(fused.value(), plain.value()) < 1e-12);
+        const std::vector<Variable> wrt{input, bn.weight, bn.bias, residual};
+        const GradOptions options{.grad_outputs = {direction}, .allow_unused = true};
+        const auto a = grad(fused, wrt, options), b = grad(plain, wrt, options);
+        for (std::size_t i = 0; i < wrt.size(); ++i)
+          CHECK(largest_difference(a[i].value(), b[i].value()) < 1e-12);
+      }
+    }
+  }
+}
+
+TEST_CASE("layers refuse what they cannot do, and say why") {
+  CHECK_THROWS_AS(Conv2d({.in = 0, .out = 3}), Error);
+  CHECK_THROWS_AS(Conv2d({.in = 3, .out = 3, .stride = 0}), Error);
+  CHECK_THROWS_AS(Conv2d({.in = 3, .out = 3, .padding = -1}), Error);
+  CHECK_THROWS_AS(Linear({.in = 3, .out = 0}), Error);
+  CHECK_THROWS_AS(BatchNorm2d({.channels = 0}), Error);
+  CHECK_THROWS_AS(BatchNorm2d({.channels = 3, .momentum = 1.5}), Error);
+  Linear linear({.in = 4, .out = 2});
+  CHECK_THROWS_WITH_AS(
+      linear(Tensor::zeros({2, 5}, DType::f32)),
+      "[Linear] the input has shape [2, 5] but the layer needs [N, 4]; flatten it or change .in", Error);
+  BatchNorm2d bn({.channels = 3});
+  CHECK_THROWS_AS(bn(Tensor::zeros({2, 2, 2, 4}, DType::f32)), Error);
+  CHECK_THROWS_WITH_AS(
+      bn(Tensor::zeros({1, 1, 1, 3}, DType::f32)),
+      "[BatchNorm2d] the input has shape [1, 1, 1, 3], one value per channel, which has no variance; "
+      "use a larger batch or eval mode",
+      Error);
+  CHECK(bn.running_var.to_vector<float>() == std::vector<float>{1, 1, 1});
+}
+
+TEST_CASE("pooling layers, flatten and rows of modules") {
+  Sequential net;
+  net.add<AvgPool2d>({.kernel = 2, .stride = 2}, "pool");
+  net.add<ReLU>();
+  net.add<Flatten>();
+  CHECK(net.size() == 3);
+  const Tensor x = Tensor::from<float>({1, 2, 3, 4, -5, -6, -7, -8}, {2, 2, 2, 1});
+  CHECK(net(x).value().to_vector<float>() == std::vector<float>{2.5F, 0});
+  CHECK(net(x).shape() == Shape{2, 1});
+  CHECK(net.named_modules()[1].name == "pool");
+  CHECK(net.named_modules()[2].name == "1");
+  MaxPool2d largest({.kernel = 2, .stride = 2});
+  CHECK(largest(x).value().to_vector<float>() == std::vector<float>{4, -5});
+  GlobalAvgPool mean;
+  CHECK(mean(x).value().to_vector<float>() == std::vector<float>{2.5F, -6.5F});
+}
+
+TEST_CASE("count_correct takes the first of equals and never a NaN") {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const Tensor logits = Tensor::from<float>({1, 3, 2, 5, 5, 1, 5, 5, 1, 0, nan, 9}, {4, 3});
+  CHECK(count_correct(logits, Tensor::from<std::int64_t>({1, 0, 1, 2}, {4})) == 2);
+  CHECK(count_correct(logits, Tensor::from<std::int64_t>({0, 0, 0, 1}, {4})) == 2);
+  CHECK_THROWS_AS(count_correct(logits, Tensor::from<std::int64_t>({0, 0, 0, 3}, {4})), Error);
+  CHECK_THROWS_AS(count_correct(logits, Tensor::from<std::int64_t>({0, 0, 0}, {3})), Error);
+}

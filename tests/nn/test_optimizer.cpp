@@ -1,0 +1,187 @@
+#include <cmath>
+#include <doctest/doctest.h>
+
+#include "core/error.hpp"
+#include "core/parallel.hpp"
+#include "core/random.hpp"
+#include "nn/optimizer.hpp"
+
+using namespace goshawk;
+using doctest::Approx;
+
+namespace {
+
+Variable scalar(double value) {
+  return Variable::leaf(Tensor::from<double>({value}, {1}));
+}
+
+// The parameter after each step with a constant gradient.
+std::vector<double> path(double start, double g, int steps, const SgdOptions& options) {
+  const Variable p = scalar(start);
+  Sgd sgd({{"p", p}}, options);
+  const std::vector<Variable> gradients{Tensor::from<double>({g}, {1})};
+  std::vector<double> values;
+  for (int i = 0; i < steps; ++i) {
+    sgd.step(gradients);
+    values.push_back(p.item());
+  }
+  return values;
+}
+
+std::vector<std::pair<std::string, Tensor>> saved(const Sgd& sgd) {
+  std::vector<std::pair<std::string, Tensor>> entries;
+  for (const NamedBuffer& buffer : sgd.state()) entries.emplace_back(buffer.name, buffer.tensor.clone());
+  return entries;
+}
+
+}  // namespace
+
+TEST_CASE("closed forms: plain, weight decay alone, momentum alone, Nesterov alone") {
+  const int steps = 20;
+  const auto plain = path(1, 0.5, steps, {.lr = 0.1});
+  const auto decay = path(1, 0, steps, {.lr = 0.1, .weight_decay = 0.3});
+  const auto momentum = path(1, 0.5, steps, {.lr = 0.1, .momentum = 0.9});
+  const auto nesterov = path(1, 0.5, steps, {.lr = 0.1, .momentum = 0.9, .nesterov = true});
+  for (int t = 1; t <= steps; ++t) {
+    const auto i = static_cast<std::size_t>(t - 1);
+    CHECK(plain[i] == Approx(1 - 0.05 * t).epsilon(1e-13));
+    CHECK(decay[i] == Approx(std::pow(1 - 0.03, t)).epsilon(1e-13));
+    // m_k = g (1 − μᵏ)/(1 − μ), so Σ_{k≤t} m_k = g/(1 − μ) · (t − μ (1 − μᵗ)/(1 − μ)).
+    const double sum = 0.5 / 0.1 * (t - 0.9 * (1 - std::pow(0.9, t)) / 0.1);
+    CHECK(momentum[i] == Approx(1 - 0.1 * sum).epsilon(1e-12));
+    CHECK(nesterov[i] == Approx(1 - 0.1 * (0.5 * t + 0.9 * sum)).epsilon(1e-12));
+  }
+}
+
+TEST_CASE("all together, worked out by hand in binary fractions") {
+  // g = 1.25, m = 1.25, p = 1 − .625; then g = 1.09375, m = 1.71875, p = .375 − .859375.
+  CHECK(path(1, 1, 2, {.lr = 0.5, .momentum = 0.5, .weight_decay = 0.25}) == std::vector{0.375, -0.484375});
+  // Steps of g + m/2: 1.875; then g = 1.015625, m = 1.640625, g + m/2 = 1.8359375.
+  CHECK(path(1, 1, 2, {.lr = 0.5, .momentum = 0.5, .nesterov = true, .weight_decay = 0.25}) ==
+        std::vector{0.0625, -0.85546875});
+}
+
+TEST_CASE("groups have their own learning rate and weight decay; set_lr changes the next step") {
+  const Variable a = scalar(1), b = scalar(1), c = scalar(1);
+  Sgd sgd({{.parameters = {{"a", a}}, .weight_decay = 0.5},
+           {.parameters = {{"b", b}, {"c", c}}, .lr_multiplier = 0.25}},
+          {.lr = 0.5});
+  const std::vector<Variable> gradients{Tensor::from<double>({1}, {1}), Tensor::from<double>({1}, {1}),
+                                        Tensor::from<double>({2}, {1})};
+  sgd.step(gradients);
+  CHECK(a.item() == 0.25);
+  CHECK(b.item() == 0.875);
+  CHECK(c.item() == 0.75);
+  sgd.set_lr(0.25);
+  CHECK(sgd.lr() == 0.25);
+  sgd.step(gradients);
+  CHECK(a.item() == 0.25 - 0.25 * 1.125);
+  CHECK(b.item() == 0.8125);
+  CHECK(sgd.parameters().size() == 3);
+  CHECK(sgd.state().empty());
+}
+
+TEST_CASE("large f32 tensors: the same as scalar arithmetic, the same bits for any thread count") {
+  std::vector<std::vector<float>> results;
+  for (const int threads : {1, 2, 5}) {
+    set_num_threads(threads);
+    Random random(1);
+    const Variable p = Variable::leaf(random_normal({3, 70001}, DType::f32, random));
+    const auto start = p.value().to_vector<float>();
+    Sgd sgd({{"p", p}}, {.lr = 0.1, .momentum = 0.9, .nesterov = true, .weight_decay = 1e-4});
+    const std::vector<Variable> g{random_normal({3, 70001}, DType::f32, random)};
+    sgd.step(g);
+    sgd.step(g);
+    results.push_back(p.value().to_vector<float>());
+    double worst = 0;
+    for (std::size_t i = 0; i < start.size(); ++i) {
+      double w = start[i], m = 0;
+      for (int step = 0; step < 2; ++step) {
+        const double d = g[0].value().data<float>()[i] + 1e-4 * w;
+        m = 0.9 * m + d;
+        w -= 0.1 * (d + 0.9 * m);
+      }
+      worst = std::max(worst, std::abs(w - results.back()[i]));
+    }
+    CHECK(worst < 4e-6);  // a few roundings of numbers below 8
+  }
+  set_num_threads(0);
+  CHECK(results[0] == results[1]);
+  CHECK(results[0] == results[2]);
+}
+
+TEST_CASE("training resumes from the saved state with the same bits") {
+  const SgdOptions options{.lr = 0.05, .momentum = 0.9, .nesterov = true, .weight_decay = 1e-3};
+  Random random(2);
+  const Variable a = Variable::leaf(random_normal({4, 3}, DType::f32, random));
+  const Variable b = Variable::leaf(random_normal({7}, DType::f32, random));
+  std::vector<std::vector<Variable>> gradients;
+  for (int i = 0; i < 6; ++i) {
+    gradients.push_back({random_normal({4, 3}, DType::f32, random), random_normal({7}, DType::f32, random)});
+  }
+  Sgd whole({{"a", a}, {"b", b}}, options);
+  for (int i = 0; i < 3; ++i) whole.step(gradients[static_cast<std::size_t>(i)]);
+  const auto state = saved(whole);
+  CHECK(state[0].first == "momentum.a");
+  CHECK(state[1].first == "momentum.b");
+  const Variable a2 = Variable::leaf(a.value().clone()), b2 = Variable::leaf(b.value().clone());
+  for (int i = 3; i < 6; ++i) whole.step(gradients[static_cast<std::size_t>(i)]);
+
+  Sgd resumed({{"a", a2}, {"b", b2}}, options);
+  resumed.load_state(state, "run/state.safetensors");
+  for (int i = 3; i < 6; ++i) resumed.step(gradients[static_cast<std::size_t>(i)]);
+  CHECK(a2.value().to_vector<float>() == a.value().to_vector<float>());
+  CHECK(b2.value().to_vector<float>() == b.value().to_vector<float>());
+}
+
+TEST_CASE("a state that does not fit is refused, naming file and tensor, and changes nothing") {
+  const Variable a = scalar(1), b = scalar(2);
+  Sgd sgd({{"a", a}, {"b", b}}, {.momentum = 0.9});
+  sgd.step(std::vector<Variable>{Tensor::from<double>({1}, {1}), Tensor::from<double>({2}, {1})});
+  auto state = saved(sgd);
+  state[0].second.fill(7);
+  auto missing = state;
+  missing.pop_back();
+  CHECK_THROWS_WITH_AS(
+      sgd.load_state(missing, "f.st"),
+      "[Sgd::load_state] f.st: tensor 'momentum.b' is missing; resume with the options the run was "
+      "started with, or start anew",
+      Error);
+  auto extra = state;
+  extra.emplace_back("momentum.c", Tensor::zeros({1}, DType::f64));
+  CHECK_THROWS_WITH_AS(
+      sgd.load_state(extra, "f.st"),
+      "[Sgd::load_state] f.st: tensor 'momentum.c' belongs to no parameter of this optimiser; resume "
+      "with the options the run was started with",
+      Error);
+  auto twice = state;
+  twice.push_back(state[0]);
+  CHECK_THROWS_AS(sgd.load_state(twice, "f.st"), Error);
+  auto misshapen = state;
+  misshapen[1].second = Tensor::zeros({2}, DType::f64);
+  CHECK_THROWS_WITH_AS(
+      sgd.load_state(misshapen, "f.st"),
+      "[Sgd::load_state] f.st: tensor 'momentum.b' is f64 [2] instead of f64 [1]; resume with the "
+      "model the run was started with",
+      Error);
+  auto other_type = state;
+  other_type[1].second = Tensor::zeros({1}, DType::f32);
+  CHECK_THROWS_AS(sgd.load_state(other_type, "f.st"), Error);
+  CHECK(sgd.state()[0].tensor.item() == 1);
+}
+
+TEST_CASE("bad options and gradients are refused before anything changes") {
+  const Variable a = scalar(1), b = scalar(2);
+  CHECK_THROWS_AS(Sgd({{"a", a}}, {.lr = -1}), Error);
+  CHECK_THROWS_AS(Sgd({{"a", a}}, {.momentum = 1}), Error);
+  CHECK_THROWS_AS(Sgd({{"a", a}}, {.nesterov = true}), Error);
+  CHECK_THROWS_AS(Sgd({{"a", a}}, {.weight_decay = -1e-4}), Error);
+  CHECK_THROWS_AS(Sgd({{"a", a}, {"a", b}}, {}), Error);
+  Sgd sgd({{"a", a}, {"b", b}}, {.lr = 1});
+  const Tensor good = Tensor::full({1}, DType::f64, 1);
+  CHECK_THROWS_AS(sgd.step(std::vector<Variable>{good}), Error);
+  CHECK_THROWS_AS(sgd.step(std::vector<Variable>{good, Tensor::zeros({2}, DType::f64)}), Error);
+  CHECK_THROWS_AS(sgd.step(std::vector<Variable>{good, Tensor::zeros({1}, DType::f32)}), Error);
+  CHECK_THROWS_AS(sgd.step(std::vector<Variable>{good, Variable()}), Error);
+  CHECK(a.item() == 1);
+}
