@@ -1,0 +1,196 @@
+#include <cmath>
+#include <doctest/doctest.h>
+
+#include "autograd/grad.hpp"
+#include "autograd/ops.hpp"
+#include "core/random.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+Variable leaf(double value) {
+  return Variable::leaf(Tensor::scalar(value, DType::f64));
+}
+
+double inner(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
+  double s = 0;
+  for (std::size_t k = 0; k < a.size(); ++k) {
+    for (std::int64_t i = 0; i < a[k].numel(); ++i) s += a[k].data<double>()[i] * b[k].data<double>()[i];
+  }
+  return s;
+}
+
+// A small residual network; `activation` is tanh or relu.
+struct Net {
+  explicit Net(Variable (*activation_function)(const Variable&)) : activation(activation_function) {
+    Random random(11);
+    x = random_normal({6, 7, 7, 3}, DType::f64, random);
+    labels = Tensor::from<std::int64_t>({0, 3, 1, 2, 3, 0}, {6});
+    for (const Shape& shape : {Shape{3, 3, 3, 4}, Shape{3, 3, 4, 4}, Shape{4}, Shape{4}, Shape{4, 4}}) {
+      parameters.push_back(Variable::leaf(random_normal(shape, DType::f64, random)));
+    }
+  }
+
+  Variable loss(const std::vector<Variable>& w) const {
+    const ConvParams stride2{.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1};
+    const ConvParams same{.pad_h = 1, .pad_w = 1};
+    const Variable a = activation(conv2d(x, w[0], stride2));
+    const Variable b = batch_norm_train(conv2d(a, w[1], same), w[2], w[3], 1e-5).y;
+    return softmax_cross_entropy(matmul(global_avg_pool(activation(a + b)), w[4]), labels);
+  }
+  Variable loss() const { return loss(parameters); }
+
+  std::vector<Tensor> random_direction(std::uint64_t seed) const {
+    Random random(seed, 5);
+    std::vector<Tensor> v;
+    for (const Variable& p : parameters) v.push_back(random_normal(p.shape(), DType::f64, random));
+    return v;
+  }
+  // The gradient at parameters + h v.
+  std::vector<Tensor> gradient_at(const std::vector<Tensor>& v, double h) const {
+    std::vector<Variable> moved;
+    for (std::size_t k = 0; k < v.size(); ++k) {
+      Tensor t = parameters[k].value().clone();
+      for (std::int64_t i = 0; i < t.numel(); ++i) t.data<double>()[i] += h * v[k].data<double>()[i];
+      moved.push_back(Variable::leaf(t));
+    }
+    std::vector<Tensor> g;
+    for (const Variable& d : grad(loss(moved), moved)) g.push_back(d.value());
+    return g;
+  }
+
+  Variable (*activation)(const Variable&);
+  Variable x;
+  Tensor labels;
+  std::vector<Variable> parameters;
+};
+
+double hvp_error_against_central_difference(const Net& net, double h) {
+  const auto v = net.random_direction(1);
+  const auto product = hvp(net.loss(), net.parameters, v);
+  const auto plus = net.gradient_at(v, h), minus = net.gradient_at(v, -h);
+  double difference = 0, size = 0;
+  for (std::size_t k = 0; k < v.size(); ++k) {
+    for (std::int64_t i = 0; i < v[k].numel(); ++i) {
+      const double numeric = (plus[k].data<double>()[i] - minus[k].data<double>()[i]) / (2 * h);
+      difference += std::pow(product[k].data<double>()[i] - numeric, 2);
+      size += numeric * numeric;
+    }
+  }
+  return std::sqrt(difference / size);
+}
+
+}  // namespace
+
+TEST_CASE("gradients are values: repeated calls on one graph do not accumulate") {
+  const Variable x = leaf(3);
+  const Variable y = x * x;
+  for (int i = 0; i < 3; ++i) CHECK(grad(y, std::vector{x})[0].item() == 6);
+}
+
+TEST_CASE("derivatives of x⁴ to fourth order") {
+  const Variable x = leaf(2);
+  Variable d = x * x * x * x;
+  for (const double expected : {32.0, 48.0, 48.0, 24.0}) {
+    d = grad(d, std::vector{x}, {.create_graph = true})[0];
+    CHECK(d.item() == doctest::Approx(expected).epsilon(1e-14));
+  }
+}
+
+TEST_CASE("several outputs, several inputs, and an input in the middle of the graph") {
+  const Variable x = leaf(2), y = leaf(5);
+  const Variable z = x * y;
+  const std::vector<Variable> outputs{z * z, z + x};
+  const auto g = grad(outputs, std::vector{x, y, z});
+  CHECK(g[0].item() == 2 * 10 * 5 + 5 + 1);
+  CHECK(g[1].item() == 2 * 10 * 2 + 2);
+  CHECK(g[2].item() == 2 * 10 + 1);
+}
+
+TEST_CASE("errors say what was wrong and what to do") {
+  const Variable x = leaf(1), unused = leaf(1);
+  const Variable constant = Tensor::scalar(1, DType::f64);
+  CHECK_THROWS_WITH_AS(
+      grad(x * x, std::vector{constant}),
+      "[grad] input 0 (shape []) is a constant; make it with Variable::leaf, or compute it from one "
+      "while recording is on",
+      Error);
+  CHECK_THROWS_WITH_AS(
+      grad(x * x, std::vector{x, unused}),
+      "[grad] no output depends on input 1 (shape []); leave it out, or set allow_unused for a zero gradient",
+      Error);
+  CHECK(grad(x * x, std::vector{x, unused}, {.allow_unused = true})[1].item() == 0);
+  const Variable v = Variable::leaf(Tensor::zeros({3}, DType::f64));
+  CHECK_THROWS_AS(grad(v * v, std::vector{v}), Error);
+  CHECK_THROWS_AS(grad(v * v, std::vector{v}, {.grad_outputs = {Tensor::zeros({2}, DType::f64)}}), Error);
+  CHECK_THROWS_AS(GradientGraph(v * v, {v}), Error);
+  const std::vector<Tensor> wrong{Tensor::zeros({2}, DType::f64)};
+  CHECK_THROWS_AS(hvp(sum(v * v), std::vector{v}, wrong), Error);
+}
+
+TEST_CASE("Hessian-vector products against central differences of the gradient") {
+  // Smooth: any small step. ReLU: a step so small that no unit flips.
+  CHECK(hvp_error_against_central_difference(Net(tanh), 1e-5) < 1e-6);
+  CHECK(hvp_error_against_central_difference(Net(relu), 1e-7) < 1e-6);
+}
+
+TEST_CASE("the Hessian is symmetric, linear, and replayed from one graph") {
+  const Net net(relu);
+  const GradientGraph graph(net.loss(), net.parameters);
+  const auto u = net.random_direction(2), v = net.random_direction(3);
+  const auto hu = graph.apply(u), hv = graph.apply(v);
+  const double uhv = inner(u, hv), vhu = inner(v, hu);
+  CHECK(std::abs(uhv - vhu) <= 1e-10 * std::abs(uhv));
+  // A replay leaves nothing behind.
+  const auto again = graph.apply(u);
+  for (std::size_t k = 0; k < u.size(); ++k) CHECK(again[k].to_vector<double>() == hu[k].to_vector<double>());
+  CHECK(graph.loss() == net.loss().item());
+}
+
+TEST_CASE("a zero block may be left undefined") {
+  const Net net(tanh);
+  const GradientGraph graph(net.loss(), net.parameters);
+  auto v = net.random_direction(4);
+  v[2] = Tensor::zeros_like(v[2]);
+  const auto expected = graph.apply(v);
+  v[2] = Tensor();
+  const auto product = graph.apply(v);
+  for (std::size_t k = 0; k < v.size(); ++k)
+    CHECK(product[k].to_vector<double>() == expected[k].to_vector<double>());
+}
+
+TEST_CASE("closed form: least squares has the Hessian 2/N XᵀX") {
+  Random random(3);
+  const Tensor x = random_normal({20, 4}, DType::f64, random), y = random_normal({20, 1}, DType::f64, random);
+  const Variable w = Variable::leaf(random_normal({4, 1}, DType::f64, random));
+  const Variable residual = matmul(x, w) - Variable(y);
+  const GradientGraph graph(mean(residual * residual), {w});
+  const Tensor gram = matmul(x, x, true).value();
+  for (int column = 0; column < 4; ++column) {
+    Tensor e = Tensor::zeros({4, 1}, DType::f64);
+    e.data<double>()[column] = 1;
+    const auto h = graph.apply(std::vector{e});
+    for (int row = 0; row < 4; ++row) {
+      CHECK(h[0].data<double>()[row] ==
+            doctest::Approx(2.0 / 20 * gram.data<double>()[row * 4 + column]).epsilon(1e-12));
+    }
+  }
+}
+
+TEST_CASE("cross-entropy keeps its relative precision on saturated samples") {
+  // Margins m = 30, 60 and 90: p − y = −e^−m to first order, far below the rounding of p itself.
+  for (const double margin : {30.0, 60.0, 90.0}) {
+    const Variable z = Variable::leaf(Tensor::from<double>({margin, 0}, {1, 2}));
+    const Tensor label = Tensor::from<std::int64_t>({0}, {1});
+    const Variable loss = softmax_cross_entropy(z, label);
+    const double q = 1 / (1 + std::exp(margin));
+    CHECK(loss.item() == doctest::Approx(std::log1p(std::exp(-margin))).epsilon(1e-14));
+    const GradientGraph graph(loss, {z});
+    CHECK(graph.gradient()[0].value().data<double>()[0] == doctest::Approx(-q).epsilon(1e-13));
+    CHECK(graph.gradient()[0].value().data<double>()[1] == doctest::Approx(q).epsilon(1e-13));
+    const auto h = graph.apply(std::vector{Tensor::from<double>({1, 0}, {1, 2})});
+    CHECK(h[0].data<double>()[0] == doctest::Approx(q * (1 - q)).epsilon(1e-13));
+    CHECK(h[0].data<double>()[1] == doctest::Approx(-q * (1 - q)).epsilon(1e-13));
+  }
+}

@@ -1,0 +1,144 @@
+#include <cmath>
+#include <doctest/doctest.h>
+#include <hwy/targets.h>
+
+#include "core/kernels/channel.hpp"
+#include "core/parallel.hpp"
+#include "core/random.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+// Runs `body` once for every SIMD target of this machine.
+template <class F>
+void on_every_target(F body) {
+  for (std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    INFO("target ", hwy::TargetName(target));
+    body();
+  }
+  hwy::SetSupportedTargetsForTest(0);
+}
+
+Tensor normal(const Shape& shape, DType dtype, std::uint64_t seed) {
+  Random random(seed);
+  return random_normal(shape, dtype, random);
+}
+
+// Element i of t as double.
+double at(const Tensor& t, std::int64_t i) {
+  return t.dtype() == DType::f32 ? static_cast<double>(t.data<float>()[i]) : t.data<double>()[i];
+}
+
+double tolerance(DType dtype) {
+  return dtype == DType::f32 ? 2e-5 : 1e-12;
+}
+
+const std::vector<Shape> kShapes{{3, 2, 2, 1}, {5, 7, 3, 3}, {2, 4, 4, 16}, {3, 5, 17},
+                                 {1100, 20},   {300, 64},    {2, 200}};
+
+}  // namespace
+
+TEST_CASE("affine, sums and dots against plain loops") {
+  on_every_target([] {
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      for (const Shape& shape : kShapes) {
+        INFO("shape ", fmt::format("{}", shape), " ", std::string(dtype_name(dtype)));
+        const std::int64_t c = shape.back(), n = shape.numel();
+        const Tensor x = normal(shape, dtype, 1), r = normal(shape, dtype, 2);
+        const Tensor s = normal({c}, dtype, 3), t = normal({c}, dtype, 4);
+        const Tensor plain = kernels::channel_affine(x, s, t);
+        const Tensor scaled = kernels::channel_affine(x, s, {});
+        const Tensor all = kernels::channel_affine(x, s, t, r, true);
+        std::vector<double> sum(static_cast<std::size_t>(c)), dot(sum);
+        for (std::int64_t i = 0; i < n; ++i) {
+          const std::int64_t k = i % c;
+          const double affine = at(x, i) * at(s, k) + at(t, k);
+          CHECK(std::abs(at(plain, i) - affine) <= tolerance(dtype));
+          CHECK(std::abs(at(scaled, i) - at(x, i) * at(s, k)) <= tolerance(dtype));
+          CHECK(std::abs(at(all, i) - std::max(0.0, affine + at(r, i))) <= tolerance(dtype));
+          sum[static_cast<std::size_t>(k)] += at(x, i);
+          dot[static_cast<std::size_t>(k)] += at(x, i) * at(r, i);
+        }
+        const Tensor sums = kernels::channel_sum(x), dots = kernels::channel_dot(x, r);
+        const double scale = tolerance(dtype) * std::sqrt(static_cast<double>(n / c) + 1);
+        for (std::int64_t k = 0; k < c; ++k) {
+          CHECK(std::abs(at(sums, k) - sum[static_cast<std::size_t>(k)]) <= scale);
+          CHECK(std::abs(at(dots, k) - dot[static_cast<std::size_t>(k)]) <= scale);
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("moments survive a mean that is large against the spread") {
+  on_every_target([] {
+    const Tensor x = Tensor::empty({5000, 3}, DType::f32);
+    for (std::int64_t i = 0; i < x.numel(); ++i) {
+      x.data<float>()[i] = 4096.0F + static_cast<float>((i / 3) % 2 == 0 ? 1 : -1);  // exact in f32
+    }
+    const kernels::ChannelMoments m = kernels::channel_moments(x);
+    for (int c = 0; c < 3; ++c) {
+      CHECK(m.mean.data<float>()[c] == 4096.0F);
+      CHECK(m.var.data<float>()[c] == doctest::Approx(1).epsilon(1e-5));
+    }
+  });
+}
+
+TEST_CASE("the fused backward of batch normalisation against its formula") {
+  on_every_target([] {
+    const DType dtype = DType::f64;
+    for (const bool relu : {false, true}) {
+      for (const bool residual : {false, true}) {
+        const Shape shape{6, 5, 19};
+        const std::int64_t c = 19, rows = 30;
+        const Tensor x = normal(shape, dtype, 1), gy = normal(shape, dtype, 2), y = normal(shape, dtype, 3);
+        const Tensor gamma = normal({c}, dtype, 4);
+        const kernels::ChannelMoments m = kernels::channel_moments(x);
+        Tensor inv = Tensor::empty({c}, dtype);
+        for (std::int64_t k = 0; k < c; ++k) inv.data<double>()[k] = 1 / std::sqrt(at(m.var, k) + 1e-5);
+        const auto g = kernels::batch_norm_backward(gy, x, gamma, m.mean, inv, y, relu, residual);
+        CHECK(g.residual.defined() == residual);
+        for (std::int64_t k = 0; k < c; ++k) {
+          double sum = 0, sum_x = 0;
+          const auto masked = [&](std::int64_t i) { return relu && at(y, i) <= 0 ? 0.0 : at(gy, i); };
+          const auto normalised = [&](std::int64_t i) { return (at(x, i) - at(m.mean, k)) * at(inv, k); };
+          for (std::int64_t r = 0; r < rows; ++r) {
+            sum += masked(r * c + k);
+            sum_x += masked(r * c + k) * normalised(r * c + k);
+          }
+          CHECK(at(g.gbeta, k) == doctest::Approx(sum).epsilon(1e-10));
+          CHECK(at(g.ggamma, k) == doctest::Approx(sum_x).epsilon(1e-10));
+          for (std::int64_t r = 0; r < rows; ++r) {
+            const std::int64_t i = r * c + k;
+            const double expected =
+                at(gamma, k) * at(inv, k) * (masked(i) - sum / rows - normalised(i) * sum_x / rows);
+            CHECK(std::abs(at(g.gx, i) - expected) < 1e-10);
+            if (residual) CHECK(at(g.residual, i) == masked(i));
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("reductions have the same bits for any number of threads") {
+  const Tensor x = normal({40000, 16}, DType::f32, 1);
+  set_num_threads(1);
+  const auto one = kernels::channel_sum(x).to_vector<float>();
+  const auto one_var = kernels::channel_moments(x).var.to_vector<float>();
+  set_num_threads(4);
+  CHECK(kernels::channel_sum(x).to_vector<float>() == one);
+  CHECK(kernels::channel_moments(x).var.to_vector<float>() == one_var);
+  set_num_threads(0);
+}
+
+TEST_CASE("operands that do not match are refused") {
+  const Tensor x = Tensor::zeros({2, 3}, DType::f32);
+  CHECK_THROWS_AS(kernels::channel_affine(x, Tensor::zeros({2}, DType::f32), {}), Error);
+  CHECK_THROWS_AS(kernels::channel_affine(x, Tensor::zeros({3}, DType::f64), {}), Error);
+  CHECK_THROWS_AS(kernels::channel_dot(x, Tensor::zeros({3, 2}, DType::f32)), Error);
+  CHECK_THROWS_AS(kernels::channel_sum(Tensor::scalar(1, DType::f32)), Error);
+  CHECK_THROWS_AS(kernels::channel_moments(Tensor::zeros({0, 3}, DType::f32)), Error);
+}

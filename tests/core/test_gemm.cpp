@@ -1,0 +1,52 @@
+#include <cmath>
+#include <doctest/doctest.h>
+
+#include "core/kernels/gemm.hpp"
+#include "core/parallel.hpp"
+#include "core/random.hpp"
+
+using namespace goshawk;
+
+TEST_CASE("matrix products of every orientation against plain loops") {
+  for (const auto& [m, k, n] :
+       std::vector<std::array<std::int64_t, 3>>{{1, 1, 1}, {3, 5, 2}, {600, 7, 10}, {4, 0, 3}}) {
+    for (const bool ta : {false, true}) {
+      for (const bool tb : {false, true}) {
+        Random random(1);
+        const Tensor a = random_normal(ta ? Shape{k, m} : Shape{m, k}, DType::f64, random);
+        const Tensor b = random_normal(tb ? Shape{n, k} : Shape{k, n}, DType::f64, random);
+        const Tensor c = kernels::matmul(a, b, ta, tb);
+        REQUIRE(c.shape() == Shape{m, n});
+        for (std::int64_t i = 0; i < m; ++i) {
+          for (std::int64_t j = 0; j < n; ++j) {
+            double sum = 0;
+            for (std::int64_t l = 0; l < k; ++l) {
+              sum +=
+                  a.data<double>()[ta ? l * m + i : i * k + l] * b.data<double>()[tb ? j * k + l : l * n + j];
+            }
+            CHECK(std::abs(c.data<double>()[i * n + j] - sum) < 1e-12);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("products have the same bits for any number of threads") {
+  Random random(2);
+  const Tensor a = random_normal({1000, 64}, DType::f32, random),
+               b = random_normal({64, 10}, DType::f32, random);
+  set_num_threads(1);
+  const auto one = kernels::matmul(a, b, false, false).to_vector<float>();
+  set_num_threads(4);
+  CHECK(kernels::matmul(a, b, false, false).to_vector<float>() == one);
+  set_num_threads(0);
+}
+
+TEST_CASE("shapes that do not fit are named") {
+  const Tensor a = Tensor::zeros({2, 3}, DType::f32), b = Tensor::zeros({2, 4}, DType::f32);
+  CHECK_THROWS_WITH_AS(kernels::matmul(a, b, false, false),
+                       "[matmul] inner extents differ: [2, 3] times [2, 4]", Error);
+  CHECK_THROWS_AS(kernels::matmul(a, b.to(DType::f64), true, false), Error);
+  CHECK_THROWS_AS(kernels::matmul(a, Tensor::zeros({2}, DType::f32), true, false), Error);
+}

@@ -1,0 +1,168 @@
+#include <algorithm>
+#include <cmath>
+#include <doctest/doctest.h>
+#include <vector>
+
+#include "core/random.hpp"
+#include "datasets/picture.hpp"
+#include "tests/datasets/picture_file.hpp"
+#include "tests/datasets/scratch_directory.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+Picture random_picture(std::int64_t height, std::int64_t width) {
+  Random random(5);
+  Picture picture{{height, width}, {}};
+  for (std::int64_t i = 0; i < picture.size.bytes(); ++i) {
+    picture.pixels.push_back(static_cast<std::uint8_t>(random.next_u32()));
+  }
+  return picture;
+}
+
+std::vector<std::uint8_t> resized(const Picture& picture, ImageSize full) {
+  std::vector<std::uint8_t> out(static_cast<std::size_t>(full.bytes()));
+  resize_bilinear(picture.view(), full, 0, 0, full, out);
+  return out;
+}
+
+// Weight of source pixel s for target pixel t: the triangle function, as wide as the scale when shrinking.
+double triangle(std::int64_t s, std::int64_t t, double scale) {
+  const double distance = std::abs(static_cast<double>(s) + 0.5 - (static_cast<double>(t) + 0.5) * scale);
+  return std::max(0.0, 1 - distance / std::max(scale, 1.0));
+}
+
+// The two-dimensional filter in one step, in floating point.
+double reference(const Picture& picture, ImageSize full, std::int64_t y, std::int64_t x,
+                 std::int64_t channel) {
+  const double scale_y = static_cast<double>(picture.size.height) / static_cast<double>(full.height);
+  const double scale_x = static_cast<double>(picture.size.width) / static_cast<double>(full.width);
+  double sum = 0;
+  double weights = 0;
+  for (std::int64_t sy = 0; sy < picture.size.height; ++sy) {
+    for (std::int64_t sx = 0; sx < picture.size.width; ++sx) {
+      const double weight = triangle(sy, y, scale_y) * triangle(sx, x, scale_x);
+      sum += weight * picture.pixels[static_cast<std::size_t>((sy * picture.size.width + sx) * 3 + channel)];
+      weights += weight;
+    }
+  }
+  return sum / weights;
+}
+
+}  // namespace
+
+TEST_CASE("PNG files decode to the pixels they were made from") {
+  const ScratchDirectory scratch;
+  const Picture picture = random_picture(7, 11);
+  const Picture read = read_picture(scratch.write("a.png", png_bytes(picture)));
+  CHECK(read.size == picture.size);
+  CHECK(read.pixels == picture.pixels);
+
+  // Grey is repeated, transparency dropped.
+  const std::vector<std::uint8_t> grey = {10, 200};
+  const Picture from_grey = read_picture(scratch.write("grey.png", png_bytes(grey.data(), 1, 2, 1)));
+  CHECK(from_grey.pixels == std::vector<std::uint8_t>{10, 10, 10, 200, 200, 200});
+  const std::vector<std::uint8_t> rgba = {1, 2, 3, 0, 4, 5, 6, 255};
+  const Picture from_rgba = read_picture(scratch.write("rgba.png", png_bytes(rgba.data(), 2, 1, 4)));
+  CHECK(from_rgba.size == ImageSize{2, 1});
+  CHECK(from_rgba.pixels == std::vector<std::uint8_t>{1, 2, 3, 4, 5, 6});
+}
+
+TEST_CASE("JPEG files decode to nearly the pixels they were made from") {
+  const ScratchDirectory scratch;
+  const Picture picture = gradient_picture(40, 56);
+  const Picture read = read_picture(scratch.write("a.jpg", jpeg_bytes(picture, 98)));
+  REQUIRE(read.size == picture.size);
+  double total = 0;
+  for (std::size_t i = 0; i < read.pixels.size(); ++i) total += std::abs(read.pixels[i] - picture.pixels[i]);
+  CHECK(total / static_cast<double>(read.pixels.size()) < 2.0);
+}
+
+TEST_CASE("files that are no whole picture are errors that name them") {
+  const ScratchDirectory scratch;
+  const Picture picture = gradient_picture(64, 64);
+  CHECK(contains(error_of([&] { read_picture(scratch.path() / "none.png"); }), "none.png"));
+  CHECK(contains(error_of([&] { read_picture(scratch.write("empty.jpg", "")); }), "empty.jpg is empty"));
+  const std::string text = error_of([&] { read_picture(scratch.write("text.png", "not a picture at all")); });
+  CHECK(contains(text, "text.png is not a JPEG or PNG picture ("));
+  CHECK(!contains(text, "\n"));
+  for (const std::string& bytes : {png_bytes(picture), jpeg_bytes(picture)}) {
+    REQUIRE(error_of([&] { read_picture(scratch.write("whole", bytes)); }).empty());
+    for (const double part : {0.01, 0.1, 0.5, 0.9, 0.99}) {
+      const auto length = static_cast<std::size_t>(part * static_cast<double>(bytes.size()));
+      CHECK(
+          contains(error_of([&] { read_picture(scratch.write("cut", bytes.substr(0, length))); }), "cut is"));
+    }
+  }
+}
+
+TEST_CASE("picture extensions in any case") {
+  for (const char* name : {"a.jpg", "b.JPG", "c.jpeg", "d.Png", "e.x.JpEg"})
+    CHECK(has_picture_extension(name));
+  for (const char* name : {"a.txt", "jpg", "b.jpg.txt", ".png", "c.gif"}) CHECK(!has_picture_extension(name));
+}
+
+TEST_CASE("resizing to the same size changes nothing and constant pictures stay constant") {
+  const Picture picture = random_picture(9, 13);
+  CHECK(resized(picture, picture.size) == picture.pixels);
+  const Picture flat{{17, 5}, std::vector<std::uint8_t>(17 * 5 * 3, 201)};
+  for (const ImageSize size : {ImageSize{3, 2}, ImageSize{40, 41}, ImageSize{1, 1}}) {
+    CHECK(resized(flat, size) == std::vector<std::uint8_t>(static_cast<std::size_t>(size.bytes()), 201));
+  }
+}
+
+TEST_CASE("halving uses the weights 1/8 3/8 3/8 1/8") {
+  // One row, so that nothing happens down the columns; channels differ in a factor.
+  Picture row{{1, 8}, {}};
+  for (const int value : {0, 0, 0, 80, 0, 0, 0, 0}) {
+    row.pixels.insert(row.pixels.end(), {static_cast<std::uint8_t>(value),
+                                         static_cast<std::uint8_t>(value * 2), std::uint8_t{16}});
+  }
+  // Pixel 3 is the third tap of target 1 (which sees pixels 1 … 4) and the first of target 2 (3 … 6).
+  CHECK(resized(row, {1, 4}) == std::vector<std::uint8_t>{0, 0, 16, 30, 60, 16, 10, 20, 16, 0, 0, 16});
+}
+
+TEST_CASE("resizing agrees with the filter's definition, up to rounding twice") {
+  const Picture picture = random_picture(23, 31);
+  for (const ImageSize full : {ImageSize{10, 10}, ImageSize{23, 7}, ImageSize{50, 64}, ImageSize{5, 90}}) {
+    const auto out = resized(picture, full);
+    double worst = 0;
+    for (std::int64_t y = 0; y < full.height; ++y) {
+      for (std::int64_t x = 0; x < full.width; ++x) {
+        for (std::int64_t c = 0; c < 3; ++c) {
+          const double value = out[static_cast<std::size_t>((y * full.width + x) * 3 + c)];
+          worst = std::max(worst, std::abs(value - reference(picture, full, y, x, c)));
+        }
+      }
+    }
+    // Half a unit for each of the two 8-bit roundings.
+    CHECK(worst <= 1.001);
+  }
+}
+
+TEST_CASE("a window is that part of the whole result, and a crop sees only its own pixels") {
+  const Picture picture = random_picture(40, 30);
+  const ImageSize full{21, 17};
+  const auto whole = resized(picture, full);
+  const ImageSize window{6, 5};
+  std::vector<std::uint8_t> part(static_cast<std::size_t>(window.bytes()));
+  resize_bilinear(picture.view(), full, 9, 11, window, part);
+  for (std::int64_t y = 0; y < window.height; ++y) {
+    const auto* expected = whole.data() + ((y + 9) * full.width + 11) * 3;
+    CHECK(std::equal(expected, expected + window.width * 3, part.data() + y * window.width * 3));
+  }
+
+  Picture cut{{12, 10}, {}};
+  for (std::int64_t y = 0; y < 12; ++y) {
+    const auto* row = picture.pixels.data() + ((y + 3) * 30 + 4) * 3;
+    cut.pixels.insert(cut.pixels.end(), row, row + 30);
+  }
+  std::vector<std::uint8_t> from_view(5 * 5 * 3);
+  resize_bilinear(picture.view().crop(3, 4, {12, 10}), {5, 5}, 0, 0, {5, 5}, from_view);
+  CHECK(from_view == resized(cut, {5, 5}));
+
+  CHECK(contains(error_of([&] { resize_bilinear(picture.view(), full, 16, 0, window, part); }),
+                 "6x5 window at (16, 0) is not inside a 21x17 picture"));
+  CHECK(contains(error_of([&] { resize_bilinear(picture.view(), full, 0, 0, full, part); }), "90 bytes"));
+}
