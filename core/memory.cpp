@@ -1,5 +1,6 @@
 #include "core/memory.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 #include <mutex>
@@ -72,6 +73,7 @@ class CachingAllocator {
     try {
       free_[size].push_back(block);
     } catch (...) {
+      stats_.bytes_reserved -= static_cast<std::int64_t>(size);
       std::free(block);
     }
 #endif
@@ -123,6 +125,7 @@ void release_cached_memory() {
 }
 
 std::shared_ptr<std::byte[]> allocate(std::int64_t bytes) {
+  check(bytes >= 0, "[allocate] {} bytes were asked for; the size was computed wrongly", bytes);
   const auto size = static_cast<std::size_t>(bytes);
   auto* block = static_cast<std::byte*>(allocator().allocate(size));
   return {block, [size](std::byte* p) { allocator().release(p, size); }};

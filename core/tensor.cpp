@@ -8,6 +8,12 @@
 namespace goshawk {
 
 Tensor Tensor::empty(const Shape& shape, DType dtype) {
+  std::int64_t bytes = dtype_size(dtype);
+  for (std::int64_t d : shape) {
+    check(!__builtin_mul_overflow(bytes, d, &bytes),
+          "[Tensor::empty] a tensor of shape {} and type {} has more bytes than 64 bits can count", shape,
+          dtype);
+  }
   Tensor t;
   t.shape_ = shape;
   t.numel_ = shape.numel();
@@ -39,18 +45,21 @@ Tensor Tensor::reshape(std::span<const std::int64_t> dims) const {
   std::vector<std::int64_t> extents(dims.begin(), dims.end());
   std::int64_t known = 1;
   std::int64_t* unknown = nullptr;
+  bool overflow = false;
   for (std::int64_t& d : extents) {
     if (d == -1) {
       check(unknown == nullptr, "[reshape] more than one extent of [{}] is -1", fmt::join(dims, ", "));
       unknown = &d;
     } else {
-      known *= d;
+      overflow |= __builtin_mul_overflow(known, d, &known);
     }
   }
-  if (unknown != nullptr && known > 0) *unknown = numel_ / known;
-  std::int64_t total = 1;
-  for (std::int64_t d : extents) total *= d;
-  check(defined() && total == numel_,
+  std::int64_t total = known;
+  if (unknown != nullptr && known > 0) {
+    *unknown = numel_ / known;
+    total = known * *unknown;
+  }
+  check(defined() && !overflow && total == numel_,
         "[reshape] a tensor of shape {} with {} elements cannot take the shape [{}]", shape_, numel_,
         fmt::join(dims, ", "));
   Tensor t = *this;
@@ -59,12 +68,14 @@ Tensor Tensor::reshape(std::span<const std::int64_t> dims) const {
 }
 
 Tensor Tensor::clone() const {
+  check(defined(), "[Tensor::clone] the tensor is undefined");
   Tensor t = empty(shape_, dtype_);
   std::memcpy(t.raw(), raw(), static_cast<std::size_t>(bytes()));
   return t;
 }
 
 Tensor Tensor::to(DType dtype) const {
+  check(defined(), "[Tensor::to] the tensor is undefined");
   if (dtype == dtype_) return *this;
   Tensor t = empty(shape_, dtype);
   dispatch_all(dtype_, [&]<class From>() {
@@ -101,6 +112,7 @@ void Tensor::fill(double value) const {
 
 Tensor permute(const Tensor& t, std::initializer_list<int> axes) {
   const int n = t.ndim();
+  check(t.defined(), "[permute] the tensor is undefined");
   check(static_cast<int>(axes.size()) == n, "[permute] {} axes were given for a tensor of shape {}",
         axes.size(), t.shape());
   std::array<std::int64_t, Shape::kMaxDims> stride{};

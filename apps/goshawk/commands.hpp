@@ -1,0 +1,13 @@
+// The subcommands of the program. Each function adds one, with its options and what it does.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace goshawk {
+
+/// Gradient and Hessian-vector product of one batch, to compare with another framework.
+void add_hvp_command(CLI::App& program);
+/// Accuracy and loss of a model on labelled pictures.
+void add_evaluate_command(CLI::App& program);
+
+}  // namespace goshawk

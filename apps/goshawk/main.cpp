@@ -1,0 +1,15 @@
+#include "apps/goshawk/commands.hpp"
+#include "apps/support/command_line.hpp"
+#include "apps/support/program.hpp"
+
+int main(int argc, char** argv) {
+  return goshawk::run_program("goshawk", [&] {
+    CLI::App program("Exact curvature and low-bit quantization of convolutional networks", "goshawk");
+    goshawk::set_up_command_line(program);
+    program.require_subcommand(1);
+    goshawk::add_hvp_command(program);
+    goshawk::add_evaluate_command(program);
+    goshawk::run_command_line(program, argc, argv);
+    return 0;
+  });
+}

@@ -1,0 +1,56 @@
+#include "apps/goshawk/model_file.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/safetensors.hpp"
+#include "models/registry.hpp"
+#include "nn/layers.hpp"
+#include "nn/state_dict.hpp"
+
+namespace goshawk {
+namespace {
+
+/// Rows of the last layer's weight in the file. When the file has no such matrix, the model's usual number,
+/// so that loading tells what is wrong.
+std::int64_t classes_of(const SafeTensors& file, std::string_view model_name) {
+  const auto usual = make_model(model_name);
+  const auto& [name, layer] = weighted_layers(*usual).back();
+  for (const char* prefix : {"", "module."}) {
+    const Tensor* weight = file.find(prefix + name + ".weight");
+    if (weight != nullptr && weight->ndim() >= 2 && weight->dim(0) > 0) return weight->dim(0);
+  }
+  return layer->out_channels();
+}
+
+}  // namespace
+
+LoadedModel load_model(std::string_view name, const std::string& path, DType dtype) {
+  model_input(name);  // an unknown model is reported before an unreadable file
+  const SafeTensors file = read_safetensors(path);
+  LoadedModel loaded;
+  loaded.classes = classes_of(file, name);
+  loaded.model = make_model(name, {.classes = loaded.classes, .dtype = dtype});
+  load_state_dict(*loaded.model, file.tensors, path);
+  for (const auto& [tensor_name, tensor] : file.tensors) {
+    if (is_floating(tensor.dtype())) {
+      check_finite(tensor, tensor_name, path,
+                   "the training that wrote it has diverged, use an earlier checkpoint");
+    }
+  }
+  loaded.metadata = file.metadata;
+  return loaded;
+}
+
+void check_finite(const Tensor& tensor, std::string_view name, const std::string& path,
+                  std::string_view remedy) {
+  dispatch_floating(tensor.dtype(), "check_finite", [&]<class T>() {
+    const auto values = tensor.span<T>();
+    const auto bad =
+        std::find_if(values.begin(), values.end(), [](T value) { return !std::isfinite(value); });
+    check(bad == values.end(), "[goshawk] {}: element {} of tensor '{}' is {}; {}", path,
+          bad - values.begin(), name, bad == values.end() ? T{0} : *bad, remedy);
+  });
+}
+
+}  // namespace goshawk

@@ -1,0 +1,146 @@
+#include "apps/reproduce_cifar/options.hpp"
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <map>
+
+#include "apps/reproduce_cifar/rows.hpp"
+#include "apps/support/run_directory.hpp"
+#include "core/error.hpp"
+
+namespace goshawk {
+namespace {
+
+// Calls f(name of the key and long option without dashes, member) for each option that determines the result.
+template <class Options, class F>
+void for_each_setting(Options& o, F f) {
+  f("data", o.data);
+  f("model", o.model);
+  f("weights", o.weights);
+  f("epochs", o.epochs);
+  f("finetune-epochs", o.finetune_epochs);
+  f("batch-size", o.batch_size);
+  f("lr", o.lr);
+  f("finetune-lr", o.finetune_lr);
+  f("weight-decay", o.weight_decay);
+  f("finetune-weight-decay", o.finetune_weight_decay);
+  f("compression", o.compression);
+  f("bits", o.bits);
+  f("activation-bits", o.activation_bits);
+  f("stages", o.stages);
+  f("curvature-images", o.curvature_images);
+  f("trace-error", o.trace_error);
+  f("max-probes", o.max_probes);
+  f("train-images", o.train_images);
+  f("test-images", o.test_images);
+  f("seed", o.seed);
+}
+
+const char* description(const std::string& name) {
+  static const std::map<std::string, const char*> texts{
+      {"data",
+       "CIFAR-10's binary batches, or train/ and test/ folders of pictures by class; default: a synthetic "
+       "set"},
+      {"model", "resnet20, resnet32, resnet44 or resnet56"},
+      {"weights", "fp32 baseline (safetensors) to load instead of training one"},
+      {"epochs", "epochs of the baseline; default 12 (synthetic) or 60"},
+      {"finetune-epochs", "epochs of each quantized row; default 6 (synthetic) or 20"},
+      {"batch-size", "images a step"},
+      {"lr", "learning rate of the baseline (peak; one epoch of warm-up, then cosine)"},
+      {"finetune-lr", "learning rate of fine-tuning (cosine)"},
+      {"weight-decay", "L2 penalty on the parameters while the baseline is trained"},
+      {"finetune-weight-decay", "the same while fine-tuning"},
+      {"compression", "weight compression that HAWQ and HAWQ-V2 must reach"},
+      {"bits", "candidate weight bits of HAWQ and HAWQ-V2"},
+      {"activation-bits", "bits of every activation"},
+      {"stages", "stages of fine-tuning in the order of Omega"},
+      {"curvature-images", "training images the curvature is averaged over; default 256 (synthetic) or 512"},
+      {"trace-error", "wanted relative standard error of each layer's trace"},
+      {"max-probes", "most Hutchinson probes"},
+      {"train-images", "use only the first N training images"},
+      {"test-images", "use only the first N test images"},
+      {"seed", "of everything random"},
+  };
+  return texts.at(name);
+}
+
+void check_values(const ReproduceOptions& o) {
+  const auto require = [](bool ok, const std::string& message) {
+    if (!ok) throw UsageError(message);
+  };
+  require(o.epochs >= 0 && o.finetune_epochs >= 0, "--epochs and --finetune-epochs must not be negative");
+  require(o.batch_size > 0, "--batch-size must be positive");
+  require(o.lr > 0 && o.finetune_lr > 0, "--lr and --finetune-lr must be positive");
+  require(o.compression >= 1 && o.compression <= 32, "--compression must lie between 1 and 32");
+  require(o.activation_bits == 32 || (o.activation_bits >= 1 && o.activation_bits <= 8),
+          "--activation-bits must be 1 to 8, or 32 for none");
+  require(o.stages > 0, "--stages must be positive");
+  require(o.trace_error > 0 && o.max_probes >= 8,
+          "--trace-error must be positive and --max-probes at least 8");
+  require(o.train_images >= 0 && o.test_images >= 0 && o.curvature_images >= 0,
+          "numbers of images must not be negative");
+  require(o.threads >= 0, "--threads must not be negative");
+  require(!o.bits.empty(), "--bits needs at least one width");
+  for (int b : o.bits)
+    require(b == 32 || (b >= 1 && b <= 8), fmt::format("--bits: {} is not 1 to 8 or 32", b));
+}
+
+}  // namespace
+
+nlohmann::ordered_json to_config(const ReproduceOptions& options) {
+  nlohmann::ordered_json config;
+  for_each_setting(options, [&](const char* name, const auto& member) { config[name] = member; });
+  return config;
+}
+
+bool parse_options(int argc, char** argv, ReproduceOptions& options) {
+  CLI::App app(
+      "Reproduces HAWQ's CIFAR-10 table: trains (or loads) the fp32 baseline, measures curvature, allocates "
+      "bits, fine-tunes in order, and prints each row beside the paper's.\n\n"
+      "Example: reproduce_cifar --data cifar --out runs/cifar --seed 1",
+      "reproduce_cifar");
+  app.option_defaults()->always_capture_default();
+  for_each_setting(options, [&](const char* name, auto& member) {
+    CLI::Option* option = app.add_option(std::string("--") + name, member, description(name));
+    if constexpr (std::is_same_v<std::decay_t<decltype(member)>, std::vector<int>>) option->delimiter(',');
+  });
+  app.add_option("--threads", options.threads, "threads; 0: all cores. The result does not depend on it");
+  app.add_option("--out", options.out, "run directory; default runs/synthetic or runs/DATA-MODEL-seedN");
+  app.add_flag("--resume", options.resume, "continue the run in --out where it stopped");
+  app.add_option("--only", options.only, "make only this row (may be repeated): " + row_names())
+      ->delimiter(',');
+  app.add_flag("--quiet", options.quiet, "no progress");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    std::cout << app.help();
+    return false;
+  } catch (const CLI::ParseError& e) {
+    throw UsageError(fmt::format("{} (--help lists the options)", e.what()));
+  }
+  for (const std::string& name : options.only) find_row(name);
+  if (options.out.empty()) {
+    std::filesystem::path data(options.data);
+    if (!data.has_filename()) data = data.parent_path();
+    options.out = options.data.empty() ? fmt::format("runs/synthetic-{}-seed{}", options.model, options.seed)
+                                       : fmt::format("runs/{}-{}-seed{}", data.filename().string(),
+                                                     options.model, options.seed);
+  }
+  if (options.resume) {
+    const nlohmann::json stored = RunDirectory::stored_config(options.out);
+    for_each_setting(options, [&](const char* name, auto& member) {
+      if (stored.is_object() && stored.contains(name) &&
+          app.get_option(std::string("--") + name)->count() == 0) {
+        stored.at(name).get_to(member);
+      }
+    });
+  }
+  check_values(options);
+  const bool synthetic = options.data.empty();
+  if (options.epochs == 0) options.epochs = synthetic ? 12 : 60;
+  if (options.finetune_epochs == 0) options.finetune_epochs = synthetic ? 6 : 20;
+  if (options.curvature_images == 0) options.curvature_images = synthetic ? 256 : 512;
+  return true;
+}
+
+}  // namespace goshawk

@@ -1,0 +1,48 @@
+// What reproduce_cifar can be told on its command line, and config.json.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace goshawk {
+
+struct ReproduceOptions {
+  std::string data;  ///< a data set; empty: the embedded synthetic one
+  std::string model = "resnet20";
+  std::string weights;               ///< an fp32 baseline to load instead of training one
+  std::int64_t epochs = 0;           ///< of the baseline; 0: 12 on the synthetic set, 60 on a real one
+  std::int64_t finetune_epochs = 0;  ///< of each quantized row; 0: 6 on the synthetic set, 20 on a real one
+  std::int64_t batch_size = 128;
+  double lr = 0.1;
+  double finetune_lr = 0.02;
+  double weight_decay = 5e-4;
+  double finetune_weight_decay = 1e-4;
+  double compression = 13.11;  ///< W-comp that HAWQ and HAWQ-V2 must reach
+  std::vector<int> bits = {2, 3, 4, 8};
+  int activation_bits = 4;
+  int stages = 4;
+  std::int64_t curvature_images = 0;  ///< 0: 256 on the synthetic set, 512 on a real one
+  double trace_error = 0.1;           ///< wanted relative standard error of each layer's trace
+  int max_probes = 200;
+  std::int64_t train_images = 0;  ///< 0: all (10,000 of the synthetic set)
+  std::int64_t test_images = 0;   ///< 0: all (2,000 of the synthetic set)
+  std::uint64_t seed = 0;
+
+  // Not part of config.json: they change nothing in the result.
+  int threads = 0;
+  std::string out;
+  bool resume = false;
+  std::vector<std::string> only;  ///< rows to make; empty: all
+  bool quiet = false;
+};
+
+/// config.json: everything that determines the result.
+nlohmann::ordered_json to_config(const ReproduceOptions& options);
+
+/// Reads the command line. With --resume, options that are not given are those of the stored run. Throws
+/// UsageError for wrong options; returns false when only help was asked for (and printed).
+bool parse_options(int argc, char** argv, ReproduceOptions& options);
+
+}  // namespace goshawk

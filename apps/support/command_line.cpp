@@ -1,0 +1,101 @@
+#include "apps/support/command_line.hpp"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+#include "core/error.hpp"
+#include "core/parallel.hpp"
+
+namespace goshawk {
+namespace {
+
+/// "goshawk hvp": the program and the subcommands that were recognised before the error.
+std::string invocation(const CLI::App& program) {
+  std::string name = program.get_name();
+  for (const CLI::App* app = &program; !app->get_subcommands().empty();) {
+    app = app->get_subcommands().front();
+    name += " " + app->get_name();
+  }
+  return name;
+}
+
+void add_triple_option(CLI::App& command, const char* name, std::array<float, 3>& target, bool& given,
+                       const CLI::Validator& validator, const char* description) {
+  command
+      .add_option_function<std::vector<float>>(
+          name,
+          [&target, &given](const std::vector<float>& values) {
+            std::copy(values.begin(), values.end(), target.begin());
+            given = true;
+          },
+          description)
+      ->expected(3)
+      ->delimiter(',')
+      ->option_text("R G B")
+      ->check(validator);
+}
+
+/// A number other than NaN or infinity, and above zero if asked.
+CLI::Validator finite(bool positive) {
+  return CLI::Validator(
+      [positive](const std::string& text) -> std::string {
+        float value = 0;
+        if (!CLI::detail::lexical_cast(text, value) || !std::isfinite(value) || (positive && value <= 0)) {
+          return fmt::format("'{}' is not a {}number", text, positive ? "positive " : "");
+        }
+        return {};
+      },
+      "");
+}
+
+}  // namespace
+
+void set_up_command_line(CLI::App& program) {
+  program.set_version_flag("--version", fmt::format("{} {}", program.get_name(), kVersion),
+                           "Print the version and exit");
+  program.set_help_flag("-h,--help", "Print this help and exit");
+  program.get_formatter()->column_width(34);
+}
+
+void run_command_line(CLI::App& program, int argc, const char* const* argv) {
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    print_result(program.help());  // of the subcommand, if there is one
+  } catch (const CLI::CallForVersion& version) {
+    print_result("{}\n", version.what());
+  } catch (const CLI::ParseError& error) {
+    // CLI11 looks for required options first, but a word that it does not know is the likelier cause of both
+    // errors.
+    const std::vector<std::string> unknown = program.remaining(true);
+    const std::string what =
+        unknown.empty() ? error.what() : fmt::format("unknown argument '{}'", unknown.front());
+    throw UsageError(fmt::format("{}; see {} --help", what, invocation(program)));
+  }
+}
+
+void add_threads_option(CLI::App& command) {
+  command
+      .add_option_function<int>(
+          "--threads", [](int threads) { set_num_threads(threads); },
+          "Number of threads, 0 for one per core; results do not depend on it")
+      ->check(CLI::Range(0, 4096))
+      ->type_name("T")
+      ->default_str("0");
+}
+
+void add_normalization_options(CLI::App& command, NormalizationOptions& options) {
+  add_triple_option(command, "--mean", options.value.mean, options.mean_given, finite(false),
+                    "Mean of the pixels in [0,1] per channel, to be subtracted");
+  add_triple_option(command, "--std", options.value.stddev, options.std_given, finite(true),
+                    "Standard deviation per channel, to be divided by");
+}
+
+void print_result(std::string_view text) {
+  const bool written =
+      std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+  check(written, "[print] cannot write to standard output; free some space or send it elsewhere");
+}
+
+}  // namespace goshawk

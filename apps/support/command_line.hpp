@@ -1,0 +1,48 @@
+// The conventions of all command lines: options by CLI11, errors as UsageError, results on standard output.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "datasets/augment.hpp"
+
+namespace goshawk {
+
+inline constexpr std::string_view kVersion = "0.1.0";
+
+/// Gives a program its --version and the layout of its help.
+void set_up_command_line(CLI::App& program);
+
+/// Parses the arguments and runs the callback of the chosen subcommand. Prints what --help or --version asked
+/// for. Throws UsageError, with one line that ends in the --help to look at, for an unknown, missing or
+/// malformed option.
+void run_command_line(CLI::App& program, int argc, const char* const* argv);
+
+/// --threads N: limits all parallel work, as soon as the command line has been parsed. Results do not depend
+/// on it.
+void add_threads_option(CLI::App& command);
+
+/// --mean and --std: three numbers each, as "A B C" or "A,B,C". An option that is not given leaves its member
+/// as it is; `given.mean` and `given.std` say which were.
+struct NormalizationOptions {
+  Normalization value;
+  bool mean_given = false, std_given = false;
+
+  /// The values given on the command line, and those of `fallback` for the others.
+  Normalization or_else(const Normalization& fallback) const {
+    return {mean_given ? value.mean : fallback.mean, std_given ? value.stddev : fallback.stddev};
+  }
+};
+void add_normalization_options(CLI::App& command, NormalizationOptions& options);
+
+/// Writes a program's result to standard output. Throws Error when that fails, as on a full disk.
+void print_result(std::string_view text);
+template <class... Args>
+void print_result(fmt::format_string<Args...> format, Args&&... args) {
+  print_result(std::string_view(fmt::format(format, std::forward<Args>(args)...)));
+}
+
+}  // namespace goshawk

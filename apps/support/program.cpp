@@ -1,0 +1,32 @@
+#include "apps/support/program.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <new>
+
+namespace goshawk {
+namespace {
+
+int report(const char* name, std::string message, int status) {
+  // One line, whatever a library put into its message.
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  std::fflush(stdout);
+  fmt::print(stderr, "{}: {}\n", name, message);
+  return status;
+}
+
+}  // namespace
+
+int run_program(const char* name, const std::function<int()>& body) {
+  try {
+    return body();
+  } catch (const UsageError& e) {
+    return report(name, e.what(), kExitUsage);
+  } catch (const std::bad_alloc&) {
+    return report(name, "the system has no memory left; use a smaller batch", kExitFailure);
+  } catch (const std::exception& e) {
+    return report(name, e.what(), kExitFailure);
+  }
+}
+
+}  // namespace goshawk

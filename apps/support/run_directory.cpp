@@ -1,0 +1,70 @@
+#include "apps/support/run_directory.hpp"
+
+#include <sstream>
+
+#include "core/error.hpp"
+#include "core/file.hpp"
+#include "core/json.hpp"
+
+namespace goshawk {
+namespace {
+
+constexpr const char* kConfig = "config.json";
+constexpr const char* kLog = "log.jsonl";
+
+}  // namespace
+
+nlohmann::json RunDirectory::stored_config(const std::filesystem::path& path) {
+  const std::string file = (path / kConfig).string();
+  if (!std::filesystem::exists(file)) return nullptr;
+  return parse_json(read_file(file), "run", file);
+}
+
+RunDirectory::RunDirectory(std::filesystem::path path, const nlohmann::ordered_json& config, bool resume)
+    : path_(std::move(path)) {
+  const nlohmann::json stored = stored_config(path_);
+  if (stored.is_null()) {
+    make_directories(path_.string());
+    make_directories(file("checkpoints"));
+    write_json(kConfig, config);
+    return;
+  }
+  if (!resume) {
+    throw UsageError(fmt::format("{} already holds a run; continue it with --resume or give another --out",
+                                 path_.string()));
+  }
+  for (const auto& [key, value] : config.items()) {
+    const nlohmann::json before = stored.contains(key) ? stored.at(key) : nlohmann::json();
+    if (before != nlohmann::json(value)) {
+      throw UsageError(
+          fmt::format("the run in {} was started with {} = {}, not {}; leave the option out to resume it, or "
+                      "give another --out",
+                      path_.string(), key, before.dump(), value.dump()));
+    }
+  }
+}
+
+void RunDirectory::log(const nlohmann::ordered_json& line) const {
+  append_line_synced(file(kLog), line.dump());
+}
+
+void RunDirectory::trim_log(const std::function<bool(const nlohmann::json&)>& keep) const {
+  if (!has(kLog)) return;
+  std::istringstream lines(read_file(file(kLog)));
+  std::string kept;
+  for (std::string line; std::getline(lines, line);) {
+    const auto value = nlohmann::json::parse(line, nullptr, false);
+    if (!value.is_discarded() && keep(value)) kept += line + "\n";
+  }
+  write_file_atomic(file(kLog), kept);
+}
+
+void RunDirectory::write_json(const std::string& name, const nlohmann::ordered_json& value) const {
+  write_file_atomic(file(name), value.dump(2) + "\n");
+}
+
+nlohmann::json RunDirectory::read_json(const std::string& name) const {
+  return parse_json(read_file(file(name)), "run", file(name));
+}
+
+}  // namespace goshawk

@@ -1,0 +1,39 @@
+// A run directory: the files of one experiment, created once, continued with --resume.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace goshawk {
+
+class RunDirectory {
+ public:
+  /// Opens `path` for a run with this configuration, making it and its config.json if needed. A directory
+  /// that already holds a run is only accepted with `resume`, and its configuration must be the same. Throws
+  /// UsageError for an existing run without `resume` and for another configuration (naming the first
+  /// difference), Error when the directory cannot be written or config.json is damaged.
+  RunDirectory(std::filesystem::path path, const nlohmann::ordered_json& config, bool resume);
+
+  /// The configuration stored in `path`, or null when it holds no run.
+  static nlohmann::json stored_config(const std::filesystem::path& path);
+
+  std::string file(const std::string& name) const { return (path_ / name).string(); }
+  bool has(const std::string& name) const { return std::filesystem::exists(path_ / name); }
+
+  /// Appends one line to log.jsonl, on disk when this returns.
+  void log(const nlohmann::ordered_json& line) const;
+  /// Removes the lines of log.jsonl for which `keep` is false, and torn ones: what a killed run wrote after
+  /// its last checkpoint and will write again.
+  void trim_log(const std::function<bool(const nlohmann::json&)>& keep) const;
+  /// Atomically writes a file of the run, indented.
+  void write_json(const std::string& name, const nlohmann::ordered_json& value) const;
+  /// The JSON in a file of the run. Throws Error naming the file when it is damaged.
+  nlohmann::json read_json(const std::string& name) const;
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace goshawk

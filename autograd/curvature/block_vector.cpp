@@ -1,0 +1,105 @@
+#include "autograd/curvature/block_vector.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "core/parallel.hpp"
+
+namespace goshawk {
+namespace {
+
+// Eight running sums hide the latency of the additions; their order is part of the result, so it is spelled
+// out.
+template <class T>
+double chunk_dot(const T* a, const T* b, std::int64_t n) {
+  std::array<double, 8> sums{};
+  std::int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    for (int k = 0; k < 8; ++k) {
+      sums[static_cast<std::size_t>(k)] += static_cast<double>(a[i + k]) * static_cast<double>(b[i + k]);
+    }
+  }
+  for (; i < n; ++i) sums[0] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+template <class Draw>
+Vector draw_vector(std::span<const Shape> shapes, const Draw& draw) {
+  Vector v;
+  v.reserve(shapes.size());
+  for (const Shape& shape : shapes) v.push_back(draw(shape));
+  return v;
+}
+
+}  // namespace
+
+double block_dot(const Tensor& a, const Tensor& b) {
+  check_same(a, b, "dot");
+  return dispatch_floating(a.dtype(), "dot", [&]<class T>() {
+    const std::int64_t n = a.numel();
+    const T* left = a.data<T>();
+    const T* right = b.data<T>();
+    std::vector<double> partial(static_cast<std::size_t>((n + kElementwiseGrain - 1) / kElementwiseGrain));
+    parallel_for(n, kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
+      partial[static_cast<std::size_t>(begin / kElementwiseGrain)] =
+          chunk_dot(left + begin, right + begin, end - begin);
+    });
+    double sum = 0;
+    for (double p : partial) sum += p;
+    return sum;
+  });
+}
+
+double dot(const Vector& a, const Vector& b) {
+  check(a.size() == b.size(), "[dot] the vectors have {} and {} blocks; they must match", a.size(), b.size());
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += block_dot(a[i], b[i]);
+  return sum;
+}
+
+double norm(const Vector& a) {
+  return std::sqrt(dot(a, a));
+}
+
+void axpy(double factor, const Vector& x, const Vector& y) {
+  check(x.size() == y.size(), "[axpy] the vectors have {} and {} blocks; they must match", x.size(),
+        y.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    check_same(x[i], y[i], "axpy");
+    dispatch_floating(x[i].dtype(), "axpy", [&]<class T>() {
+      const T* from = x[i].data<T>();
+      T* to = y[i].data<T>();
+      parallel_for(x[i].numel(), kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t k = begin; k < end; ++k)
+          to[k] += static_cast<T>(factor * static_cast<double>(from[k]));
+      });
+    });
+  }
+}
+
+void rescale(const Vector& x, double factor) {
+  for (const Tensor& block : x) {
+    dispatch_floating(block.dtype(), "rescale", [&]<class T>() {
+      T* data = block.data<T>();
+      parallel_for(block.numel(), kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t k = begin; k < end; ++k)
+          data[k] = static_cast<T>(factor * static_cast<double>(data[k]));
+      });
+    });
+  }
+}
+
+Vector zero_vector(std::span<const Shape> shapes, DType dtype) {
+  return draw_vector(shapes, [&](const Shape& shape) { return Tensor::zeros(shape, dtype); });
+}
+
+Vector normal_vector(std::span<const Shape> shapes, DType dtype, Random& random) {
+  return draw_vector(shapes, [&](const Shape& shape) { return random_normal(shape, dtype, random); });
+}
+
+Vector rademacher_vector(std::span<const Shape> shapes, DType dtype, Random& random) {
+  return draw_vector(shapes, [&](const Shape& shape) { return random_rademacher(shape, dtype, random); });
+}
+
+}  // namespace goshawk

@@ -1,0 +1,36 @@
+// Vectors made of one tensor per parameter block, and the little linear algebra that curvature algorithms
+// need.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/random.hpp"
+#include "core/tensor.hpp"
+
+namespace goshawk {
+
+/// One tensor per block, all of one dtype (f32 or f64). The norm is that of the blocks laid end to end.
+using Vector = std::vector<Tensor>;
+
+/// ⟨a_i, b_i⟩ of two tensors of one shape and dtype, accumulated in f64 in an order that is fixed by the
+/// number of elements alone.
+double block_dot(const Tensor& a, const Tensor& b);
+/// ⟨a, b⟩ over all blocks. Throws Error unless both have the same blocks.
+double dot(const Vector& a, const Vector& b);
+/// √⟨a, a⟩
+double norm(const Vector& a);
+/// y ← y + factor · x, in place: every handle on y's tensors sees it.
+void axpy(double factor, const Vector& x, const Vector& y);
+/// x ← factor · x, in place.
+void rescale(const Vector& x, double factor);
+
+/// Zeros in the given blocks.
+Vector zero_vector(std::span<const Shape> shapes, DType dtype);
+/// Independent N(0, 1) elements, drawn from `random` block after block.
+Vector normal_vector(std::span<const Shape> shapes, DType dtype, Random& random);
+/// Independent elements −1 or +1 with equal probability, drawn from `random` block after block.
+Vector rademacher_vector(std::span<const Shape> shapes, DType dtype, Random& random);
+
+}  // namespace goshawk

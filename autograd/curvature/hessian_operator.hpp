@@ -1,0 +1,87 @@
+// The Hessian of a mean loss over a data set, known by its products with vectors.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "autograd/curvature/operator.hpp"
+#include "autograd/grad.hpp"
+
+namespace goshawk {
+
+struct HessianOptions {
+  /// Memory for gradient graphs that are kept between products: as many microbatches as fit, from the first
+  /// on. The graphs of the others are rebuilt for every product, at the cost of a forward and a gradient. 0
+  /// keeps none.
+  std::int64_t graph_bytes = std::int64_t{4} << 30;
+  /// Microbatches at work at the same time; 0 for as many as threads. With 1 the loss function is never
+  /// called from two threads at once. The result does not depend on it.
+  int concurrency = 0;
+};
+
+/// H = Σ_b (n_b / N) ∇² L_b over microbatches b of n_b samples, N = Σ n_b, L_b the mean loss over microbatch
+/// b: the Hessian of the mean loss over all samples, whatever the microbatches' sizes. Products by reverse
+/// over reverse (GradientGraph), accumulated over the microbatches in f64 in their order.
+class HessianOperator final : public LinearOperator {
+ public:
+  /// The mean loss over the samples of one microbatch, a scalar Variable that depends on every parameter. It
+  /// must give the same bits each time (batch norm in eval mode, no dropout or random augmentation) and may
+  /// be called from several threads at once (see HessianOptions::concurrency).
+  using Loss = std::function<Variable(std::size_t microbatch)>;
+
+  /// `parameters`: the leaves (one dtype) that span the operator's blocks, in order. `microbatch_sizes`:
+  /// number of samples in each microbatch, all positive. The weights must stay as they are while the operator
+  /// lives.
+  HessianOperator(std::vector<Variable> parameters, std::vector<std::int64_t> microbatch_sizes, Loss loss,
+                  HessianOptions options = {});
+
+  const std::vector<Shape>& shapes() const override { return shapes_; }
+  DType dtype() const override { return parameters_.front().dtype(); }
+
+  /// H v. An undefined tensor in `v` stands for a block of zeros. One product at a time per operator. Throws
+  /// Error when a microbatch's loss is not the same as before.
+  Vector apply(const Vector& v) const override;
+  /// With the microbatches as subsets. Each graph that is not kept is built once for all vectors.
+  std::vector<QuadraticForms> quadratic_forms(std::span<const Vector> vectors) const override;
+  std::vector<double> subset_weights() const override;
+
+  /// The diagonal block of the parameters with these indices (in this order, each once): the Hessian with all
+  /// others held constant. Its graphs go back no further than these parameters need. Keeps none of this
+  /// operator's graphs.
+  HessianOperator block(std::span<const std::size_t> indices) const;
+  /// The diagonal block of one parameter.
+  HessianOperator block(std::size_t index) const { return block(std::span(&index, 1)); }
+
+  /// The mean loss over all samples; known without further work after the first product.
+  double loss() const;
+  /// Frees the kept graphs; the next product builds them again.
+  void release_graphs() const;
+  /// Number of microbatches whose graphs are kept at present.
+  std::size_t kept_graphs() const;
+
+ private:
+  // Calls compute(graph) for every microbatch, several at a time, and fold(microbatch, result) in their
+  // order.
+  template <class Compute, class Fold>
+  void for_each_microbatch(const Compute& compute, const Fold& fold) const;
+  GradientGraph build(std::size_t microbatch) const;
+  void choose_kept() const;
+  double weight(std::size_t microbatch) const;
+
+  std::vector<Variable> parameters_;
+  std::vector<Shape> shapes_;
+  std::vector<std::int64_t> sizes_;
+  std::int64_t samples_ = 0;
+  Loss loss_;
+  HessianOptions options_;
+  // What products leave behind for the next ones; never part of a result. Microbatches only touch their own
+  // slots.
+  mutable std::optional<std::size_t> kept_;
+  mutable std::vector<std::optional<GradientGraph>> graphs_;
+  mutable std::vector<std::optional<double>> losses_;
+};
+
+}  // namespace goshawk

@@ -1,0 +1,99 @@
+#include "autograd/curvature/power_iteration.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <utility>
+
+namespace goshawk {
+namespace {
+
+// Removes from v its part along the vectors found. Twice, because once leaves behind what rounding lost
+// (Giraud, Langou & Rozložník, "The loss of orthogonality in the Gram–Schmidt process", 2005).
+void orthogonalise(const Vector& v, const std::vector<Eigenpair>& found) {
+  for (int pass = 0; pass < 2; ++pass) {
+    for (const Eigenpair& pair : found) axpy(-dot(pair.vector, v), pair.vector, v);
+  }
+}
+
+// ‖product − λ v‖
+double residual_norm(const Vector& product, double value, const Vector& v) {
+  Vector difference;
+  for (const Tensor& block : product) difference.push_back(block.clone());
+  axpy(-value, v, difference);
+  return norm(difference);
+}
+
+Vector start_vector(const LinearOperator& a, const std::vector<Eigenpair>& found, Random random) {
+  Vector v = normal_vector(a.shapes(), a.dtype(), random);
+  // The last directions left are a small part of a random vector: cleaned again once they are at full length.
+  for (int pass = 0; pass < 2; ++pass) {
+    orthogonalise(v, found);
+    rescale(v, 1 / norm(v));
+  }
+  return v;
+}
+
+}  // namespace
+
+std::vector<Eigenpair> power_iteration(const LinearOperator& a, const PowerIterationOptions& options) {
+  check(options.pairs >= 1 && options.pairs <= a.size(),
+        "[power_iteration] {} eigenpairs were asked for; an operator with {} rows has between 1 and {}",
+        options.pairs, a.size(), a.size());
+  check(
+      options.max_iterations >= 1 && options.tolerance > 0 && options.residual_tolerance > 0,
+      "[power_iteration] max_iterations is {}, tolerance {} and residual_tolerance {}; all must be positive",
+      options.max_iterations, options.tolerance, options.residual_tolerance);
+  const double epsilon = a.dtype() == DType::f32 ? double{std::numeric_limits<float>::epsilon()}
+                                                 : std::numeric_limits<double>::epsilon();
+  std::vector<Eigenpair> found;
+  double largest = 0;
+  for (int p = 0; p < options.pairs; ++p) {
+    Vector v = start_vector(a, found, Random(options.seed, options.stream + static_cast<std::uint64_t>(p)));
+    Eigenpair pair;
+    std::optional<double> previous;
+    bool go_on = true;
+    for (int iteration = 1; go_on && !pair.converged; ++iteration) {
+      Vector product = a.apply(v);
+      const double value = dot(v, product);
+      check(std::isfinite(value),
+            "[power_iteration] product {} of pair {} gave λ = {}; the loss or its derivatives overflow, so "
+            "check the "
+            "weights and the pictures",
+            iteration, p, value);
+      const double error = residual_norm(product, value, v);
+      orthogonalise(product, found);
+      const double length = norm(product);
+      pair.value = value;
+      pair.vector = v;
+      pair.iterations = iteration;
+      if (length <= 64 * epsilon * largest) {
+        // Nothing is left beside the pairs found but rounding errors, on which any stop rule would be luck.
+        pair.converged = true;
+        pair.residual = 0;
+      } else {
+        pair.residual = value == 0 ? std::numeric_limits<double>::infinity() : error / std::abs(value);
+        // Errors of the pairs found leak into the product; what matters here is what the iteration itself
+        // sees.
+        const bool settled =
+            previous && std::abs(*previous - value) < options.tolerance * std::abs(*previous);
+        pair.converged =
+            settled && residual_norm(product, value, v) <= options.residual_tolerance * std::abs(value);
+        rescale(product, 1 / length);
+        v = std::move(product);
+      }
+      previous = value;
+      go_on = iteration < options.max_iterations;
+      if (options.progress && !options.progress(p, iteration, value)) {
+        found.push_back(std::move(pair));
+        return found;
+      }
+    }
+    largest = std::max(largest, std::abs(pair.value));
+    found.push_back(std::move(pair));
+  }
+  return found;
+}
+
+}  // namespace goshawk

@@ -1,0 +1,45 @@
+// Two-dimensional convolution and its two gradients, on NHWC images and HWIO weights.
+#pragma once
+
+#include <cstdint>
+
+#include "core/tensor.hpp"
+
+namespace goshawk::kernels {
+
+/// Strides in pixels, and the rows and columns of zeros added on both sides of the input.
+struct ConvParams {
+  std::int64_t stride_h = 1;
+  std::int64_t stride_w = 1;
+  std::int64_t pad_h = 0;
+  std::int64_t pad_w = 0;
+};
+
+/// Shape [N, OH, OW, Co] of the convolution of x [N, H, W, Ci] with w [KH, KW, Ci, Co], where
+/// OH = floor((H + 2 pad_h - KH) / stride_h) + 1 and OW likewise. Throws Error when the shapes do not fit
+/// together, the kernel is larger than the padded image, or a stride or pad is out of range.
+Shape conv2d_output_shape(const Shape& x, const Shape& w, const ConvParams& params);
+
+/// y[n, oy, ox, co] = sum over ky, kx, ci of x[n, oy*stride_h + ky - pad_h, ox*stride_w + kx - pad_w, ci] *
+/// w[ky, kx, ci, co] (a cross-correlation, x being zero outside the image). x: [N, H, W, Ci], w: [KH, KW, Ci,
+/// Co], both f32 or both f64. Returns [N, OH, OW, Co]. Same bits for any number of threads.
+Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params);
+
+/// The gradient of <gy, conv2d(x, w)> with respect to x. gy: [N, OH, OW, Co], w: [KH, KW, Ci, Co]. Returns
+/// x_shape = [N, H, W, Ci]. Throws Error when gy is not of the output shape that x_shape, w and params give.
+Tensor conv2d_input_grad(const Tensor& gy, const Tensor& w, const Shape& x_shape, const ConvParams& params);
+
+/// The gradient of <gy, conv2d(x, w)> with respect to w. x: [N, H, W, Ci], gy: [N, OH, OW, Co]. Returns
+/// w_shape = [KH, KW, Ci, Co]. Throws Error when gy is not of the output shape that x, w_shape and params
+/// give.
+Tensor conv2d_weight_grad(const Tensor& x, const Tensor& gy, const Shape& w_shape, const ConvParams& params);
+
+/// Plain loops that sum in f64: what the tests compare the fast kernels with.
+namespace reference {
+
+Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params);
+Tensor conv2d_input_grad(const Tensor& gy, const Tensor& w, const Shape& x_shape, const ConvParams& params);
+Tensor conv2d_weight_grad(const Tensor& x, const Tensor& gy, const Shape& w_shape, const ConvParams& params);
+
+}  // namespace reference
+}  // namespace goshawk::kernels

@@ -1,0 +1,283 @@
+// Vector kernels of the forward convolution and of the input gradient.
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "core/kernels/conv_scratch.hpp"
+#include "core/kernels/conv_simd.hpp"
+#include "core/kernels/conv_targets.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/kernels/conv_taps.cpp"
+// clang-format off
+#include <hwy/foreach_target.h>  // must come before highway.h
+#include <hwy/highway.h>
+// clang-format on
+
+#include "core/kernels/conv_block-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace goshawk::kernels::simd {
+namespace HWY_NAMESPACE {
+
+/// Stores the first `count` lanes, or all when there are fewer.
+template <class D, class T>
+HWY_INLINE void store_first(D d, hn::Vec<D> value, T* to, Index count) {
+  if (count >= kLanes<T>) {
+    hn::StoreU(value, d, to);
+  } else if (count > 0) {
+    HWY_ALIGN T buffer[static_cast<size_t>(kLanes<T>)];
+    hn::Store(value, d, buffer);
+    for (Index i = 0; i < count; ++i) to[i] = buffer[i];
+  }
+}
+
+/// Stores sums[p][v] to to[p * pixel_step + v * lanes], as far as there are `channels` channels.
+template <size_t kVectors, class D, class T, class V, size_t kSums, size_t... i>
+HWY_INLINE void store_pixels(D d, const V (&sums)[kSums], T* to, Index pixel_step, Index channels,
+                             std::index_sequence<i...>) {
+  constexpr size_t lanes = static_cast<size_t>(kLanes<T>);
+  (store_first(d, sums[i], to + static_cast<Index>(i / kVectors) * pixel_step + i % kVectors * lanes,
+               channels - static_cast<Index>(i % kVectors * lanes)),
+   ...);
+}
+
+/// kPixels neighbouring output pixels times kVectors vectors of output channels.
+template <class T, size_t kVectors, size_t kPixels>
+HWY_NOINLINE void tap_block(const T* HWY_RESTRICT in, const Tap* taps, const Tap* taps_end,
+                            const T* HWY_RESTRICT weights, T* HWY_RESTRICT out, Index pixel_step,
+                            Index channels) {
+  const hn::ScalableTag<T> d;
+  using V = hn::Vec<decltype(d)>;
+  constexpr auto pixels = std::make_index_sequence<kPixels>();
+  constexpr auto vectors = std::make_index_sequence<kVectors>();
+  constexpr auto all = std::make_index_sequence<kPixels * kVectors>();
+  V sums[kPixels * kVectors];
+  clear(d, sums, all);
+  for (; taps != taps_end; ++taps) {
+    const T* HWY_RESTRICT pixel = in + taps->offset;
+    for (const T* const end = pixel + taps->channels; pixel != end; ++pixel) {
+      V w[kVectors];
+      load(d, weights, w, vectors);
+      add_outer_product<kChannelBlock>(d, pixel, w, sums, pixels);
+      weights += kVectors * hn::MaxLanes(d);
+    }
+  }
+  store_pixels<kVectors>(d, sums, out, pixel_step, channels, all);
+}
+
+template <class T>
+using TapBlock = void (*)(const T*, const Tap*, const Tap*, const T*, T*, Index, Index);
+
+template <class T, size_t kVectors, size_t... p>
+TapBlock<T> find_tap_block(Index pixels, std::index_sequence<p...>) {
+  static constexpr TapBlock<T> table[] = {&tap_block<T, kVectors, p + 1>...};
+  return table[pixels - 1];
+}
+
+template <class T>
+TapBlock<T> find_tap_block(Index pixels, size_t vectors) {
+  return vectors == 1 ? find_tap_block<T, 1>(pixels, std::make_index_sequence<kMaxRows1>())
+                      : find_tap_block<T, 2>(pixels, std::make_index_sequence<kMaxRows2>());
+}
+
+/// Copies `channels` channels from every from_step elements to every kChannelBlock.
+template <class T>
+void copy_pixels(const T* HWY_RESTRICT from, Index from_step, Index pixels, Index channels,
+                 T* HWY_RESTRICT to) {
+  if (channels == kChannelBlock) {
+    for (Index p = 0; p < pixels; ++p) {
+      std::memcpy(to + p * kChannelBlock, from + p * from_step, kChannelBlock * sizeof(T));
+    }
+  } else {
+    for (Index p = 0; p < pixels; ++p) {
+      for (Index c = 0; c < channels; ++c) to[p * kChannelBlock + c] = from[p * from_step + c];
+    }
+  }
+}
+
+/// The part [first, last) of scratch columns [0, count) that lies in the image; column i is image column
+/// i * step - shift.
+struct Span {
+  Index first, last;
+};
+
+Span inside_image(Index count, Index step, Index shift, Index image_columns) {
+  const auto first_at_least = [&](Index column) {
+    return std::clamp((column + shift + step - 1) / step, Index{0}, count);
+  };
+  const Index first = first_at_least(0);
+  return {first, std::max(first, first_at_least(image_columns))};
+}
+
+/// Source rows with a border of zeros, as [channel block][row][column % step][column / step][kChannelBlock].
+template <class T>
+void fill_scratch(const TapConv& conv, const T* image, Index first_row, Index rows, T* scratch) {
+  const Index step = conv.column_step;
+  const Index run_size = conv.scratch_columns * kChannelBlock;
+  const Index plane_size = conv.scratch_rows * step * run_size;
+  for (Index r = 0; r < rows; ++r) {
+    if ((first_row + r) % conv.row_step >= conv.used_rows) continue;
+    const Index row = first_row + r - conv.pad_top;
+    const bool inside = row >= 0 && row < conv.source_rows;
+    const T* image_row = image + (inside ? row : 0) * conv.source_columns * conv.source_channels;
+    for (Index remainder = 0; remainder < conv.used_columns; ++remainder) {
+      const Index shift = conv.pad_left - remainder;
+      const Span span = inside_image(conv.scratch_columns, step, shift, conv.source_columns);
+      T* to = scratch + (r * step + remainder) * run_size;
+      for (Index c = 0; c < conv.source_channels; c += kChannelBlock, to += plane_size) {
+        if (!inside || span.first == span.last) {
+          set_zero(to, to + run_size);
+          continue;
+        }
+        set_zero(to, to + span.first * kChannelBlock);
+        copy_pixels(image_row + (span.first * step - shift) * conv.source_channels + c,
+                    step * conv.source_channels, span.last - span.first,
+                    std::min(kChannelBlock, conv.source_channels - c), to + span.first * kChannelBlock);
+        set_zero(to + span.last * kChannelBlock, to + run_size);
+      }
+    }
+  }
+}
+
+/// The same with joined columns: a scratch pixel holds the channels of joined_columns neighbouring source
+/// pixels.
+template <class T>
+void fill_joined_scratch(const TapConv& conv, const T* image, Index first_row, Index rows, T* scratch) {
+  const Index run_size = conv.scratch_columns * kChannelBlock;
+  const Index plane_size = conv.scratch_rows * run_size;
+  const Index channels = conv.source_channels;
+  const Index padded_columns = (conv.scratch_columns - 1) * conv.joined_step + conv.joined_columns;
+  const Span span = inside_image(padded_columns, 1, conv.pad_left, conv.source_columns);
+  // One padded source row, and a block more because whole blocks are copied from it.
+  const Index buffer_size = padded_columns * channels + kChannelBlock;
+  T* buffer = task_scratch().row.get<T>(buffer_size);
+  set_zero(buffer, buffer + buffer_size);
+  for (Index r = 0; r < rows; ++r) {
+    if ((first_row + r) % conv.row_step >= conv.used_rows) continue;
+    const Index row = first_row + r - conv.pad_top;
+    const bool inside = row >= 0 && row < conv.source_rows && span.first < span.last;
+    if (inside) {
+      std::memcpy(buffer + span.first * channels,
+                  image + (row * conv.source_columns + span.first - conv.pad_left) * channels,
+                  static_cast<size_t>((span.last - span.first) * channels) * sizeof(T));
+    }
+    T* to = scratch + r * run_size;
+    for (Index c = 0; c < conv.joined_columns * channels; c += kChannelBlock, to += plane_size) {
+      if (inside) {
+        copy_pixels(buffer + c, conv.joined_step * channels, conv.scratch_columns, kChannelBlock, to);
+      } else {
+        set_zero(to, to + run_size);
+      }
+    }
+  }
+}
+
+template <class T>
+void tap_conv_rows(const TapConv& conv, const T* source, const T* weights, T* target, Index image,
+                   Index row_begin, Index row_end) {
+  const Index row_size = conv.column_step * conv.scratch_columns * kChannelBlock;
+  const Index blocks = (conv.joined_columns * conv.source_channels + kChannelBlock - 1) / kChannelBlock;
+  T* scratch = task_scratch().image.get<T>(blocks * conv.scratch_rows * row_size);
+  const Index source_row = conv.source_columns * conv.source_channels;
+  const Index source_image = conv.source_rows * source_row;
+  const Index halo_rows = conv.scratch_rows - (conv.task_rows - 1) * conv.row_step;
+  const auto fill = conv.joined_columns > 1 ? &fill_joined_scratch<T> : &fill_scratch<T>;
+  fill(conv, source + image * source_image, row_begin * conv.row_step,
+       (row_end - row_begin - 1) * conv.row_step + halo_rows, scratch);
+
+  // Tasks follow each other in memory, so the next one most likely reads on where the rows of this one end.
+  const auto source_at = [&](Index row) {
+    return source +
+           std::min(image * source_image + row * conv.row_step * source_row, conv.images * source_image);
+  };
+  // Not when rows are skipped: most of what lies there is not read.
+  const Index next_rows = conv.used_rows < conv.row_step ? 0 : row_end - row_begin;
+  const Index target_blocks = (conv.target_channels - 1) / (static_cast<Index>(kBlockVectors) * kLanes<T>)+1;
+  Prefetcher next(source_at(row_end), source_at(row_end + next_rows),
+                  static_cast<Index>(conv.phases.size()) * target_blocks * (row_end - row_begin));
+
+  const Index target_row = conv.target_columns * conv.target_channels;
+  const Index pixel_step = conv.target_column_step * conv.target_channels;
+  for (const TapPhase& phase : conv.phases) {
+    const Tap* taps = phase.taps.data();
+    const Tap* taps_end = taps + phase.taps.size();
+    const Index end = std::min(row_end, phase.rows);
+    Index block_channels = 0;
+    for (Index co = 0; co < conv.target_channels; co += block_channels) {
+      const size_t vectors = conv.target_channels - co > kLanes<T> ? kBlockVectors : 1;
+      block_channels = static_cast<Index>(vectors) * kLanes<T>;
+      const Index max_pixels = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
+      // Blocks as equal as possible: 17 pixels are 9 + 8, not 16 + 1.
+      const Index pixel_blocks = (phase.columns + max_pixels - 1) / max_pixels;
+      const T* block_weights = weights + phase.packed_weights + co * phase.depth;
+      for (Index row = row_begin; row < end; ++row) {
+        const T* in = scratch + (row - row_begin) * conv.row_step * row_size;
+        T* out = target +
+                 (image * conv.target_rows + phase.first_row + row * conv.target_row_step) * target_row +
+                 phase.first_column * conv.target_channels + co;
+        for (Index b = 0; b < pixel_blocks; ++b) {
+          const Index first = phase.columns * b / pixel_blocks;
+          const Index pixels = phase.columns * (b + 1) / pixel_blocks - first;
+          find_tap_block<T>(pixels, vectors)(in + first * kChannelBlock, taps, taps_end, block_weights,
+                                             out + first * pixel_step, pixel_step, conv.target_channels - co);
+        }
+        next.step();
+      }
+    }
+  }
+}
+
+Target find_target_f32() {
+  return {kLanes<float>, static_cast<Index>(kBlockVectors)};
+}
+Target find_target_f64() {
+  return {kLanes<double>, static_cast<Index>(kBlockVectors)};
+}
+
+void tap_conv_f32(const TapConv& conv, const float* source, const float* weights, float* target, Index image,
+                  Index row_begin, Index row_end) {
+  tap_conv_rows(conv, source, weights, target, image, row_begin, row_end);
+}
+
+void tap_conv_f64(const TapConv& conv, const double* source, const double* weights, double* target,
+                  Index image, Index row_begin, Index row_end) {
+  tap_conv_rows(conv, source, weights, target, image, row_begin, row_end);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace goshawk::kernels::simd
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace goshawk::kernels::simd {
+
+HWY_EXPORT(find_target_f32);
+HWY_EXPORT(find_target_f64);
+HWY_EXPORT(tap_conv_f32);
+HWY_EXPORT(tap_conv_f64);
+
+Target target_f32() {
+  return HWY_DYNAMIC_DISPATCH(find_target_f32)();
+}
+
+Target target_f64() {
+  return HWY_DYNAMIC_DISPATCH(find_target_f64)();
+}
+
+std::vector<std::int64_t> supported_targets() {
+  return hwy::SupportedAndGeneratedTargets();
+}
+
+void tap_conv(const TapConv& conv, const float* source, const float* weights, float* target,
+              std::int64_t image, std::int64_t row_begin, std::int64_t row_end) {
+  HWY_DYNAMIC_DISPATCH(tap_conv_f32)(conv, source, weights, target, image, row_begin, row_end);
+}
+
+void tap_conv(const TapConv& conv, const double* source, const double* weights, double* target,
+              std::int64_t image, std::int64_t row_begin, std::int64_t row_end) {
+  HWY_DYNAMIC_DISPATCH(tap_conv_f64)(conv, source, weights, target, image, row_begin, row_end);
+}
+
+}  // namespace goshawk::kernels::simd
+#endif

@@ -1,0 +1,119 @@
+#include "quant/calibration.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "quant/quantizer.hpp"
+#include "quant/rounding.hpp"
+
+namespace goshawk {
+namespace {
+
+constexpr std::array kRules = {std::pair(CalibrationRule::max, std::string_view("max")),
+                               std::pair(CalibrationRule::percentile, std::string_view("percentile")),
+                               std::pair(CalibrationRule::mse, std::string_view("mse"))};
+
+// Σ (Q(x) − x)² of the sample under the clip α; parallel over nothing, since calibration is rare.
+double clip_error(const std::vector<double>& sample, double alpha, int bits, bool is_signed) {
+  const double levels = is_signed ? (1 << (bits - 1)) - 1 : (1 << bits) - 1;
+  const double low = is_signed ? -alpha : 0;
+  double sum = 0;
+  for (double x : sample) {
+    const double e = round_even(clamp_between(x, low, alpha) * (levels / alpha)) * (alpha / levels) - x;
+    sum += e * e;
+  }
+  return sum;
+}
+
+double mse_clip(const std::vector<double>& sample, double largest, int bits, bool is_signed) {
+  constexpr int kCoarse = 48, kFine = 8;
+  std::vector<double> errors(kCoarse);
+  parallel_for(kCoarse, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t k = begin; k < end; ++k) {
+      errors[static_cast<std::size_t>(k)] =
+          clip_error(sample, largest * static_cast<double>(k + 1) / kCoarse, bits, is_signed);
+    }
+  });
+  const auto coarse = std::min_element(errors.begin(), errors.end());
+  const double ratio = static_cast<double>(coarse - errors.begin() + 1) / kCoarse;
+  double best = largest * ratio, best_error = *coarse;
+  for (int k = -kFine + 1; k < kFine; ++k) {
+    const double alpha = largest * std::min(1.0, ratio + static_cast<double>(k) / (kFine * kCoarse));
+    if (!(alpha > 0)) continue;
+    const double e = clip_error(sample, alpha, bits, is_signed);
+    if (e < best_error) {
+      best = alpha;
+      best_error = e;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+std::string_view calibration_rule_name(CalibrationRule rule) {
+  for (const auto& [value, name] : kRules) {
+    if (value == rule) return name;
+  }
+  return "?";
+}
+
+CalibrationRule parse_calibration_rule(std::string_view name) {
+  for (const auto& [value, text] : kRules) {
+    if (text == name) return value;
+  }
+  throw UsageError(fmt::format("[calibration rule] '{}' is unknown; use one of max, percentile, mse", name));
+}
+
+void ActivationObserver::observe(const Tensor& x, std::string_view layer) {
+  dispatch_floating(x.dtype(), "calibrate", [&]<class T>() {
+    const T* p = x.data<T>();
+    const std::int64_t n = x.numel();
+    for (std::int64_t i = 0; i < n; ++i) {
+      const double v = p[i];
+      check(std::isfinite(v),
+            "[calibrate] the input of layer '{}' holds {}; check the weights and the pictures", layer, v);
+      if (sample_.empty() && i == 0) minimum_ = maximum_ = v;
+      minimum_ = std::min(minimum_, v);
+      maximum_ = std::max(maximum_, v);
+    }
+    // Evenly spaced, and odd so that the samples do not all fall on one channel of an NHWC image.
+    const std::int64_t step = ((n + kSamplesPerBatch - 1) / kSamplesPerBatch) | 1;
+    for (std::int64_t i = 0; i < n; i += step) sample_.push_back(static_cast<double>(p[i]));
+  });
+}
+
+double calibrated_clip(const ActivationObserver& observer, int bits, bool is_signed,
+                       const CalibrationOptions& options) {
+  check_bits(bits, "calibrated_clip");
+  check(bits != kFullPrecision && (!is_signed || bits >= 2),
+        "[calibrated_clip] {} bits have no {} clip; use 2 to 8 (1 as well when the activation is unsigned)",
+        bits, is_signed ? "signed" : "unsigned");
+  check(!observer.empty(),
+        "[calibrated_clip] no activation was observed; run the model on a calibration batch first");
+  check(options.percentile > 0 && options.percentile <= 100,
+        "[calibrated_clip] the percentile {} is not in (0, 100]", options.percentile);
+  const double largest =
+      is_signed ? std::max(std::abs(observer.minimum()), std::abs(observer.maximum())) : observer.maximum();
+  if (!(largest > 0)) return 1;
+  switch (options.rule) {
+    case CalibrationRule::max:
+      return largest;
+    case CalibrationRule::percentile: {
+      std::vector<double> magnitudes;
+      for (double x : observer.sample()) magnitudes.push_back(is_signed ? std::abs(x) : std::max(x, 0.0));
+      const double rank = std::ceil(options.percentile / 100 * static_cast<double>(magnitudes.size())) - 1;
+      const auto nth = magnitudes.begin() + static_cast<std::ptrdiff_t>(std::max(rank, 0.0));
+      std::nth_element(magnitudes.begin(), nth, magnitudes.end());
+      // A sparse activation may have a percentile of zero, which is no clip.
+      return *nth > 0 ? *nth : largest;
+    }
+    case CalibrationRule::mse:
+      return mse_clip(observer.sample(), largest, bits, is_signed);
+  }
+  return largest;
+}
+
+}  // namespace goshawk

@@ -1,0 +1,261 @@
+#include "quant/fake_quantize.hpp"
+
+#include <cmath>
+
+#include "autograd/ops.hpp"
+#include "quant/rounding.hpp"
+
+namespace goshawk {
+namespace {
+
+const Op& kFakeQuantize = register_op("fake_quantize", OpKind::surrogate);
+const Op& kLearnedStepQuantize = register_op("learned_step_quantize", OpKind::surrogate);
+const Op& kPact = register_op("pact", OpKind::surrogate);
+const Op& kClipGrad = register_op("clip_grad");
+const Op& kClipTangent = register_op("clip_tangent");
+
+// Slack, in steps, at the ends of a fixed clip range: the extremes that define the range lie on it up to
+// rounding.
+constexpr double kEdgeSlack = 1e-3;
+
+// How far the clip range reaches beyond the outermost code, in steps.
+double clip_margin(const CodeRange& range) {
+  return range.half;
+}
+
+// 1 where w lies in the clip range of a fixed grid, else 0.
+Tensor inside_mask(const Tensor& w, const WeightGrid& grid, const CodeRange& range) {
+  Tensor mask = Tensor::empty_like(w);
+  dispatch_floating(w.dtype(), "fake_quantize", [&]<class T>() {
+    const T* from = w.data<T>();
+    T* to = mask.data<T>();
+    const T low = static_cast<T>(range.code_min - clip_margin(range) - kEdgeSlack);
+    const T high = static_cast<T>(range.code_max + clip_margin(range) + kEdgeSlack);
+    for_each_weight<T>(w, grid, range, [=](std::int64_t i, const Rounding<T>& q) {
+      const T position = q.position(from[i]);
+      to[i] = position >= low && position <= high ? T{1} : T{0};
+    });
+  });
+  return mask;
+}
+
+// What a weight's learned step sees: the mask of ∂Q/∂w and the factor of ∂Q/∂step.
+struct StepDerivative {
+  Tensor inside;
+  Tensor step;
+};
+
+StepDerivative step_derivative(const Tensor& w, const Tensor& signed_step, const WeightGrid& grid,
+                               const WeightSpec& spec) {
+  const CodeRange range = code_range(spec);
+  StepDerivative d{Tensor::empty_like(w), Tensor::empty_like(w)};
+  dispatch_floating(w.dtype(), "learned_step_quantize", [&]<class T>() {
+    const T* from = w.data<T>();
+    const T* steps = signed_step.data<T>();
+    T* inside = d.inside.data<T>();
+    T* factor = d.step.data<T>();
+    const T half = static_cast<T>(range.half);
+    const T low = static_cast<T>(range.code_min - clip_margin(range));
+    const T high = static_cast<T>(range.code_max + clip_margin(range));
+    const bool binary = spec.bits == 1;
+    const std::int64_t groups = signed_step.numel();
+    for_each_weight<T>(w, grid, range, [=](std::int64_t i, const Rounding<T>& q) {
+      const T sign = steps[groups == 1 ? 0 : i % groups] > 0 ? T{1} : T{-1};
+      const T position = q.position(from[i]);
+      const T level = q.code(from[i]) + half;
+      const bool in = position > low && position < high;
+      inside[i] = binary || in ? T{1} : T{0};
+      factor[i] = sign * (in && !binary ? level - (position + half) : level);
+    });
+  });
+  return d;
+}
+
+template <class T>
+struct PactConstants {
+  PactConstants(const Tensor& clip, int bits, bool is_signed)
+      : alpha(*clip.data<T>()),
+        low(is_signed ? -alpha : T{0}),
+        levels(static_cast<T>(is_signed ? (1 << (bits - 1)) - 1 : (1 << bits) - 1)),
+        to_code(levels / alpha),
+        to_value(alpha / levels) {}
+  T alpha, low, levels, to_code, to_value;
+};
+
+Variable zeros_if_undefined(const Variable& v, const Shape& shape, DType dtype) {
+  return v.defined() ? v : Variable(Tensor::zeros(shape, dtype));
+}
+
+}  // namespace
+
+Variable fake_quantize(const Variable& w, const WeightSpec& spec, const WeightGrid& grid) {
+  check_bits(spec.bits, "fake_quantize");
+  if (spec.bits == kFullPrecision) return w;
+  check_grid(w.value(), grid, "fake_quantize");
+  const CodeRange range = code_range(spec);
+  Tensor out = Tensor::empty_like(w.value());
+  dispatch_floating(w.dtype(), "fake_quantize", [&]<class T>() {
+    const T* from = w.value().data<T>();
+    T* to = out.data<T>();
+    for_each_weight<T>(w.value(), grid, range,
+                       [=](std::int64_t i, const Rounding<T>& q) { to[i] = q.value(from[i]); });
+  });
+  const Tensor value = w.value();
+  return record(kFakeQuantize, {w}, std::move(out),
+                [value, grid, range, bits = spec.bits](const Backward& d) {
+                  if (bits == 1) return std::vector{d.grad()};
+                  return std::vector{mask_positive(d.grad(), inside_mask(value, grid, range))};
+                });
+}
+
+Variable learned_step_quantize(const Variable& w, const Variable& step, const WeightSpec& spec) {
+  check_bits(spec.bits, "learned_step_quantize");
+  if (spec.bits == kFullPrecision) return w;
+  check(spec.scheme != WeightScheme::asymmetric,
+        "[learned_step_quantize] a learned step needs levels without an offset; use the symmetric or "
+        "mid_rise scheme");
+  const CodeRange range = code_range(spec);
+  WeightGrid grid{Tensor::empty_like(step.value()), Tensor::empty_like(step.value())};
+  check_grid(w.value(), grid, "learned_step_quantize");
+  Tensor out = Tensor::empty_like(w.value());
+  dispatch_floating(w.dtype(), "learned_step_quantize", [&]<class T>() {
+    for (std::int64_t g = 0; g < step.numel(); ++g) {
+      const T s = std::abs(step.value().data<T>()[g]);
+      check(s > 0 && std::isfinite(s),
+            "[learned_step_quantize] step {} of {} is {}; it must be finite and not zero: lower the learning "
+            "rate",
+            g, step.numel(), s);
+      grid.scale.data<T>()[g] = s;
+      grid.offset.data<T>()[g] = static_cast<T>(range.half) * s;
+    }
+    const T* from = w.value().data<T>();
+    T* to = out.data<T>();
+    for_each_weight<T>(w.value(), grid, range,
+                       [=](std::int64_t i, const Rounding<T>& q) { to[i] = q.value(from[i]); });
+  });
+  const Tensor value = w.value(), step_value = step.value();
+  return record(
+      kLearnedStepQuantize, {w, step}, std::move(out),
+      [value, step_value, grid, spec, range](const Backward& d) {
+        const StepDerivative derivative = step_derivative(value, step_value, grid, spec);
+        Variable step_grad;
+        if (d.needs(1)) {
+          const std::int64_t groups = step_value.numel();
+          const double elements = static_cast<double>(value.numel()) / static_cast<double>(groups);
+          const double factor = 1 / std::sqrt(elements * (range.code_max + range.half));
+          step_grad = groups == 1 ? reshape(dot(d.grad(), derivative.step), {1})
+                                  : channel_dot(d.grad(), derivative.step);
+          step_grad = scale(step_grad, factor);
+        }
+        return std::vector{d.needs(0) ? mask_positive(d.grad(), derivative.inside) : Variable(), step_grad};
+      });
+}
+
+Variable pact(const Variable& x, const Variable& clip, int bits, bool is_signed) {
+  check_bits(bits, "pact");
+  if (bits == kFullPrecision) return x;
+  check(clip.defined() && clip.shape() == Shape{1} && clip.dtype() == x.dtype(),
+        "[pact] the clip must be one {} number of shape [1]", x.dtype());
+  check(!is_signed || bits >= 2, "[pact] 1 bit has no signed form; give this activation 2 bits or more");
+  const double alpha = clip.value().item();
+  check(alpha > 0 && std::isfinite(alpha),
+        "[pact] the clip is {} and must be positive; lower its learning rate or weight decay, or calibrate "
+        "again",
+        alpha);
+  Tensor out = Tensor::empty_like(x.value());
+  dispatch_floating(x.dtype(), "pact", [&]<class T>() {
+    const PactConstants<T> c(clip.value(), bits, is_signed);
+    const T* __restrict from = x.value().data<T>();
+    T* __restrict to = out.data<T>();
+    parallel_for(x.numel(), kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        to[i] = round_even(clamp_between(from[i], c.low, c.alpha) * c.to_code) * c.to_value;
+      }
+    });
+  });
+  const Tensor value = x.value();
+  return record(kPact, {x, clip}, std::move(out), [value, alpha, is_signed](const Backward& d) {
+    ClipGrad g = clip_grad(d.grad(), value, alpha, is_signed);
+    return std::vector{std::move(g.input), std::move(g.clip)};
+  });
+}
+
+ClipGrad clip_grad(const Variable& grad, const Tensor& x, double clip, bool is_signed) {
+  check_same(grad.value(), x, "clip_grad");
+  Tensor input = Tensor::empty_like(x);
+  double total = 0;
+  dispatch_floating(x.dtype(), "clip_grad", [&]<class T>() {
+    const T alpha = static_cast<T>(clip);
+    const T low = is_signed ? -alpha : T{0};
+    const T below = is_signed ? T{-1} : T{0};
+    const T* __restrict g = grad.value().data<T>();
+    const T* __restrict at = x.data<T>();
+    T* __restrict to = input.data<T>();
+    std::vector<double> partial(
+        static_cast<std::size_t>((x.numel() + kElementwiseGrain - 1) / kElementwiseGrain));
+    double* sums = partial.data();
+    parallel_for(x.numel(), kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
+      // Sums over short blocks in lanes of T, blocks in f64: vectorisable, and accurate enough for any size.
+      constexpr int kLanes = 8, kBlock = 1024;
+      double sum = 0;
+      for (std::int64_t block = begin; block < end; block += kBlock) {
+        const std::int64_t stop = std::min(end, block + kBlock);
+        T lanes[kLanes] = {};
+        std::int64_t i = block;
+        for (; i + kLanes <= stop; i += kLanes) {
+          for (int k = 0; k < kLanes; ++k) {
+            const T v = at[i + k], gv = g[i + k];
+            const T above = v >= alpha ? gv : T{0};
+            const T under = v <= low ? gv : T{0};
+            to[i + k] = v >= alpha || v <= low ? T{0} : gv;
+            lanes[k] += above + below * under;
+          }
+        }
+        for (; i < stop; ++i) {
+          const T above = at[i] >= alpha ? g[i] : T{0};
+          const T under = at[i] <= low ? g[i] : T{0};
+          to[i] = at[i] >= alpha || at[i] <= low ? T{0} : g[i];
+          lanes[0] += above + below * under;
+        }
+        for (T lane : lanes) sum += static_cast<double>(lane);
+      }
+      sums[begin / kElementwiseGrain] = sum;
+    });
+    for (double sum : partial) total += sum;
+  });
+  const DType dtype = x.dtype();
+  std::vector<Variable> out = record(
+      kClipGrad, {grad}, {std::move(input), Tensor::full({1}, dtype, total)},
+      [x, clip, is_signed, dtype](const Backward& d) {
+        return std::vector{clip_tangent(zeros_if_undefined(d.grad(0), x.shape(), dtype),
+                                        zeros_if_undefined(d.grad(1), {1}, dtype), x, clip, is_signed)};
+      });
+  return {std::move(out[0]), std::move(out[1])};
+}
+
+Variable clip_tangent(const Variable& dx, const Variable& da, const Tensor& x, double clip, bool is_signed) {
+  check_same(dx.value(), x, "clip_tangent");
+  check(da.shape() == Shape{1} && da.dtype() == x.dtype(),
+        "[clip_tangent] the clip's tangent must be [1], not {}", da.shape());
+  Tensor out = Tensor::empty_like(x);
+  dispatch_floating(x.dtype(), "clip_tangent", [&]<class T>() {
+    const T alpha = static_cast<T>(clip);
+    const T low = is_signed ? -alpha : T{0};
+    const T at_high = *da.value().data<T>();
+    const T at_low = is_signed ? -at_high : T{0};
+    const T* __restrict tangent = dx.value().data<T>();
+    const T* __restrict at = x.data<T>();
+    T* __restrict to = out.data<T>();
+    parallel_for(x.numel(), kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        to[i] = at[i] >= alpha ? at_high : (at[i] <= low ? at_low : tangent[i]);
+      }
+    });
+  });
+  return record(kClipTangent, {dx, da}, std::move(out), [x, clip, is_signed](const Backward& d) {
+    ClipGrad g = clip_grad(d.grad(), x, clip, is_signed);
+    return std::vector{std::move(g.input), std::move(g.clip)};
+  });
+}
+
+}  // namespace goshawk

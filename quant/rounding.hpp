@@ -1,0 +1,78 @@
+// The arithmetic of a uniform quantizer, shared by every kernel so that all of them give the same bits.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "core/parallel.hpp"
+#include "quant/quantizer.hpp"
+
+namespace goshawk {
+
+/// v to the nearest integer, ties to even, for |v| < 2²². Adding and subtracting 1.5 · 2^mantissa rounds in
+/// the default rounding mode and, unlike std::nearbyint, vectorises on every x86-64.
+template <class T>
+inline T round_even(T v) {
+  constexpr T magic = sizeof(T) == 4 ? T{12582912.0} : T{6755399441055744.0};
+  return (v + magic) - magic;
+}
+
+template <class T>
+inline T clamp_between(T v, T low, T high) {
+  v = v > low ? v : low;
+  return v < high ? v : high;
+}
+
+/// code(w) = round(clip((w − offset)/scale, code_min, code_max)) and value(w) = scale · code + offset.
+template <class T>
+class Rounding {
+ public:
+  Rounding(const CodeRange& range, T scale, T offset)
+      : scale_(scale),
+        offset_(offset),
+        low_(static_cast<T>(range.code_min)),
+        high_(static_cast<T>(range.code_max)) {}
+
+  /// w in steps: (w − offset)/scale.
+  T position(T w) const { return (w - offset_) / scale_; }
+  T code(T w) const { return round_even(clamp_between(position(w), low_, high_)); }
+  T value(T w) const { return scale_ * code(w) + offset_; }
+
+ private:
+  T scale_, offset_, low_, high_;
+};
+
+/// Throws Error naming `op` unless the grid is [1] or [channels of w], of w's dtype.
+inline void check_grid(const Tensor& w, const WeightGrid& grid, std::string_view op) {
+  check(grid.scale.defined() && grid.offset.defined(),
+        "[{}] the grid has no scale or offset; make one with choose_grid", op);
+  check_same(grid.scale, grid.offset, op);
+  check(grid.scale.dtype() == w.dtype() && grid.scale.ndim() == 1 &&
+            (grid.scale.numel() == 1 || grid.scale.numel() == w.dim(-1)),
+        "[{}] a grid of {} {} does not fit weights of {} {}; it must be [1] or one step per output channel",
+        op, grid.scale.dtype(), grid.scale.shape(), w.dtype(), w.shape());
+}
+
+/// Calls f(i, rounding of element i's group) for every element of w, in parallel over fixed chunks.
+template <class T, class F>
+void for_each_weight(const Tensor& w, const WeightGrid& grid, const CodeRange& range, const F& f) {
+  const T* scale = grid.scale.data<T>();
+  const T* offset = grid.offset.data<T>();
+  if (grid.scale.numel() == 1) {
+    const Rounding<T> q(range, *scale, *offset);
+    parallel_for(w.numel(), kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) f(i, q);
+    });
+    return;
+  }
+  const std::int64_t channels = w.dim(-1);
+  const std::int64_t grain = (kElementwiseGrain + channels - 1) / channels;
+  parallel_for(w.numel() / channels, grain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      for (std::int64_t c = 0; c < channels; ++c)
+        f(row * channels + c, Rounding<T>(range, scale[c], offset[c]));
+    }
+  });
+}
+
+}  // namespace goshawk

@@ -1,0 +1,62 @@
+// Runs a program of this build as a user does and looks at what comes out.
+#pragma once
+
+#include <fcntl.h>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <spawn.h>
+#include <string>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+#include "core/error.hpp"
+#include "tests/datasets/scratch_directory.hpp"
+
+namespace goshawk {
+
+struct ProgramResult {
+  int status = 0;   ///< exit status; 128 + the signal when it was killed by one
+  std::string out;  ///< standard output
+  std::string err;  ///< standard error
+};
+
+inline std::string file_bytes(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  check(file.good(), "[test] cannot read {}", path.string());
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// Runs GOSHAWK_BINARY_DIR/apps/<program> with the arguments and an empty standard input until it ends.
+inline ProgramResult run_built_program(const std::string& program, const std::vector<std::string>& arguments,
+                                       const std::string& standard_output = "") {
+  const ScratchDirectory scratch;
+  const std::string binary = std::string(GOSHAWK_BINARY_DIR) + "/apps/" + program;
+  const std::string out = standard_output.empty() ? (scratch.path() / "out").string() : standard_output;
+  const std::string err = (scratch.path() / "err").string();
+  std::vector<char*> argv = {const_cast<char*>(binary.c_str())};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  pid_t child = 0;
+  const int error = posix_spawn(&child, binary.c_str(), &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  check(error == 0, "[test] cannot start {}; build the program first", binary);
+  int status = 0;
+  check(waitpid(child, &status, 0) == child, "[test] lost {}", binary);
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
+          standard_output.empty() ? file_bytes(out) : "", file_bytes(err)};
+}
+
+/// True for exactly one line, complete with its line break.
+inline bool is_one_line(const std::string& text) {
+  return text.size() > 1 && text.find('\n') == text.size() - 1;
+}
+
+}  // namespace goshawk

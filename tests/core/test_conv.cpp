@@ -1,0 +1,287 @@
+#include <cmath>
+#include <doctest/doctest.h>
+#include <hwy/targets.h>
+#include <set>
+#include <string>
+
+#include "core/kernels/conv.hpp"
+#include "core/kernels/conv_simd.hpp"
+#include "core/parallel.hpp"
+#include "core/random.hpp"
+
+using namespace goshawk;
+using namespace goshawk::kernels;
+using Index = std::int64_t;
+
+namespace {
+
+struct Case {
+  Index n, h, w, ci, kh, kw, co;
+  ConvParams params;
+
+  Shape x() const { return {n, h, w, ci}; }
+  Shape weights() const { return {kh, kw, ci, co}; }
+  Shape y() const { return conv2d_output_shape(x(), weights(), params); }
+  bool possible() const { return h + 2 * params.pad_h >= kh && w + 2 * params.pad_w >= kw; }
+  Index multiplications() const { return y().numel() * kh * kw * ci; }
+};
+
+std::string describe(const Case& c) {
+  return fmt::format("x {} w {} stride {} x {} pad {} x {}", c.x(), c.weights(), c.params.stride_h,
+                     c.params.stride_w, c.params.pad_h, c.params.pad_w);
+}
+
+/// Whole numbers from -3 to 3: sums of their products are exact in f32, whatever the order of summation.
+Tensor whole_numbers(const Shape& shape, Random& random) {
+  Tensor t = Tensor::empty(shape, DType::f64);
+  for (double& v : t.span<double>()) v = static_cast<double>(random.below(7)) - 3;
+  return t;
+}
+
+bool equal(const Tensor& a, const Tensor& b) {
+  if (a.shape() != b.shape() || a.dtype() != b.dtype()) return false;
+  return dispatch_floating(a.dtype(), "equal",
+                           [&]<class T>() { return a.to_vector<T>() == b.to_vector<T>(); });
+}
+
+/// Restores the choice of the best instruction set when a test leaves.
+struct TargetGuard {
+  ~TargetGuard() { hwy::SetSupportedTargetsForTest(0); }
+};
+
+/// All three convolutions, both precisions and every instruction set against the reference, exactly.
+void check_exact(const Case& c, Random& random) {
+  const Tensor x = whole_numbers(c.x(), random);
+  const Tensor w = whole_numbers(c.weights(), random);
+  const Tensor gy = whole_numbers(c.y(), random);
+  const Tensor y = reference::conv2d(x, w, c.params);
+  const Tensor gx = reference::conv2d_input_grad(gy, w, c.x(), c.params);
+  const Tensor gw = reference::conv2d_weight_grad(x, gy, c.weights(), c.params);
+  TargetGuard guard;
+  for (Index target : simd::supported_targets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    for (DType dtype : {DType::f32, DType::f64}) {
+      INFO(describe(c), " ", hwy::TargetName(target), " ", std::string(dtype_name(dtype)));
+      const Tensor xt = x.to(dtype), wt = w.to(dtype), gyt = gy.to(dtype);
+      CHECK(equal(conv2d(xt, wt, c.params), y.to(dtype)));
+      CHECK(equal(conv2d_input_grad(gyt, wt, c.x(), c.params), gx.to(dtype)));
+      CHECK(equal(conv2d_weight_grad(xt, gyt, c.weights(), c.params), gw.to(dtype)));
+    }
+  }
+}
+
+double dot(const Tensor& a, const Tensor& b) {
+  double sum = 0;
+  for (Index i = 0; i < a.numel(); ++i) sum += a.data<double>()[i] * b.data<double>()[i];
+  return sum;
+}
+
+Tensor magnitudes(const Tensor& t) {
+  Tensor m = t.to(DType::f64).clone();
+  for (double& v : m.span<double>()) v = std::abs(v);
+  return m;
+}
+
+/// |a - exact| <= terms * eps / (1 - terms * eps) * (sum of the products' magnitudes), the bound that holds
+/// for any order of summation (Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., (3.5));
+/// exact is rounded to f64, which is far below the bound for f32.
+bool within_rounding(const Tensor& a, const Tensor& exact, const Tensor& magnitude, Index terms) {
+  const double u = 0x1p-24 * static_cast<double>(terms + 1);
+  const Tensor wide = a.to(DType::f64);
+  for (Index i = 0; i < wide.numel(); ++i) {
+    const double error = std::abs(wide.data<double>()[i] - exact.data<double>()[i]);
+    if (!(error <= u / (1 - u) * magnitude.data<double>()[i])) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("a convolution computed by hand") {
+  // One 3 x 3 image, a 2 x 2 kernel, one channel.
+  const Tensor x = Tensor::from<double>({1, 2, 3, 4, 5, 6, 7, 8, 9}, {1, 3, 3, 1});
+  const Tensor w = Tensor::from<double>({1, 10, 100, 1000}, {2, 2, 1, 1});
+  for (auto f : {&conv2d, &reference::conv2d}) {
+    const Tensor y = f(x, w, {});
+    CHECK(y.shape() == Shape{1, 2, 2, 1});
+    CHECK(y.to_vector<double>() == std::vector<double>{5421, 6532, 8754, 9865});
+    CHECK(f(x, w, {.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1}).to_vector<double>() ==
+          std::vector<double>{1000, 3200, 7040, 9865});
+  }
+}
+
+TEST_CASE("the reference gradients are the adjoints of the reference convolution") {
+  Random random(3);
+  for (const Case& c : {Case{2, 5, 6, 3, 3, 2, 4, {2, 1, 1, 2}}, Case{1, 4, 4, 2, 1, 3, 5, {1, 3, 0, 1}}}) {
+    const Tensor x = whole_numbers(c.x(), random);
+    const Tensor w = whole_numbers(c.weights(), random);
+    const Tensor gy = whole_numbers(c.y(), random);
+    const double product = dot(gy, reference::conv2d(x, w, c.params));
+    CHECK(dot(reference::conv2d_input_grad(gy, w, c.x(), c.params), x) == product);
+    CHECK(dot(reference::conv2d_weight_grad(x, gy, c.weights(), c.params), w) == product);
+  }
+}
+
+TEST_CASE("every instruction set, kernel, stride and pad equals the reference") {
+  const std::vector<std::pair<Index, Index>> kernels{{1, 1}, {2, 2}, {3, 3}, {5, 5}, {7, 7}, {1, 3}, {3, 1}};
+  const std::vector<Index> channels{1, 3, 4, 10, 16, 17, 20, 32, 48, 64};
+  const std::vector<Index> sizes{1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 23, 32};
+  Random random(11);
+  const auto pick = [&](const std::vector<Index>& from) { return from[random.below(from.size())]; };
+  constexpr Index kMaxMultiplications = 2000000;
+  std::set<Index> channels_in, channels_out;
+  for (const auto& [kh, kw] : kernels) {
+    for (Index stride = 1; stride <= 3; ++stride) {
+      for (Index pad = 0; pad <= 3; ++pad) {
+        for (int repeat = 0; repeat < 5; ++repeat) {
+          Case c{};
+          do {
+            c = {1 + static_cast<Index>(random.below(5)),
+                 pick(sizes),
+                 pick(sizes),
+                 pick(channels),
+                 kh,
+                 kw,
+                 pick(channels),
+                 // One repeat in five has its own stride and pad in each direction.
+                 {stride, repeat == 0 ? 1 + static_cast<Index>(random.below(3)) : stride, pad,
+                  repeat == 0 ? static_cast<Index>(random.below(4)) : pad}};
+          } while (!c.possible() || c.multiplications() > kMaxMultiplications);
+          channels_in.insert(c.ci);
+          channels_out.insert(c.co);
+          check_exact(c, random);
+        }
+      }
+    }
+  }
+  CHECK(channels_in.size() == channels.size());
+  CHECK(channels_out.size() == channels.size());
+}
+
+TEST_CASE("shapes that split rows, images, chunks and parts equal the reference") {
+  Random random(12);
+  for (const Case& c : {
+           Case{20, 16, 16, 16, 3, 3, 16, {1, 1, 1, 1}},  // several chunks of the weight gradient
+           Case{18, 4, 4, 32, 3, 3, 48, {1, 1, 1, 1}},    // several images in a group
+           Case{1, 65, 67, 3, 3, 3, 16, {1, 1, 1, 1}},    // one large image: rows in parallel
+           Case{2, 64, 64, 3, 7, 7, 20, {2, 2, 3, 3}},    // a wide stem
+           Case{3, 33, 31, 10, 3, 3, 17, {2, 2, 1, 1}},   // rows left over by the stride
+           Case{2, 12, 60, 8, 5, 1, 33, {3, 2, 2, 0}},    // three vectors of outputs
+           Case{4, 28, 28, 24, 1, 1, 40, {1, 1, 0, 0}},   // a 1 x 1 kernel
+           Case{5, 14, 14, 16, 1, 1, 32, {2, 2, 0, 0}},   // a projection shortcut
+           Case{1, 1, 1, 64, 1, 1, 10, {1, 1, 0, 0}},     // a fully connected layer
+           Case{2, 1, 1, 3, 1, 1, 4, {3, 3, 1, 1}},       // every output sees padding only
+           Case{2, 3, 3, 4, 3, 3, 4, {1, 1, 6, 6}},       // a pad wider than the kernel
+           Case{1, 9, 9, 100, 3, 3, 1, {1, 1, 1, 1}},     // many channels to one
+       }) {
+    check_exact(c, random);
+  }
+}
+
+TEST_CASE("f32 rounding errors stay within the bound for any order of summation") {
+  Random random(13);
+  for (const Case& c :
+       {Case{3, 15, 15, 32, 3, 3, 20, {1, 1, 1, 1}}, Case{4, 14, 14, 16, 3, 3, 32, {2, 2, 1, 1}}}) {
+    const Tensor x = random_normal(c.x(), DType::f32, random);
+    const Tensor w = random_normal(c.weights(), DType::f32, random);
+    const Tensor gy = random_normal(c.y(), DType::f32, random);
+    const Tensor x64 = x.to(DType::f64), w64 = w.to(DType::f64), gy64 = gy.to(DType::f64);
+    const Tensor xm = magnitudes(x), wm = magnitudes(w), gm = magnitudes(gy);
+    TargetGuard guard;
+    for (Index target : simd::supported_targets()) {
+      hwy::SetSupportedTargetsForTest(target);
+      INFO(describe(c), " ", hwy::TargetName(target));
+      CHECK(within_rounding(conv2d(x, w, c.params), reference::conv2d(x64, w64, c.params),
+                            reference::conv2d(xm, wm, c.params), c.kh * c.kw * c.ci));
+      CHECK(within_rounding(conv2d_input_grad(gy, w, c.x(), c.params),
+                            reference::conv2d_input_grad(gy64, w64, c.x(), c.params),
+                            reference::conv2d_input_grad(gm, wm, c.x(), c.params), c.kh * c.kw * c.co));
+      CHECK(within_rounding(conv2d_weight_grad(x, gy, c.weights(), c.params),
+                            reference::conv2d_weight_grad(x64, gy64, c.weights(), c.params),
+                            reference::conv2d_weight_grad(xm, gm, c.weights(), c.params),
+                            c.n * c.y()[1] * c.y()[2]));
+    }
+  }
+}
+
+TEST_CASE("any number of threads gives the same bits") {
+  Random random(14);
+  for (const Case& c :
+       {Case{33, 16, 16, 16, 3, 3, 32, {1, 1, 1, 1}}, Case{1, 61, 64, 3, 3, 3, 16, {2, 2, 1, 1}}}) {
+    const Tensor x = random_normal(c.x(), DType::f32, random);
+    const Tensor w = random_normal(c.weights(), DType::f32, random);
+    const Tensor gy = random_normal(c.y(), DType::f32, random);
+    set_num_threads(1);
+    const Tensor y = conv2d(x, w, c.params);
+    const Tensor gx = conv2d_input_grad(gy, w, c.x(), c.params);
+    const Tensor gw = conv2d_weight_grad(x, gy, c.weights(), c.params);
+    for (int threads : {2, 5}) {
+      set_num_threads(threads);
+      CHECK(equal(conv2d(x, w, c.params), y));
+      CHECK(equal(conv2d_input_grad(gy, w, c.x(), c.params), gx));
+      CHECK(equal(conv2d_weight_grad(x, gy, c.weights(), c.params), gw));
+    }
+    set_num_threads(0);
+  }
+}
+
+TEST_CASE("a not-a-number only reaches the outputs that see it") {
+  Tensor x = Tensor::zeros({1, 6, 6, 3}, DType::f32);
+  x.data<float>()[(2 * 6 + 3) * 3 + 1] = std::nanf("");
+  const Tensor y = conv2d(x, Tensor::full({3, 3, 3, 5}, DType::f32, 1), {1, 1, 1, 1});
+  for (Index row = 0; row < 6; ++row) {
+    for (Index column = 0; column < 6; ++column) {
+      const bool sees = std::abs(row - 2) <= 1 && std::abs(column - 3) <= 1;
+      for (Index c = 0; c < 5; ++c) CHECK(std::isnan(y.data<float>()[(row * 6 + column) * 5 + c]) == sees);
+    }
+  }
+}
+
+TEST_CASE("an empty batch gives empty images and zero weight gradients") {
+  const Tensor x = Tensor::empty({0, 5, 5, 2}, DType::f32);
+  const Tensor w = Tensor::full({3, 3, 2, 4}, DType::f32, 1);
+  const Tensor y = conv2d(x, w, {});
+  CHECK(y.shape() == Shape{0, 3, 3, 4});
+  CHECK(conv2d_input_grad(y, w, x.shape(), {}).shape() == x.shape());
+  CHECK(equal(conv2d_weight_grad(x, y, w.shape(), {}), Tensor::zeros(w.shape(), DType::f32)));
+}
+
+TEST_CASE("wrong arguments raise errors that say what is wrong") {
+  const auto f32 = [](const Shape& shape) { return Tensor::zeros(shape, DType::f32); };
+  const Tensor x = f32({2, 8, 8, 3}), w = f32({3, 3, 3, 4});
+  const auto message = [](const auto& f) -> std::string {
+    try {
+      f();
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  };
+  const auto contains = [](const std::string& text, const char* part) {
+    INFO(text, " lacks ", part);
+    return text.find(part) != std::string::npos;
+  };
+  CHECK(contains(message([&] {
+                   conv2d(f32({2, 8, 8, 5}), w, {});
+                 }),
+                 "5 channels but the weights [3, 3, 3, 4] expect 3"));
+  CHECK(contains(message([&] { conv2d(f32({8, 8, 3}), w, {}); }), "[8, 8, 3]; give a batch of images"));
+  CHECK(contains(message([&] { conv2d(x, f32({3, 3, 3}), {}); }), "give [KH, KW, C_in, C_out]"));
+  CHECK(contains(message([&] { conv2d(f32({2, 1, 8, 3}), w, {}); }), "larger than the padded image 1 x 8"));
+  CHECK(contains(message([&] { conv2d(x, w, {.stride_h = 0}); }), "strides 0 x 1"));
+  CHECK(contains(message([&] { conv2d(x, w, {.pad_w = -1}); }), "pads 0 x -1"));
+  CHECK(contains(message([&] { conv2d(x, f32({3, 3, 3, 0}), {}); }), "empty dimension"));
+  CHECK(contains(message([&] { conv2d(x, w.to(DType::f64), {}); }), "f32 and f64"));
+  CHECK(contains(message([&] { conv2d(x.to(DType::i32), w.to(DType::i32), {}); }), "i32 and i32"));
+  CHECK(contains(message([&] { conv2d(Tensor(), w, {}); }), "undefined"));
+  CHECK(
+      contains(message([&] {
+                 conv2d_input_grad(f32({2, 8, 8, 4}), w, x.shape(), {});
+               }),
+               "[conv2d_input_grad] the gradient of the output has shape [2, 8, 8, 4] but the convolution's "
+               "output is [2, 6, 6, 4]"));
+  CHECK(contains(message([&] {
+                   conv2d_weight_grad(x, f32({1, 6, 6, 4}), w.shape(), {});
+                 }),
+                 "[conv2d_weight_grad] the gradient of the output has shape [1, 6, 6, 4]"));
+}

@@ -1,0 +1,256 @@
+#include <csignal>
+#include <doctest/doctest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <thread>
+#include <vector>
+
+#include "core/file.hpp"
+#include "tests/support/file_size_limit.hpp"
+#include "tests/support/scratch_directory.hpp"
+
+using namespace goshawk;
+
+TEST_CASE("a file is read as it was written, whatever its length") {
+  const ScratchDirectory directory;
+  for (std::size_t size : {0, 1, 4095, 65536, 65537, 300000}) {
+    std::string bytes(size, '\0');
+    for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(i * 7 % 256);
+    write_file_atomic(directory / "file", bytes);
+    CHECK(directory.read("file") == bytes);
+    CHECK(read_file(directory / "file") == bytes);
+    CHECK(directory.entries() == 1);
+  }
+}
+
+TEST_CASE("a FileReader gives the file piece by piece and knows its end") {
+  const ScratchDirectory directory;
+  const std::string path = directory.write("file", "abcdefgh");
+  FileReader reader(path);
+  CHECK(reader.size() == 8);
+  CHECK(reader.path() == path);
+  CHECK(reader.read_string(3) == "abc");
+  CHECK(reader.read_string(0).empty());
+  CHECK(reader.read_string(5) == "defgh");
+  const std::string message = error_of([&] { reader.read_string(1); });
+  CHECK(contains(message, path));
+  CHECK(contains(message, "truncated"));
+}
+
+TEST_CASE("what cannot be read is named with the reason and the remedy") {
+  const ScratchDirectory directory;
+  directory.write("file", "x");
+  const auto expect = [](const std::string& path, const char* reason, const char* remedy) {
+    for (const std::string& message :
+         {error_of([&] { read_file(path); }), error_of([&] { FileReader reader(path); })}) {
+      CAPTURE(message);
+      CHECK(contains(message, path));
+      CHECK(contains(message, reason));
+      CHECK(contains(message, remedy));
+      CHECK_FALSE(contains(message, "\n"));
+    }
+  };
+  expect(directory / "missing", "No such file or directory", "check the path");
+  expect(directory / "file/below", "Not a directory", "a file stands where a directory is needed");
+  expect(directory.path().string(), "Is a directory", "give the path of a file");
+  expect(directory / std::string(300, 'n'), "File name too long", "check the path");
+}
+
+TEST_CASE("what cannot be written is named with the reason and the remedy") {
+  const ScratchDirectory directory;
+  directory.write("file", "x");
+  const auto expect = [](const std::string& path, const char* reason, const char* remedy) {
+    for (const std::string& message : {error_of([&] { write_file_atomic(path, "new"); }),
+                                       error_of([&] { append_line_synced(path, "new"); })}) {
+      CAPTURE(message);
+      CHECK(contains(message, path));
+      CHECK(contains(message, reason));
+      CHECK(contains(message, remedy));
+      CHECK_FALSE(contains(message, "\n"));
+    }
+  };
+  expect(directory / "missing/file", "No such file or directory", "make the directories above it first");
+  expect(directory / "file/below", "Not a directory", "a file stands where a directory is needed");
+  expect(directory.path().string(), "Is a directory", "give the path of a file");
+  expect("/dev/full", "No space left on device", "free some space");
+  CHECK(directory.entries() == 1);
+}
+
+TEST_CASE("a write that fails half-way leaves the old file and no other") {
+  const ScratchDirectory directory;
+  const std::string path = directory.write("file", "old content");
+  const std::string big(10000, 'b');
+  std::string message;
+  SUBCASE("in one piece") {
+    const FileSizeLimit limit(4096);
+    message = error_of([&] { write_file_atomic(path, big); });
+  }
+  SUBCASE("in several pieces, and the writer knows that it failed") {
+    AtomicFile file(path);
+    {
+      const FileSizeLimit limit(4096);
+      file.write("first");
+      message = error_of([&] { file.write(big); });
+    }
+    CHECK(directory.entries() == 1);
+    CHECK(contains(error_of([&] { file.write("more"); }), "given up"));
+    CHECK(contains(error_of([&] { file.commit(); }), "given up"));
+  }
+  CAPTURE(message);
+  CHECK(contains(message, path));
+  CHECK(contains(message, "File too large"));
+  CHECK(contains(message, "ulimit -f"));
+  CHECK(directory.read("file") == "old content");
+  CHECK(directory.entries() == 1);
+}
+
+TEST_CASE("an AtomicFile is seen only after commit") {
+  const ScratchDirectory directory;
+  directory.write("file", "old");
+  {
+    AtomicFile file(directory / "file");
+    file.write("new, but given up");
+    CHECK(directory.read("file") == "old");
+    CHECK(directory.entries() == 2);
+  }
+  CHECK(directory.read("file") == "old");
+  CHECK(directory.entries() == 1);
+  AtomicFile file(directory / "file");
+  file.write("new ");
+  file.write("content");
+  CHECK(directory.read("file") == "old");
+  file.commit();
+  CHECK(directory.read("file") == "new content");
+  CHECK(directory.entries() == 1);
+  CHECK(contains(error_of([&] { file.write("more"); }), "already committed"));
+  CHECK(directory.read("file") == "new content");
+}
+
+TEST_CASE("a rename that fails leaves no temporary file") {
+  const ScratchDirectory directory;
+  AtomicFile file(directory / "name");
+  file.write("content");
+  std::filesystem::create_directories(directory.path() / "name/full");
+  CHECK(contains(error_of([&] { file.commit(); }), "Is a directory"));
+  CHECK(directory.entries() == 1);
+}
+
+TEST_CASE("two writers of one file do not mix") {
+  const ScratchDirectory directory;
+  AtomicFile first(directory / "file");
+  AtomicFile second(directory / "file");
+  first.write("first");
+  second.write("second");
+  first.commit();
+  CHECK(directory.read("file") == "first");
+  second.commit();
+  CHECK(directory.read("file") == "second");
+  CHECK(directory.entries() == 1);
+}
+
+TEST_CASE("a leftover of a killed process with our number is not in the way and not touched") {
+  const ScratchDirectory directory;
+  std::string leftover;
+  {
+    const AtomicFile file(directory / "file");
+    leftover = std::filesystem::directory_iterator(directory.path())->path().filename().string();
+  }
+  const std::size_t dash = leftover.rfind('-') + 1;
+  const std::string next = leftover.substr(0, dash) + std::to_string(std::stoi(leftover.substr(dash)) + 1);
+  directory.write(next, "leftover");
+  write_file_atomic(directory / "file", "content");
+  CHECK(directory.read("file") == "content");
+  CHECK(directory.read(next) == "leftover");
+}
+
+TEST_CASE("symbolic links are followed and permissions are kept") {
+  const ScratchDirectory directory;
+  directory.write("elsewhere/target", "old");
+  std::filesystem::create_symlink("elsewhere/target", directory.path() / "link");
+  REQUIRE(::chmod((directory / "elsewhere/target").c_str(), 0640) == 0);
+  write_file_atomic(directory / "link", "new");
+  CHECK(std::filesystem::is_symlink(directory.path() / "link"));
+  CHECK(directory.read("elsewhere/target") == "new");
+  struct stat status {};
+  REQUIRE(::stat((directory / "elsewhere/target").c_str(), &status) == 0);
+  CHECK((status.st_mode & 07777) == 0640);
+}
+
+TEST_CASE("lines are appended whole") {
+  const ScratchDirectory directory;
+  const std::string path = directory / "log";
+  append_line_synced(path, "first");
+  append_line_synced(path, "");
+  append_line_synced(path, "third");
+  CHECK(directory.read("log") == "first\n\nthird\n");
+  CHECK(contains(error_of([&] { append_line_synced(path, "two\nlines"); }), path));
+  CHECK(directory.read("log") == "first\n\nthird\n");
+
+  SUBCASE("a full disk leaves the lines before") {
+    std::string message;
+    {
+      const FileSizeLimit limit(20);
+      message = error_of([&] { append_line_synced(path, "a line that does not fit"); });
+    }
+    CHECK(contains(message, path));
+    CHECK(contains(message, "File too large"));
+    CHECK(directory.read("log") == "first\n\nthird\n");
+  }
+  SUBCASE("a torn line stays apart") {
+    directory.write("log", "first\ntor");
+    append_line_synced(path, "next");
+    CHECK(directory.read("log") == "first\ntor\nnext\n");
+  }
+}
+
+TEST_CASE("directories are made with those above them") {
+  const ScratchDirectory directory;
+  make_directories(directory / "a/b/c");
+  CHECK(std::filesystem::is_directory(directory.path() / "a/b/c"));
+  make_directories(directory / "a/b/c");
+  make_directories(directory / "a/b/d/");
+  CHECK(std::filesystem::is_directory(directory.path() / "a/b/d"));
+  directory.write("file", "x");
+  for (const char* name : {"file", "file/below", "file/below/it"}) {
+    const std::string message = error_of([&] { make_directories(directory / name); });
+    CAPTURE(message);
+    CHECK(contains(message, directory / name));
+    CHECK(contains(message, "Not a directory"));
+  }
+  CHECK(directory.read("file") == "x");
+}
+
+namespace {
+
+volatile std::sig_atomic_t alarms = 0;
+
+}  // namespace
+
+TEST_CASE("partial writes and interrupted calls lose nothing") {
+  const ScratchDirectory directory;
+  const std::string path = directory / "pipe";
+  REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+  std::string sent(8 << 20, '\0');
+  for (std::size_t i = 0; i < sent.size(); ++i) sent[i] = static_cast<char>(i * i >> 5);
+
+  struct sigaction action {};
+  struct sigaction before {};
+  action.sa_handler = [](int) { alarms = alarms + 1; };
+  REQUIRE(::sigaction(SIGALRM, &action, &before) == 0);
+  const itimerval often{{0, 200}, {0, 200}};
+  REQUIRE(::setitimer(ITIMER_REAL, &often, nullptr) == 0);
+  std::string received;
+  std::string error;
+  std::thread reader([&] { error = error_of([&] { received = read_file(path); }); });
+  const std::string write_error = error_of([&] { write_file_atomic(path, sent); });
+  reader.join();
+  const itimerval never{};
+  ::setitimer(ITIMER_REAL, &never, nullptr);
+  ::sigaction(SIGALRM, &before, nullptr);
+  CHECK(write_error == "");
+  CHECK(error == "");
+  CHECK(alarms > 0);
+  CHECK((received == sent));
+  CHECK(std::filesystem::is_fifo(path));
+}
