@@ -12,7 +12,7 @@
 namespace goshawk {
 namespace {
 
-// Above this the enumeration takes too much memory (40 bytes each) to be the right tool.
+// Above this the enumeration takes hundreds of megabytes and is no longer the right tool.
 constexpr double kMaxCandidates = 1 << 22;
 
 double score(const LayerSensitivity& layer, SensitivityMetric metric) {

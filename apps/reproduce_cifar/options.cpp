@@ -1,12 +1,12 @@
 #include "apps/reproduce_cifar/options.hpp"
 
-#include <CLI/CLI.hpp>
-#include <iostream>
 #include <map>
 
 #include "apps/reproduce_cifar/rows.hpp"
+#include "apps/support/command_line.hpp"
 #include "apps/support/run_directory.hpp"
 #include "core/error.hpp"
+#include "models/registry.hpp"
 
 namespace goshawk {
 namespace {
@@ -79,7 +79,6 @@ void check_values(const ReproduceOptions& o) {
           "--trace-error must be positive and --max-probes at least 8");
   require(o.train_images >= 0 && o.test_images >= 0 && o.curvature_images >= 0,
           "numbers of images must not be negative");
-  require(o.threads >= 0, "--threads must not be negative");
   require(!o.bits.empty(), "--bits needs at least one width");
   for (int b : o.bits)
     require(b == 32 || (b >= 1 && b <= 8), fmt::format("--bits: {} is not 1 to 8 or 32", b));
@@ -93,54 +92,43 @@ nlohmann::ordered_json to_config(const ReproduceOptions& options) {
   return config;
 }
 
-bool parse_options(int argc, char** argv, ReproduceOptions& options) {
-  CLI::App app(
-      "Reproduces HAWQ's CIFAR-10 table: trains (or loads) the fp32 baseline, measures curvature, allocates "
-      "bits, fine-tunes in order, and prints each row beside the paper's.\n\n"
-      "Example: reproduce_cifar --data cifar --out runs/cifar --seed 1",
-      "reproduce_cifar");
-  app.option_defaults()->always_capture_default();
+void add_reproduce_options(CLI::App& program, ReproduceOptions& options) {
+  program.option_defaults()->always_capture_default();
   for_each_setting(options, [&](const char* name, auto& member) {
-    CLI::Option* option = app.add_option(std::string("--") + name, member, description(name));
+    CLI::Option* option = program.add_option(std::string("--") + name, member, description(name));
     if constexpr (std::is_same_v<std::decay_t<decltype(member)>, std::vector<int>>) option->delimiter(',');
   });
-  app.add_option("--threads", options.threads, "threads; 0: all cores. The result does not depend on it");
-  app.add_option("--out", options.out, "run directory; default runs/synthetic or runs/DATA-MODEL-seedN");
-  app.add_flag("--resume", options.resume, "continue the run in --out where it stopped");
-  app.add_option("--only", options.only, "make only this row (may be repeated): " + row_names())
+  add_threads_option(program);
+  program.add_option("--out", options.out,
+                     "Run directory; default runs/DATA-MODEL-seedN, DATA being \"synthetic\" without --data");
+  program.add_flag("--resume", options.resume, "Continue the run in --out where it stopped");
+  program.add_option("--only", options.only, "Make only this row (may be repeated): " + row_names())
       ->delimiter(',');
-  app.add_flag("--quiet", options.quiet, "no progress");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp&) {
-    std::cout << app.help();
-    return false;
-  } catch (const CLI::ParseError& e) {
-    throw UsageError(fmt::format("{} (--help lists the options)", e.what()));
-  }
+  program.add_flag("--quiet", options.quiet, "Show no progress");
+}
+
+void complete_options(const CLI::App& program, ReproduceOptions& options) {
   for (const std::string& name : options.only) find_row(name);
   if (options.out.empty()) {
-    std::filesystem::path data(options.data);
+    std::filesystem::path data(options.data.empty() ? "synthetic" : options.data);
     if (!data.has_filename()) data = data.parent_path();
-    options.out = options.data.empty() ? fmt::format("runs/synthetic-{}-seed{}", options.model, options.seed)
-                                       : fmt::format("runs/{}-{}-seed{}", data.filename().string(),
-                                                     options.model, options.seed);
+    options.out = fmt::format("runs/{}-{}-seed{}", data.filename().string(), options.model, options.seed);
   }
   if (options.resume) {
     const nlohmann::json stored = RunDirectory::stored_config(options.out);
     for_each_setting(options, [&](const char* name, auto& member) {
       if (stored.is_object() && stored.contains(name) &&
-          app.get_option(std::string("--") + name)->count() == 0) {
+          program.get_option(std::string("--") + name)->count() == 0) {
         stored.at(name).get_to(member);
       }
     });
   }
   check_values(options);
+  model_input(options.model);  // throws for an unknown name
   const bool synthetic = options.data.empty();
   if (options.epochs == 0) options.epochs = synthetic ? 12 : 60;
   if (options.finetune_epochs == 0) options.finetune_epochs = synthetic ? 6 : 20;
   if (options.curvature_images == 0) options.curvature_images = synthetic ? 256 : 512;
-  return true;
 }
 
 }  // namespace goshawk

@@ -1,6 +1,7 @@
 // What reproduce_cifar can be told on its command line, and config.json.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -31,7 +32,6 @@ struct ReproduceOptions {
   std::uint64_t seed = 0;
 
   // Not part of config.json: they change nothing in the result.
-  int threads = 0;
   std::string out;
   bool resume = false;
   std::vector<std::string> only;  ///< rows to make; empty: all
@@ -41,8 +41,11 @@ struct ReproduceOptions {
 /// config.json: everything that determines the result.
 nlohmann::ordered_json to_config(const ReproduceOptions& options);
 
-/// Reads the command line. With --resume, options that are not given are those of the stored run. Throws
-/// UsageError for wrong options; returns false when only help was asked for (and printed).
-bool parse_options(int argc, char** argv, ReproduceOptions& options);
+/// Declares all options on `program`; parsing fills `options`, which must outlive it.
+void add_reproduce_options(CLI::App& program, ReproduceOptions& options);
+
+/// Checks the parsed options and fills in what was left open: with --resume from the stored run, then by the
+/// kind of data. Throws UsageError for values that make no sense.
+void complete_options(const CLI::App& program, ReproduceOptions& options);
 
 }  // namespace goshawk

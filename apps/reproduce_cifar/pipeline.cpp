@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iostream>
 #include <numeric>
 
+#include "apps/support/command_line.hpp"
+#include "apps/support/normalization.hpp"
 #include "apps/support/progress.hpp"
 #include "autograd/curvature/hessian_operator.hpp"
 #include "autograd/curvature/hutchinson.hpp"
@@ -89,6 +90,10 @@ Pipeline::Pipeline(const ReproduceOptions& options)
       test_set_(open_split(options, Split::test)),
       run_(options.out, to_config(options), options.resume) {
   say(fmt::format("run directory {}", options_.out));
+  if (run_.has(kBaselineFile)) {
+    const std::string file = run_.file(kBaselineFile);
+    normalization_ = normalization_of(read_safetensors(file).metadata, file).value_or(normalization_);
+  }
   say(fmt::format("{}: {} training and {} test pictures of {} classes", train_set_->name(),
                   train_set_->size(), test_set_->size(), train_set_->num_classes()));
   if (run_.has("sensitivity.json")) sensitivity_ = read_sensitivity(run_.file("sensitivity.json"));
@@ -116,7 +121,7 @@ void Pipeline::run() {
     finetune(row);
   }
   write_table();
-  std::cout << read_file(run_.file("table.md")) << std::flush;
+  print_result(read_file(run_.file("table.md")));
 }
 
 bool Pipeline::wanted(const Row& row) const {
@@ -138,6 +143,12 @@ std::unique_ptr<Module> Pipeline::baseline_model() const {
   load_checkpoint(run_.file(kBaselineFile), *model);
   model->set_mode(Mode::eval);
   return model;
+}
+
+std::map<std::string, std::string> Pipeline::checkpoint_metadata() const {
+  auto metadata = normalization_metadata(normalization_);
+  metadata.emplace("model", options_.model);
+  return metadata;
 }
 
 TrainerOptions Pipeline::trainer_options(const Row& row, std::int64_t epochs) const {
@@ -192,9 +203,10 @@ void Pipeline::make_baseline() {
     if (options_.weights.empty()) {
       train(*model, nullptr, {}, train_set_, test_set_, trainer_options(row, options_.epochs));
     } else {
-      load_checkpoint(options_.weights, *model);
+      normalization_ = normalization_of(load_checkpoint(options_.weights, *model), options_.weights)
+                           .value_or(normalization_);
     }
-    save_checkpoint(run_.file(kBaselineFile), *model, {{"model", options_.model}});
+    save_checkpoint(run_.file(kBaselineFile), *model, checkpoint_metadata());
   }
   const Evaluation test = evaluate(*baseline_model(), test_set_, {.normalization = normalization_});
   finish({.slug = row.slug,
@@ -300,7 +312,7 @@ void Pipeline::finetune(const Row& row) {
   const Evaluation test = evaluate(*model, test_set_, {.normalization = normalization_});
   const SizeReport size = measure_size(quantized);
   write_safetensors(run_.file(fmt::format("{}.safetensors", row.slug)), dequantized_state_dict(quantized),
-                    {{"model", options_.model}});
+                    checkpoint_metadata());
   finish({.slug = row.slug,
           .weight_bits = describe_bits(bits),
           .activation_bits = std::to_string(options_.activation_bits),

@@ -26,6 +26,8 @@ class Pipeline {
   std::unique_ptr<Module> new_model() const;
   /// A model with the baseline's weights, in eval mode.
   std::unique_ptr<Module> baseline_model() const;
+  /// What the metadata of every weight file says.
+  std::map<std::string, std::string> checkpoint_metadata() const;
   TrainerOptions trainer_options(const Row& row, std::int64_t epochs) const;
 
   void make_baseline();

@@ -5,7 +5,6 @@
 
 #include "core/kernels/conv_scratch.hpp"
 #include "core/kernels/conv_simd.hpp"
-#include "core/kernels/conv_targets.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/kernels/conv_taps.cpp"

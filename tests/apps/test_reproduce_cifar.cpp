@@ -1,0 +1,175 @@
+// The table program as its users run it, on a few synthetic pictures.
+#include <csignal>
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+#include <sys/wait.h>
+#include <thread>
+
+#include "tests/apps/run_program.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+constexpr const char* kProgram = "reproduce_cifar";
+
+// A run of a few seconds in `out`.
+std::vector<std::string> tiny_run(const std::string& out, std::vector<std::string> more = {}) {
+  std::vector<std::string> arguments{"--train-images",     "128", "--test-images", "64", "--epochs", "1",
+                                     "--finetune-epochs",  "2",   "--batch-size",  "32", "--stages", "2",
+                                     "--curvature-images", "16",  "--max-probes",  "8",  "--out",    out};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+// All files of a run that must not depend on anything but its configuration; the log holds times.
+std::vector<std::string> result_files() {
+  return {"config.json",
+          "sensitivity.json",
+          "bits.json",
+          "table.json",
+          "table.md",
+          "baseline.safetensors",
+          "direct.safetensors",
+          "hawq.safetensors",
+          "hawq-v2.safetensors",
+          "order-hawq.json",
+          "checkpoints/baseline.training.safetensors",
+          "checkpoints/direct.training.safetensors",
+          "checkpoints/hawq.training.safetensors",
+          "checkpoints/hawq-v2.training.safetensors"};
+}
+
+void check_same_results(const std::filesystem::path& a, const std::filesystem::path& b) {
+  for (const std::string& name : result_files()) {
+    INFO(name);
+    CHECK((file_bytes(a / name) == file_bytes(b / name)));
+  }
+}
+
+// Starts the program, kills it with SIGKILL after `milliseconds`, and says whether it was still running.
+bool run_and_kill(const std::vector<std::string>& arguments, int milliseconds) {
+  const std::string binary = std::string(GOSHAWK_BINARY_DIR) + "/apps/" + kProgram;
+  const pid_t child = fork();
+  if (child == 0) {
+    const int null = open("/dev/null", O_WRONLY);
+    dup2(null, STDOUT_FILENO);
+    dup2(null, STDERR_FILENO);
+    std::vector<char*> argv{const_cast<char*>(binary.c_str())};
+    for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    execv(binary.c_str(), argv.data());
+    _exit(127);
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+  kill(child, SIGKILL);
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFSIGNALED(status);
+}
+
+}  // namespace
+
+TEST_CASE("a run leaves all its files, with the same bytes for one thread and for two, killed or not") {
+  const ScratchDirectory scratch;
+  const auto two = scratch.path() / "two", one = scratch.path() / "one", killed = scratch.path() / "killed";
+  const ProgramResult whole = run_built_program(kProgram, tiny_run(two.string(), {"--threads", "2"}));
+  REQUIRE_MESSAGE(whole.status == 0, whole.err);
+  CHECK(whole.out == file_bytes(two / "table.md"));
+  for (const char* row : {"Baseline", "Direct", "HAWQ ", "HAWQ-V2"}) {
+    CHECK(whole.out.find(std::string("| ") + row) != std::string::npos);
+  }
+  const auto table = nlohmann::json::parse(file_bytes(two / "table.json")).at("rows");
+  REQUIRE(table.size() == 4);
+  CHECK(table[1].at("weight_compression") == 16.0);
+  for (const std::size_t row : {2, 3}) CHECK(table[row].at("weight_compression") >= 13.11);
+  for (const auto& row : table) CHECK(row.at("images") == 64);
+
+  const ProgramResult single = run_built_program(kProgram, tiny_run(one.string(), {"--threads", "1"}));
+  REQUIRE_MESSAGE(single.status == 0, single.err);
+  check_same_results(two, one);
+
+  // Killed again and again, a little later each time, until it gets through.
+  int kills = 0;
+  for (int wait = 150; run_and_kill(tiny_run(killed.string(), {"--resume"}), wait); wait += 150) ++kills;
+  CHECK(kills > 3);
+  const ProgramResult resumed = run_built_program(kProgram, tiny_run(killed.string(), {"--resume"}));
+  REQUIRE_MESSAGE(resumed.status == 0, resumed.err);
+  CHECK(resumed.out == whole.out);
+  check_same_results(two, killed);
+
+  // The log has each epoch of each row once, in order, whatever was killed.
+  const auto epochs = [](const std::filesystem::path& run) {
+    std::vector<std::string> lines;
+    std::istringstream log(file_bytes(run / "log.jsonl"));
+    for (std::string line; std::getline(log, line);) {
+      const auto value = nlohmann::json::parse(line);
+      lines.push_back(fmt::format("{} {} {}", value.at("row").get<std::string>(),
+                                  value.at("stage").get<int>(), value.at("epoch").get<int>()));
+    }
+    return lines;
+  };
+  CHECK(epochs(killed) == epochs(two));
+  CHECK(epochs(two).size() == 1 + 3 * 2);
+}
+
+TEST_CASE("rows can be chosen, and a finished run only prints its table again") {
+  const ScratchDirectory scratch;
+  const std::string out = (scratch.path() / "run").string();
+  const ProgramResult first = run_built_program(kProgram, tiny_run(out, {"--only", "direct", "--quiet"}));
+  REQUIRE_MESSAGE(first.status == 0, first.err);
+  CHECK(first.err.empty());
+  CHECK(first.out.find("| Direct") != std::string::npos);
+  CHECK(first.out.find("| HAWQ") == std::string::npos);
+  const ProgramResult again = run_built_program(kProgram, {"--out", out, "--resume", "--only", "direct"});
+  CHECK(again.status == 0);
+  CHECK(again.out == first.out);
+}
+
+TEST_CASE("wrong use and bad input: one line that names the culprit, and nothing is lost") {
+  const ScratchDirectory scratch;
+  const std::string out = (scratch.path() / "run").string();
+  const auto expect = [&](const std::vector<std::string>& arguments, int status, const std::string& part) {
+    const ProgramResult result = run_built_program(kProgram, arguments);
+    INFO(result.err);
+    CHECK(result.status == status);
+    CHECK(is_one_line(result.err));
+    CHECK(result.err.find(part) != std::string::npos);
+    CHECK(result.out.empty());
+  };
+  expect({"--epoch", "3"}, 2, "--epoch");
+  expect({"--only", "PACT", "--out", out}, 2, "the rows are Baseline, Direct, HAWQ, HAWQ-V2");
+  expect({"--bits", "2,9", "--out", out}, 2, "9");
+  expect({"--compression", "40", "--out", out}, 2, "--compression");
+  expect({"--model", "resnet21", "--out", out}, 2, "resnet20");
+  expect({"--data", out + "/nowhere", "--out", out}, 1, out + "/nowhere");
+  expect({"--out", "/proc/goshawk/run", "--train-images", "32", "--test-images", "32"}, 1,
+         "/proc/goshawk/run");
+  CHECK_FALSE(std::filesystem::exists(out));
+
+  // A truncated batch file and a label that is none.
+  const auto data = scratch.path() / "data";
+  std::filesystem::create_directories(data);
+  const std::string record(3073, '\0');
+  const auto write = [&](const std::string& name, const std::string& bytes) {
+    std::ofstream(data / name, std::ios::binary) << bytes;
+  };
+  for (int i = 1; i <= 5; ++i) write(fmt::format("data_batch_{}.bin", i), record);
+  write("test_batch.bin", record.substr(1));
+  expect({"--data", data.string(), "--out", out}, 1, "test_batch.bin");
+  write("test_batch.bin", "\x0a" + record.substr(1));
+  expect({"--data", data.string(), "--out", out}, 1, "test_batch.bin");
+  CHECK_FALSE(std::filesystem::exists(out));
+
+  // An existing run is neither overwritten nor continued under another configuration.
+  REQUIRE(run_built_program(kProgram, tiny_run(out, {"--only", "baseline"})).status == 0);
+  const std::string before = file_bytes(out + "/table.json");
+  expect(tiny_run(out), 2, "--resume");
+  expect(tiny_run(out, {"--resume", "--seed", "7"}), 2, "seed");
+  CHECK(file_bytes(out + "/table.json") == before);
+  // A checkpoint that was damaged is named, not trained over.
+  std::filesystem::remove(out + "/table.json");
+  const std::string weights = file_bytes(out + "/baseline.safetensors");
+  std::ofstream(out + "/baseline.safetensors", std::ios::binary) << weights.substr(0, weights.size() / 2);
+  expect({"--out", out, "--resume", "--only", "baseline", "--quiet"}, 1, "baseline.safetensors");
+}
