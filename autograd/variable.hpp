@@ -24,8 +24,8 @@ class Variable {
   /// Undefined: stands for "no gradient". `defined()` is false.
   Variable() = default;
   /// A constant: gradients do not flow into it.
-  Variable(Tensor value)
-      : value_(std::move(value)) {}  // NOLINT(google-explicit-constructor): constants abound
+  // NOLINTNEXTLINE(google-explicit-constructor): constants abound
+  Variable(Tensor value) : value_(std::move(value)) {}
   Variable(Tensor value, std::shared_ptr<Node> node, int output)
       : value_(std::move(value)), node_(std::move(node)), output_(output) {}
 

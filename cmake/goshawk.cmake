@@ -1,7 +1,7 @@
 # Compiler settings shared by every target, and the function that declares a floor of the house.
 
 add_library(goshawk_settings INTERFACE)
-target_include_directories(goshawk_settings INTERFACE ${CMAKE_SOURCE_DIR})
+target_include_directories(goshawk_settings INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_options(goshawk_settings INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
   # Contraction would let the compiler fuse a*b+c differently on each dispatch target; kernels ask for FMA themselves.
@@ -20,7 +20,7 @@ endif()
 # goshawk_floor(NAME LINK libs...): the library goshawk_NAME from every source below NAME/.
 function(goshawk_floor name)
   cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/*.cpp)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.cpp)
   if(NOT sources)
     return()
   endif()

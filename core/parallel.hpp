@@ -8,27 +8,62 @@
 #include <tbb/blocked_range.h>
 #include <tbb/parallel_for.h>
 
+#include "core/thread_sanitizer.hpp"
+
 namespace goshawk {
 
 /// Limits all parallel work of this process to `threads` threads (at least 1; 0 means all cores).
 void set_num_threads(int threads);
 int num_threads();
 
+/// The body of parallel_for as oneTBB sees it: it copies the body whenever it hands a part of the range on.
+template <class F>
+class ChunkRunner {
+ public:
+  ChunkRunner(const F& f, std::int64_t n, std::int64_t grain) : f_(&f), n_(n), grain_(grain) {}
+  ChunkRunner(const ChunkRunner& other) : f_(other.f_), n_(other.n_), grain_(other.grain_) {
+    tasks_started.release();
+  }
+  ChunkRunner& operator=(const ChunkRunner&) = delete;
+
+  void operator()(const tbb::blocked_range<std::int64_t>& chunks) const {
+    tasks_started.acquire();
+    const Finish finish;
+    for (std::int64_t c = chunks.begin(); c != chunks.end(); ++c) {
+      (*f_)(c * grain_, std::min(n_, (c + 1) * grain_));
+    }
+  }
+
+ private:
+  struct Finish {
+    Finish() = default;
+    Finish(const Finish&) = delete;
+    Finish& operator=(const Finish&) = delete;
+    ~Finish() { tasks_finished.release(); }
+  };
+
+  const F* f_;
+  std::int64_t n_, grain_;
+};
+
 /// Calls f(begin, end) for consecutive chunks of `grain` indices (the last may be shorter) that cover [0, n).
-/// Chunk boundaries depend only on n and grain. Chunks may run in any order and at the same time.
+/// Chunk boundaries depend only on n and grain. Chunks may run in any order and at the same time. An
+/// exception from f ends the loop and is thrown again here.
 template <class F>
 void parallel_for(std::int64_t n, std::int64_t grain, const F& f) {
   if (n <= 0) return;
   const std::int64_t chunks = (n + grain - 1) / grain;
-  const auto run = [&](std::int64_t chunk) { f(chunk * grain, std::min(n, (chunk + 1) * grain)); };
   if (chunks == 1) {
-    run(0);
+    f(std::int64_t{0}, n);
     return;
   }
-  tbb::parallel_for(tbb::blocked_range<std::int64_t>(0, chunks, 1),
-                    [&](const tbb::blocked_range<std::int64_t>& range) {
-                      for (std::int64_t c = range.begin(); c != range.end(); ++c) run(c);
-                    });
+  struct Join {
+    Join() = default;
+    Join(const Join&) = delete;
+    Join& operator=(const Join&) = delete;
+    ~Join() { tasks_finished.acquire(); }
+  } const join;
+  tbb::parallel_for(tbb::blocked_range<std::int64_t>(0, chunks, 1), ChunkRunner<F>(f, n, grain));
 }
 
 /// Elements an elementwise kernel handles per chunk: enough to hide the cost of a task, few enough to

@@ -59,9 +59,11 @@ LabelledImages read_batch(const std::string& path, std::int64_t channels, std::i
 /// The vector in memory layout, one tensor per parameter; those that the file does not have are zero.
 Vector read_vector(const std::string& path, const std::vector<NamedParameter>& parameters, DType dtype) {
   const SafeTensors file = read_safetensors(path);
-  for (const auto& [name, tensor] : file.tensors) {
-    const auto it = std::find_if(parameters.begin(), parameters.end(),
-                                 [&](const NamedParameter& parameter) { return parameter.name == name; });
+  for (const auto& entry : file.tensors) {
+    const auto& [name, tensor] = entry;
+    const auto it = std::find_if(parameters.begin(), parameters.end(), [&](const NamedParameter& parameter) {
+      return parameter.name == entry.first;
+    });
     check(it != parameters.end(),
           "[hvp] {}: '{}' is no parameter of the model; name the tensors as in its state dict, such as '{}'",
           path, name, parameters.front().name);

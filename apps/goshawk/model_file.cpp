@@ -15,7 +15,7 @@ namespace {
 /// so that loading tells what is wrong.
 std::int64_t classes_of(const SafeTensors& file, std::string_view model_name) {
   const auto usual = make_model(model_name);
-  const auto& [name, layer] = weighted_layers(*usual).back();
+  const auto [name, layer] = weighted_layers(*usual).back();
   for (const char* prefix : {"", "module."}) {
     const Tensor* weight = file.find(prefix + name + ".weight");
     if (weight != nullptr && weight->ndim() >= 2 && weight->dim(0) > 0) return weight->dim(0);

@@ -27,6 +27,9 @@ void for_each_setting(Options& o, F f) {
   f("compression", o.compression);
   f("bits", o.bits);
   f("activation-bits", o.activation_bits);
+  f("weight-scheme", o.weight_scheme);
+  f("granularity", o.granularity);
+  f("clip", o.clip);
   f("stages", o.stages);
   f("curvature-images", o.curvature_images);
   f("trace-error", o.trace_error);
@@ -53,6 +56,9 @@ const char* description(const std::string& name) {
       {"compression", "weight compression that HAWQ and HAWQ-V2 must reach"},
       {"bits", "candidate weight bits of HAWQ and HAWQ-V2"},
       {"activation-bits", "bits of every activation"},
+      {"weight-scheme", "levels of the weight quantizer: symmetric, mid_rise or asymmetric"},
+      {"granularity", "one weight step per layer or per channel"},
+      {"clip", "range of the weight quantizer: min_max, mse or learned"},
       {"stages", "stages of fine-tuning in the order of Omega"},
       {"curvature-images", "training images the curvature is averaged over; default 256 (synthetic) or 512"},
       {"trace-error", "wanted relative standard error of each layer's trace"},
@@ -92,6 +98,17 @@ nlohmann::ordered_json to_config(const ReproduceOptions& options) {
   return config;
 }
 
+QuantizationOptions quantization_options(const ReproduceOptions& options) {
+  QuantizationOptions q;
+  q.weight_scheme = parse_weight_scheme(options.weight_scheme);
+  q.weight_granularity = parse_granularity(options.granularity);
+  q.weight_clip = parse_clip_rule(options.clip);
+  if (q.weight_clip == ClipRule::learned && q.weight_scheme == WeightScheme::asymmetric) {
+    throw UsageError("--clip learned needs --weight-scheme symmetric or mid_rise");
+  }
+  return q;
+}
+
 void add_reproduce_options(CLI::App& program, ReproduceOptions& options) {
   program.option_defaults()->always_capture_default();
   for_each_setting(options, [&](const char* name, auto& member) {
@@ -124,7 +141,9 @@ void complete_options(const CLI::App& program, ReproduceOptions& options) {
     });
   }
   check_values(options);
-  model_input(options.model);  // throws for an unknown name
+  // These throw for unknown names.
+  model_input(options.model);
+  quantization_options(options);
   const bool synthetic = options.data.empty();
   if (options.epochs == 0) options.epochs = synthetic ? 12 : 60;
   if (options.finetune_epochs == 0) options.finetune_epochs = synthetic ? 6 : 20;

@@ -44,14 +44,13 @@ std::shared_ptr<const Dataset> open_split(const ReproduceOptions& options, Split
   return load_into_memory(*dataset);
 }
 
-QuantizationOptions quantization_options() {
-  return {};
-}
-
 // The weight quantizer the perturbations ‖Q(W) − W‖² are measured with: the one fine-tuning starts from.
-WeightSpec weight_spec() {
-  const QuantizationOptions q = quantization_options();
-  return {.bits = 8, .scheme = q.weight_scheme, .granularity = q.weight_granularity, .clip = ClipRule::mse};
+WeightSpec weight_spec(const ReproduceOptions& options) {
+  const QuantizationOptions q = quantization_options(options);
+  return {.bits = 8,
+          .scheme = q.weight_scheme,
+          .granularity = q.weight_granularity,
+          .clip = q.weight_clip == ClipRule::learned ? ClipRule::mse : q.weight_clip};
 }
 
 // `count` training pictures drawn under the seed, unaugmented, in batches.
@@ -234,10 +233,10 @@ void Pipeline::measure_sensitivity() {
     const NoGrad no_grad;
     (*model)(batches.front().images);
   }
-  Sensitivity s = measure_perturbations(*model, options_.bits, weight_spec());
+  Sensitivity s = measure_perturbations(*model, options_.bits, weight_spec(options_));
   s.model = options_.model;
   s.weights = kBaselineFile;
-  s.quantizer = describe(weight_spec());
+  s.quantizer = describe(weight_spec(options_));
   s.images = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
 
   Progress probes("traces", options_.max_probes);
@@ -290,7 +289,7 @@ void Pipeline::assign_bits(const Row& row) {
 void Pipeline::finetune(const Row& row) {
   const BitAssignment& bits = bits_.at(row.slug);
   const auto model = baseline_model();
-  QuantizedModel quantized(*model, bits, quantization_options());
+  QuantizedModel quantized(*model, bits, quantization_options(options_));
   std::vector<Tensor> calibration;
   for (Batch& batch : sample_batches(train_set_, kCalibrationImages, 256, options_.seed, normalization_)) {
     calibration.push_back(std::move(batch.images));

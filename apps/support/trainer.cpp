@@ -111,9 +111,10 @@ class Run {
     for (std::int64_t k = 0, last = stage_of(std::max<std::int64_t>(0, done - 1)); k <= last; ++k) enter(k);
 
     const NamedTensors stored = with_prefix(checkpoint.tensors, kModelPrefix);
-    for (const auto& [name, tensor] : model_tensors(model_)) {
+    for (const auto& wanted : model_tensors(model_)) {
+      const auto& [name, tensor] = wanted;
       const auto it =
-          std::find_if(stored.begin(), stored.end(), [&](const auto& s) { return s.first == name; });
+          std::find_if(stored.begin(), stored.end(), [&](const auto& s) { return s.first == wanted.first; });
       check(it != stored.end() && it->second.shape() == tensor.shape(),
             "[train] {} does not hold the model's tensor '{}' of shape {}; it belongs to another model", file,
             name, tensor.shape());

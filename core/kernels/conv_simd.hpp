@@ -1,8 +1,7 @@
 // The vector kernels behind conv.cpp: descriptions of the work, and the functions that do one task of it.
 //
 // Two kernels serve all three convolutions. The *tap convolution* computes
-//   out[q, p] = sum over taps t and channels c of source[q*row_step + t.row, p + t.column][c] *
-//   weights[t][c][:]
+//   out[q, p] = sum over taps t, channels c of source[q*row_step + t.row, p + t.column][c] * weights[t][c][:]
 // for a block of pixels p and output channels at a time, all sums held in registers. The forward pass is one
 // such sum. The input gradient of stride s is s*s of them (one for each position of an input pixel relative
 // to the stride), each over those kernel elements that reach its pixels. The *weight gradient* holds a block
@@ -47,13 +46,12 @@ struct TapConv {
   std::int64_t images = 0;
   std::int64_t source_rows = 0, source_columns = 0, source_channels = 0;
   /// More than 1: a scratch pixel holds the channels of so many neighbouring source pixels, and the next
-  /// scratch pixel begins joined_step source pixels further. Gives images of few channels longer sums per
-  /// tap.
+  /// scratch pixel begins joined_step source pixels further. Images of few channels get longer sums per tap.
   std::int64_t joined_columns = 1, joined_step = 1;
   std::int64_t pad_top = 0, pad_left = 0;  ///< zeros before the image; negative crops
   std::int64_t row_step = 1, column_step = 1;
-  std::int64_t used_rows = 1,
-               used_columns = 1;  ///< of every row_step rows (column_step columns), those with taps
+  /// Of every row_step rows (column_step columns) the first so many have taps; the others are not copied.
+  std::int64_t used_rows = 1, used_columns = 1;
   std::int64_t task_rows = 0;     ///< output rows of one task
   std::int64_t scratch_rows = 0;  ///< source rows that task_rows output rows need, halo included
   /// Columns are stored by their remainder modulo column_step: column_step runs of scratch_columns each.
