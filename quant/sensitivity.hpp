@@ -43,10 +43,10 @@ struct LayerSensitivity {
 };
 
 struct Sensitivity {
-  std::string model;                     ///< "resnet20"
-  std::string weights;                   ///< where they came from
-  std::string quantizer;                 ///< how the perturbations were made, such as "symmetric channel mse"
-  std::int64_t images = 0;               ///< the curvature was averaged over
+  std::string model;        ///< "resnet20"
+  std::string weights;      ///< where they came from
+  std::string quantizer;    ///< how the perturbations were made, such as "symmetric channel mse"
+  std::int64_t images = 0;  ///< the curvature was averaged over
   std::vector<LayerSensitivity> layers = {};  ///< network order
 
   /// Throws Error that lists nothing but the name when there is no such layer.

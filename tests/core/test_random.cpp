@@ -1,6 +1,5 @@
-#include <doctest/doctest.h>
-
 #include <cmath>
+#include <doctest/doctest.h>
 #include <set>
 
 #include "core/random.hpp"
