@@ -47,6 +47,8 @@ class MonotoneAllocator {
 
   /// Names of the free layers, the most sensitive first; equal ones in network order.
   const std::vector<std::string>& order() const { return order_; }
+  /// Distinct candidate widths, the widest first: what Candidate::counts refers to.
+  const std::vector<int>& widths() const { return widths_; }
   /// Every monotone assignment, in the order of enumeration.
   const std::vector<Candidate>& candidates() const { return candidates_; }
   /// The non-dominated ones by growing size: each costs less than every smaller one.

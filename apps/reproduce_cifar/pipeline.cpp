@@ -276,14 +276,29 @@ void Pipeline::assign_bits(const Row& row) {
     const auto model = baseline_model();
     bits = uniform_assignment(layer_list(*model), 2, options_.activation_bits);
   } else {
-    bits = MonotoneAllocator(*sensitivity_, metric_of(row),
-                             {.candidates = options_.bits, .activation_bits = options_.activation_bits})
-               .allocate(budget_for_compression(*sensitivity_, options_.compression));
+    const MonotoneAllocator allocator(
+        *sensitivity_, metric_of(row),
+        {.candidates = options_.bits, .activation_bits = options_.activation_bits});
+    write_frontier(row, allocator);
+    bits = allocator.allocate(budget_for_compression(*sensitivity_, options_.compression));
   }
   bits_.emplace(row.slug, std::move(bits));
   nlohmann::ordered_json all;
   for (const auto& [slug, assignment] : bits_) all[slug] = nlohmann::ordered_json::parse(to_json(assignment));
   run_.write_json("bits.json", all);
+}
+
+void Pipeline::write_frontier(const Row& row, const MonotoneAllocator& allocator) const {
+  nlohmann::ordered_json frontier{{"order", allocator.order()},
+                                  {"widths", allocator.widths()},
+                                  {"candidates", allocator.candidates().size()},
+                                  {"points", nlohmann::ordered_json::array()}};
+  for (const Candidate& point : allocator.pareto_frontier()) {
+    frontier["points"].push_back({{"bytes", static_cast<double>(point.weight_bits) / 8},
+                                  {"omega", point.omega},
+                                  {"layers_per_width", point.counts}});
+  }
+  run_.write_json(fmt::format("pareto-{}.json", row.slug), frontier);
 }
 
 void Pipeline::finetune(const Row& row) {

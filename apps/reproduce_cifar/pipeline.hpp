@@ -33,6 +33,8 @@ class Pipeline {
   void make_baseline();
   void measure_sensitivity();
   void assign_bits(const Row& row);
+  /// pareto-ROW.json: sizes and Omegas of the non-dominated assignments; layers take widths in `order`.
+  void write_frontier(const Row& row, const MonotoneAllocator& allocator) const;
   void finetune(const Row& row);
 
   void finish(const RowResult& result);

@@ -34,6 +34,7 @@ std::vector<std::string> result_files() {
           "hawq.safetensors",
           "hawq-v2.safetensors",
           "order-hawq.json",
+          "pareto-hawq-v2.json",
           "checkpoints/baseline.training.safetensors",
           "checkpoints/direct.training.safetensors",
           "checkpoints/hawq.training.safetensors",
