@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "core/error.hpp"
-#include "tests/datasets/scratch_directory.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 namespace goshawk {
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "datasets/augment.hpp"
-#include "tests/datasets/scratch_directory.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 using namespace goshawk;
 

@@ -4,7 +4,7 @@
 
 #include "datasets/cifar10.hpp"
 #include "datasets/open.hpp"
-#include "tests/datasets/scratch_directory.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 using namespace goshawk;
 

@@ -4,7 +4,7 @@
 
 #include "datasets/dataset.hpp"
 #include "datasets/streams.hpp"
-#include "tests/datasets/scratch_directory.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 using namespace goshawk;
 

@@ -8,7 +8,7 @@
 #include "datasets/open.hpp"
 #include "datasets/picture.hpp"
 #include "tests/datasets/picture_file.hpp"
-#include "tests/datasets/scratch_directory.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 using namespace goshawk;
 

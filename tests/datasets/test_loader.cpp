@@ -7,7 +7,7 @@
 
 #include "core/parallel.hpp"
 #include "datasets/loader.hpp"
-#include "tests/datasets/scratch_directory.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 using namespace goshawk;
 

@@ -6,7 +6,7 @@
 #include "core/random.hpp"
 #include "datasets/picture.hpp"
 #include "tests/datasets/picture_file.hpp"
-#include "tests/datasets/scratch_directory.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 using namespace goshawk;
 

@@ -8,7 +8,7 @@
 
 #include "core/parallel.hpp"
 #include "datasets/synthetic.hpp"
-#include "tests/datasets/scratch_directory.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 using namespace goshawk;
 
