@@ -157,7 +157,7 @@ void run(const Options& options) {
   }
   write_safetensors(
       options.out, tensors,
-      {{"model", options.model}, {"bn", options.bn}, {"producer", fmt::format("goshawk {}", kVersion)}});
+      {{"model", options.model}, {"bn", options.bn}, {"producer", fmt::format("goshawk {}", version())}});
   double curvature = 0;
   for (std::size_t i = 0; i < v.size(); ++i) curvature += block_dot(v[i].to(DType::f64), result.product[i]);
   print_result("loss {:.9g}, |gradient| {:.9g}, |Hv| {:.9g}, vᵀHv {:.9g}, over {} images\n", result.loss,

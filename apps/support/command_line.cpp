@@ -51,8 +51,12 @@ CLI::Validator finite(bool positive) {
 
 }  // namespace
 
+std::string_view version() {
+  return GOSHAWK_VERSION;
+}
+
 void set_up_command_line(CLI::App& program) {
-  program.set_version_flag("--version", fmt::format("{} {}", program.get_name(), kVersion),
+  program.set_version_flag("--version", fmt::format("{} {}", program.get_name(), version()),
                            "Print the version and exit");
   program.set_help_flag("-h,--help", "Print this help and exit");
   program.get_formatter()->column_width(34);

@@ -11,7 +11,8 @@
 
 namespace goshawk {
 
-inline constexpr std::string_view kVersion = "0.1.0";
+/// The project's version, such as "0.1.0".
+std::string_view version();
 
 /// Gives a program its --version and the layout of its help.
 void set_up_command_line(CLI::App& program);
