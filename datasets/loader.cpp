@@ -17,7 +17,7 @@ namespace {
 
 // Pictures per task: small pictures are grouped so that a task is worth its cost, large ones decode alone.
 std::int64_t pictures_per_task(ImageSize size) {
-  constexpr std::int64_t kBytes = 64 * 32 * 32 * 3;
+  constexpr std::int64_t kBytes = std::int64_t{64} * 32 * 32 * 3;
   return std::clamp<std::int64_t>(kBytes / size.bytes(), 1, 64);
 }
 

@@ -67,9 +67,9 @@ Tensor to_memory_layout(const Tensor& file) {
 StateDict state_dict(Module& model) {
   StateDict entries;
   for (const Slot& slot : slots(model)) {
-    Tensor copy = slot.parameter ? to_file_layout(slot.memory) : slot.memory;
+    const Tensor file = slot.parameter ? to_file_layout(slot.memory) : slot.memory;
     // Rank 1 is the same in both layouts and so far still the model's own storage.
-    entries.emplace_back(slot.name, copy.raw() == slot.memory.raw() ? copy.clone() : std::move(copy));
+    entries.emplace_back(slot.name, file.raw() == slot.memory.raw() ? file.clone() : file);
   }
   return entries;
 }

@@ -14,14 +14,15 @@ namespace {
 using Index = std::int64_t;
 
 // Fixed rules that split the work; they must not depend on the number of threads.
-constexpr Index kMaxJoinedChannels = 4;         // an input with so few channels has its kernel columns joined
-constexpr Index kTasks = 16;                    // aim for this many tasks when the batch alone has fewer
-constexpr Index kMinTaskRows = 4;               // fewer rows would mostly copy halo
-constexpr Index kMaxScratchBytes = 384 * 1024;  // of one task, to stay in the second-level cache
-constexpr Index kGroupBytes = 48 * 1024;  // of a weight-gradient group, to stay in the first-level cache
-constexpr Index kMinGroupPixels = 64;     // enough to pay for loading and storing the register block
-constexpr Index kMinChunkPixels = 1024;   // enough to pay for summing one more chunk
-constexpr Index kMaxSumsBytes = 64 * 1024 * 1024;  // of all chunks together
+constexpr Index kMaxJoinedChannels = 4;  // an input with so few channels has its kernel columns joined
+constexpr Index kTasks = 16;             // aim for this many tasks when the batch alone has fewer
+constexpr Index kMinTaskRows = 4;        // fewer rows would mostly copy halo
+constexpr Index kMaxScratchBytes = Index{384} * 1024;  // of one task, to stay in the second-level cache
+constexpr Index kGroupBytes =
+    Index{48} * 1024;                    // of a weight-gradient group, to stay in the first-level cache
+constexpr Index kMinGroupPixels = 64;    // enough to pay for loading and storing the register block
+constexpr Index kMinChunkPixels = 1024;  // enough to pay for summing one more chunk
+constexpr Index kMaxSumsBytes = Index{64} * 1024 * 1024;  // of all chunks together
 
 Index divide_up(Index a, Index b) {
   return (a + b - 1) / b;
