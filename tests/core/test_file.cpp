@@ -1,3 +1,4 @@
+#include <atomic>
 #include <csignal>
 #include <doctest/doctest.h>
 #include <sys/resource.h>
@@ -223,7 +224,7 @@ TEST_CASE("directories are made with those above them") {
 
 namespace {
 
-volatile std::sig_atomic_t alarms = 0;
+std::atomic<int> alarms = 0;  // libraries may have threads of their own, which take signals too
 
 }  // namespace
 
@@ -236,7 +237,7 @@ TEST_CASE("partial writes and interrupted calls lose nothing") {
 
   struct sigaction action {};
   struct sigaction before {};
-  action.sa_handler = [](int) { alarms = alarms + 1; };
+  action.sa_handler = [](int) { ++alarms; };
   REQUIRE(::sigaction(SIGALRM, &action, &before) == 0);
   const itimerval often{{0, 200}, {0, 200}};
   REQUIRE(::setitimer(ITIMER_REAL, &often, nullptr) == 0);
