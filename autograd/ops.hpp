@@ -104,7 +104,8 @@ Variable conv2d_weight_grad(const Variable& x, const Variable& gy, const Shape& 
 Variable channel_affine(const Variable& x, const Variable& s, const Variable& t);
 /// x · s
 Variable channel_scale(const Variable& x, const Variable& s);
-/// Σ over all but the last dimension: [C]. Accumulated in f64 in a fixed order.
+/// Σ over all but the last dimension: [C]. Fixed chunks of rows are summed in the type of x and the chunks in
+/// f64.
 Variable channel_sum(const Variable& x);
 /// Σ a · b over all but the last dimension: [C].
 Variable channel_dot(const Variable& a, const Variable& b);

@@ -15,9 +15,9 @@ constexpr const char* kProgram = "reproduce_cifar";
 
 // A run of a few seconds in `out`.
 std::vector<std::string> tiny_run(const std::string& out, std::vector<std::string> more = {}) {
-  std::vector<std::string> arguments{"--train-images",     "128", "--test-images", "64", "--epochs", "1",
-                                     "--finetune-epochs",  "2",   "--batch-size",  "32", "--stages", "2",
-                                     "--curvature-images", "16",  "--max-probes",  "8",  "--out",    out};
+  std::vector<std::string> arguments{"--train-images",     "64", "--test-images", "32", "--epochs", "1",
+                                     "--finetune-epochs",  "2",  "--batch-size",  "32", "--stages", "2",
+                                     "--curvature-images", "8",  "--max-probes",  "8",  "--out",    out};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
 }
@@ -84,15 +84,15 @@ TEST_CASE("a run leaves all its files, with the same bytes for one thread and fo
   REQUIRE(table.size() == 4);
   CHECK(table[1].at("weight_compression") == 16.0);
   for (const std::size_t row : {2, 3}) CHECK(table[row].at("weight_compression") >= 13.11);
-  for (const auto& row : table) CHECK(row.at("images") == 64);
+  for (const auto& row : table) CHECK(row.at("images") == 32);
 
   const ProgramResult single = run_built_program(kProgram, tiny_run(one.string(), {"--threads", "1"}));
   REQUIRE_MESSAGE(single.status == 0, single.err);
   check_same_results(two, one);
 
-  // Killed again and again, a little later each time, until it gets through.
+  // Killed again and again, later each time, until it gets through.
   int kills = 0;
-  for (int wait = 150; run_and_kill(tiny_run(killed.string(), {"--resume"}), wait); wait += 150) ++kills;
+  for (int wait = 150; run_and_kill(tiny_run(killed.string(), {"--resume"}), wait); wait += wait / 2) ++kills;
   CHECK(kills > 3);
   const ProgramResult resumed = run_built_program(kProgram, tiny_run(killed.string(), {"--resume"}));
   REQUIRE_MESSAGE(resumed.status == 0, resumed.err);
