@@ -205,6 +205,7 @@ void add_hvp_command(CLI::App& program) {
       ->required()
       ->type_name("FILE");
   add_threads_option(command);
+  add_convolution_option(command);
   command.callback([options] { run(*options); });
 }
 

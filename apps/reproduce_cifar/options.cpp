@@ -37,6 +37,7 @@ void for_each_setting(Options& o, F f) {
   f("train-images", o.train_images);
   f("test-images", o.test_images);
   f("seed", o.seed);
+  f("convolution", o.convolution);
 }
 
 const char* description(const std::string& name) {
@@ -66,6 +67,7 @@ const char* description(const std::string& name) {
       {"train-images", "use only the first N training images"},
       {"test-images", "use only the first N test images"},
       {"seed", "of everything random"},
+      {"convolution", kConvolutionHelp},
   };
   return texts.at(name);
 }
@@ -144,6 +146,7 @@ void complete_options(const CLI::App& program, ReproduceOptions& options) {
   // These throw for unknown names.
   model_input(options.model);
   quantization_options(options);
+  choose_convolution(options.convolution);
   const bool synthetic = options.data.empty();
   if (options.epochs == 0) options.epochs = synthetic ? 12 : 60;
   if (options.finetune_epochs == 0) options.finetune_epochs = synthetic ? 6 : 20;

@@ -37,6 +37,7 @@ struct ReproduceOptions {
   std::int64_t train_images = 0;  ///< 0: all (10,000 of the synthetic set)
   std::int64_t test_images = 0;   ///< 0: all (2,000 of the synthetic set)
   std::uint64_t seed = 0;
+  std::string convolution = "winograd";  ///< how f32 3x3 convolutions are computed: see kConvolutions
 
   // Not part of config.json: they change nothing in the result.
   std::string out;

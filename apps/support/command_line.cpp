@@ -1,10 +1,13 @@
 #include "apps/support/command_line.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 
 #include "core/error.hpp"
+#include "core/kernels/conv.hpp"
 #include "core/parallel.hpp"
 
 namespace goshawk {
@@ -87,6 +90,19 @@ void add_threads_option(CLI::App& command) {
       ->check(CLI::Range(0, 4096))
       ->type_name("T")
       ->default_str("0");
+}
+
+void choose_convolution(const std::string& name) {
+  if (std::find(std::begin(kConvolutions), std::end(kConvolutions), name) == std::end(kConvolutions)) {
+    throw UsageError(fmt::format("--convolution: '{}' is not winograd or direct", name));
+  }
+  kernels::set_winograd(name == "winograd");
+}
+
+void add_convolution_option(CLI::App& command) {
+  command.add_option_function<std::string>("--convolution", choose_convolution, kConvolutionHelp)
+      ->type_name("NAME")
+      ->default_str("winograd");
 }
 
 void add_normalization_options(CLI::App& command, NormalizationOptions& options) {

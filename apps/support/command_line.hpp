@@ -26,6 +26,15 @@ void run_command_line(CLI::App& program, int argc, const char* const* argv);
 /// on it.
 void add_threads_option(CLI::App& command);
 
+/// Names of the ways to compute f32 convolutions of 3 x 3 and stride 1.
+inline constexpr const char* kConvolutions[] = {"winograd", "direct"};
+/// Chooses one of kConvolutions for the whole process; throws UsageError for another name.
+void choose_convolution(const std::string& name);
+/// --convolution NAME: calls choose_convolution.
+void add_convolution_option(CLI::App& command);
+inline constexpr const char* kConvolutionHelp =
+    "winograd, or direct: slower 3x3 convolutions with smaller rounding errors (no difference in f64)";
+
 /// --mean and --std: three numbers each, as "A B C" or "A,B,C". An option that is not given leaves its member
 /// as it is; `given.mean` and `given.std` say which were.
 struct NormalizationOptions {

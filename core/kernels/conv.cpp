@@ -1,10 +1,14 @@
 #include "core/kernels/conv.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
+#include <optional>
+#include <type_traits>
 
 #include "core/kernels/conv_checks.hpp"
 #include "core/kernels/conv_simd.hpp"
+#include "core/kernels/conv_winograd.hpp"
 #include "core/memory.hpp"
 #include "core/parallel.hpp"
 
@@ -211,8 +215,31 @@ void run_tap_conv(simd::TapConv conv, const Axis& rows, const Axis& columns, Ind
   });
 }
 
+std::atomic<bool> winograd_allowed{true};
+
+/// The Winograd problem of the forward convolution, or of the input gradient, when that is the faster way.
+enum class Direction : std::uint8_t { forward, backward };
+
+std::optional<winograd::Problem> winograd_problem(const Geometry& g, Direction direction) {
+  if (!winograd_allowed || g.kh != 3 || g.kw != 3 || g.params.stride_h != 1 || g.params.stride_w != 1) {
+    return std::nullopt;
+  }
+  winograd::Problem p{g.n, g.h, g.w, g.ci, g.oh, g.ow, g.co, g.params.pad_h, g.params.pad_w};
+  if (direction == Direction::backward) {
+    p = {g.n, g.oh, g.ow, g.co, g.h, g.w, g.ci, 2 - g.params.pad_h, 2 - g.params.pad_w};
+  }
+  if (!winograd::worthwhile(p)) return std::nullopt;
+  return p;
+}
+
 template <class T>
 void forward(const Geometry& g, const T* x, const T* w, T* y) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (const auto problem = winograd_problem(g, Direction::forward)) {
+      winograd::forward(*problem, x, w, y);
+      return;
+    }
+  }
   simd::TapConv conv;
   conv.source_rows = g.h;
   conv.source_columns = g.w;
@@ -237,6 +264,12 @@ void forward(const Geometry& g, const T* x, const T* w, T* y) {
 
 template <class T>
 void input_grad(const Geometry& g, const T* gy, const T* w, T* gx) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (const auto problem = winograd_problem(g, Direction::backward)) {
+      winograd::input_grad(*problem, gy, w, gx);
+      return;
+    }
+  }
   simd::TapConv conv;
   conv.source_rows = g.oh;
   conv.source_columns = g.ow;
@@ -253,6 +286,12 @@ void input_grad(const Geometry& g, const T* gy, const T* w, T* gx) {
 
 template <class T>
 void weight_grad(const Geometry& g, const T* x, const T* gy, T* gw) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (const auto problem = winograd_problem(g, Direction::forward)) {
+      winograd::weight_grad(*problem, x, gy, gw);
+      return;
+    }
+  }
   const Index lanes = current_target<T>().lanes;
   constexpr Index size = static_cast<Index>(sizeof(T));
   simd::WeightGrad grad;
@@ -313,6 +352,14 @@ void weight_grad(const Geometry& g, const T* x, const T* gy, T* gw) {
 }
 
 }  // namespace
+
+void set_winograd(bool enabled) {
+  winograd_allowed = enabled;
+}
+
+bool winograd_enabled() {
+  return winograd_allowed;
+}
 
 Shape conv2d_output_shape(const Shape& x, const Shape& w, const ConvParams& params) {
   return checked_output_shape(x, w, params, "conv2d");

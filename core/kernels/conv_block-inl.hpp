@@ -1,4 +1,4 @@
-// The register block that all convolution kernels share. Included once per instruction set.
+// The register blocks that all convolution kernels share. Included once per instruction set.
 
 // The include guard of Highway's multiple inclusion.
 #if defined(GOSHAWK_CORE_KERNELS_CONV_BLOCK_INL) == defined(HWY_TARGET_TOGGLE)
@@ -13,6 +13,8 @@
 #include <cstring>
 #include <hwy/highway.h>
 #include <utility>
+
+#include "core/kernels/conv_simd.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace goshawk::kernels::simd {
@@ -58,6 +60,133 @@ HWY_INLINE void load(D d, const T* HWY_RESTRICT from, V (&w)[kVectors], std::ind
 template <class D, class V, size_t kSums, size_t... i>
 HWY_INLINE void clear(D d, V (&sums)[kSums], std::index_sequence<i...>) {
   ((sums[i] = hn::Zero(d)), ...);
+}
+
+/// Stores the first `count` lanes, or all when there are fewer.
+template <class D, class T>
+HWY_INLINE void store_first(D d, hn::Vec<D> value, T* to, Index count) {
+  if (count >= kLanes<T>) {
+    hn::StoreU(value, d, to);
+  } else if (count > 0) {
+    HWY_ALIGN T buffer[static_cast<size_t>(kLanes<T>)];
+    hn::Store(value, d, buffer);
+    for (Index i = 0; i < count; ++i) to[i] = buffer[i];
+  }
+}
+
+/// Stores sums[p][v] to to[p * pixel_step + v * lanes], as far as there are `channels` channels.
+template <size_t kVectors, class D, class T, class V, size_t kSums, size_t... i>
+HWY_INLINE void store_pixels(D d, const V (&sums)[kSums], T* to, Index pixel_step, Index channels,
+                             std::index_sequence<i...>) {
+  constexpr size_t lanes = static_cast<size_t>(kLanes<T>);
+  (store_first(d, sums[i], to + static_cast<Index>(i / kVectors) * pixel_step + i % kVectors * lanes,
+               channels - static_cast<Index>(i % kVectors * lanes)),
+   ...);
+}
+
+/// kPixels neighbouring output pixels times kVectors vectors of output channels.
+template <class T, size_t kVectors, size_t kPixels>
+HWY_NOINLINE void tap_block(const T* HWY_RESTRICT in, const Tap* taps, const Tap* taps_end,
+                            const T* HWY_RESTRICT weights, T* HWY_RESTRICT out, Index pixel_step,
+                            Index channels) {
+  const hn::ScalableTag<T> d;
+  using V = hn::Vec<decltype(d)>;
+  constexpr auto pixels = std::make_index_sequence<kPixels>();
+  constexpr auto vectors = std::make_index_sequence<kVectors>();
+  constexpr auto all = std::make_index_sequence<kPixels * kVectors>();
+  V sums[kPixels * kVectors];
+  clear(d, sums, all);
+  for (; taps != taps_end; ++taps) {
+    const T* HWY_RESTRICT pixel = in + taps->offset;
+    for (const T* const end = pixel + taps->channels; pixel != end; ++pixel) {
+      V w[kVectors];
+      load(d, weights, w, vectors);
+      add_outer_product<kChannelBlock>(d, pixel, w, sums, pixels);
+      weights += kVectors * hn::MaxLanes(d);
+    }
+  }
+  store_pixels<kVectors>(d, sums, out, pixel_step, channels, all);
+}
+
+template <class T>
+using TapBlock = void (*)(const T*, const Tap*, const Tap*, const T*, T*, Index, Index);
+
+template <class T, size_t kVectors, size_t... p>
+TapBlock<T> find_tap_block(Index pixels, std::index_sequence<p...>) {
+  static constexpr TapBlock<T> table[] = {&tap_block<T, kVectors, p + 1>...};
+  return table[pixels - 1];
+}
+
+template <class T>
+TapBlock<T> find_tap_block(Index pixels, size_t vectors) {
+  return vectors == 1 ? find_tap_block<T, 1>(pixels, std::make_index_sequence<kMaxRows1>())
+                      : find_tap_block<T, 2>(pixels, std::make_index_sequence<kMaxRows2>());
+}
+
+/// The pixels that a block of weight gradients sums over, and where to find them.
+template <class T>
+struct GradPixels {
+  const T* x = nullptr;
+  const T* gy = nullptr;
+  Index images = 0, rows = 0, columns = 0;
+  Index x_image = 0, x_row = 0, x_column = 0;  // elements from one to the next
+  Index gy_image = 0, gy_row = 0, gy_column = 0;
+};
+
+/// Stores sums[r][v] to to[r * row_step + v * lanes], or adds it to what is there.
+template <bool kAdd, size_t kVectors, class D, class T, class V, size_t kSums, size_t... i>
+HWY_INLINE void store_sums(D d, const V (&sums)[kSums], T* to, Index row_step, std::index_sequence<i...>) {
+  constexpr size_t lanes = static_cast<size_t>(kLanes<T>);
+  const auto store = [&](V sum, T* p)
+                         HWY_ATTR { hn::StoreU(kAdd ? hn::Add(sum, hn::LoadU(d, p)) : sum, d, p); };
+  (store(sums[i], to + static_cast<Index>(i / kVectors) * row_step + i % kVectors * lanes), ...);
+}
+
+/// kRows neighbouring elements of (kernel column, input channel) times kVectors vectors of output channels.
+template <class T, size_t kVectors, size_t kRows>
+HWY_NOINLINE void grad_block(const GradPixels<T>& pixels, bool add, T* HWY_RESTRICT to, Index row_step) {
+  const hn::ScalableTag<T> d;
+  using V = hn::Vec<decltype(d)>;
+  constexpr auto rows = std::make_index_sequence<kRows>();
+  constexpr auto vectors = std::make_index_sequence<kVectors>();
+  constexpr auto all = std::make_index_sequence<kRows * kVectors>();
+  V sums[kRows * kVectors];
+  clear(d, sums, all);
+  const Index x_column = pixels.x_column;
+  const Index gy_column = pixels.gy_column;
+  for (Index n = 0; n < pixels.images; ++n) {
+    for (Index r = 0; r < pixels.rows; ++r) {
+      const T* HWY_RESTRICT x = pixels.x + n * pixels.x_image + r * pixels.x_row;
+      const T* HWY_RESTRICT gy = pixels.gy + n * pixels.gy_image + r * pixels.gy_row;
+      for (Index p = pixels.columns; p != 0; --p) {
+        V g[kVectors];
+        load(d, gy, g, vectors);
+        add_outer_product<1>(d, x, g, sums, rows);
+        x += x_column;
+        gy += gy_column;
+      }
+    }
+  }
+  if (add) {
+    store_sums<true, kVectors>(d, sums, to, row_step, all);
+  } else {
+    store_sums<false, kVectors>(d, sums, to, row_step, all);
+  }
+}
+
+template <class T>
+using GradBlock = void (*)(const GradPixels<T>&, bool, T*, Index);
+
+template <class T, size_t kVectors, size_t... r>
+GradBlock<T> find_grad_block(Index rows, std::index_sequence<r...>) {
+  static constexpr GradBlock<T> table[] = {&grad_block<T, kVectors, r + 1>...};
+  return table[rows - 1];
+}
+
+template <class T>
+GradBlock<T> find_grad_block(Index rows, size_t vectors) {
+  return vectors == 1 ? find_grad_block<T, 1>(rows, std::make_index_sequence<kMaxRows1>())
+                      : find_grad_block<T, 2>(rows, std::make_index_sequence<kMaxRows2>());
 }
 
 template <class T>

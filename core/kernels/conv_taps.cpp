@@ -1,7 +1,6 @@
 // Vector kernels of the forward convolution and of the input gradient.
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "core/kernels/conv_scratch.hpp"
 #include "core/kernels/conv_simd.hpp"
@@ -18,67 +17,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace goshawk::kernels::simd {
 namespace HWY_NAMESPACE {
-
-/// Stores the first `count` lanes, or all when there are fewer.
-template <class D, class T>
-HWY_INLINE void store_first(D d, hn::Vec<D> value, T* to, Index count) {
-  if (count >= kLanes<T>) {
-    hn::StoreU(value, d, to);
-  } else if (count > 0) {
-    HWY_ALIGN T buffer[static_cast<size_t>(kLanes<T>)];
-    hn::Store(value, d, buffer);
-    for (Index i = 0; i < count; ++i) to[i] = buffer[i];
-  }
-}
-
-/// Stores sums[p][v] to to[p * pixel_step + v * lanes], as far as there are `channels` channels.
-template <size_t kVectors, class D, class T, class V, size_t kSums, size_t... i>
-HWY_INLINE void store_pixels(D d, const V (&sums)[kSums], T* to, Index pixel_step, Index channels,
-                             std::index_sequence<i...>) {
-  constexpr size_t lanes = static_cast<size_t>(kLanes<T>);
-  (store_first(d, sums[i], to + static_cast<Index>(i / kVectors) * pixel_step + i % kVectors * lanes,
-               channels - static_cast<Index>(i % kVectors * lanes)),
-   ...);
-}
-
-/// kPixels neighbouring output pixels times kVectors vectors of output channels.
-template <class T, size_t kVectors, size_t kPixels>
-HWY_NOINLINE void tap_block(const T* HWY_RESTRICT in, const Tap* taps, const Tap* taps_end,
-                            const T* HWY_RESTRICT weights, T* HWY_RESTRICT out, Index pixel_step,
-                            Index channels) {
-  const hn::ScalableTag<T> d;
-  using V = hn::Vec<decltype(d)>;
-  constexpr auto pixels = std::make_index_sequence<kPixels>();
-  constexpr auto vectors = std::make_index_sequence<kVectors>();
-  constexpr auto all = std::make_index_sequence<kPixels * kVectors>();
-  V sums[kPixels * kVectors];
-  clear(d, sums, all);
-  for (; taps != taps_end; ++taps) {
-    const T* HWY_RESTRICT pixel = in + taps->offset;
-    for (const T* const end = pixel + taps->channels; pixel != end; ++pixel) {
-      V w[kVectors];
-      load(d, weights, w, vectors);
-      add_outer_product<kChannelBlock>(d, pixel, w, sums, pixels);
-      weights += kVectors * hn::MaxLanes(d);
-    }
-  }
-  store_pixels<kVectors>(d, sums, out, pixel_step, channels, all);
-}
-
-template <class T>
-using TapBlock = void (*)(const T*, const Tap*, const Tap*, const T*, T*, Index, Index);
-
-template <class T, size_t kVectors, size_t... p>
-TapBlock<T> find_tap_block(Index pixels, std::index_sequence<p...>) {
-  static constexpr TapBlock<T> table[] = {&tap_block<T, kVectors, p + 1>...};
-  return table[pixels - 1];
-}
-
-template <class T>
-TapBlock<T> find_tap_block(Index pixels, size_t vectors) {
-  return vectors == 1 ? find_tap_block<T, 1>(pixels, std::make_index_sequence<kMaxRows1>())
-                      : find_tap_block<T, 2>(pixels, std::make_index_sequence<kMaxRows2>());
-}
 
 /// Copies `channels` channels from every from_step elements to every kChannelBlock.
 template <class T>

@@ -1,7 +1,6 @@
 // Vector kernels of the weight gradient.
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "core/kernels/conv_scratch.hpp"
 #include "core/kernels/conv_simd.hpp"
@@ -18,72 +17,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace goshawk::kernels::simd {
 namespace HWY_NAMESPACE {
-
-/// The pixels that a block of weight gradients sums over, and where to find them.
-template <class T>
-struct Pixels {
-  const T* x = nullptr;
-  const T* gy = nullptr;
-  Index images = 0, rows = 0, columns = 0;
-  Index x_image = 0, x_row = 0, x_column = 0;  // elements from one to the next
-  Index gy_image = 0, gy_row = 0, gy_column = 0;
-};
-
-/// Stores sums[r][v] to to[r * row_step + v * lanes], or adds it to what is there.
-template <bool kAdd, size_t kVectors, class D, class T, class V, size_t kSums, size_t... i>
-HWY_INLINE void store_sums(D d, const V (&sums)[kSums], T* to, Index row_step, std::index_sequence<i...>) {
-  constexpr size_t lanes = static_cast<size_t>(kLanes<T>);
-  const auto store = [&](V sum, T* p)
-                         HWY_ATTR { hn::StoreU(kAdd ? hn::Add(sum, hn::LoadU(d, p)) : sum, d, p); };
-  (store(sums[i], to + static_cast<Index>(i / kVectors) * row_step + i % kVectors * lanes), ...);
-}
-
-/// kRows neighbouring elements of (kernel column, input channel) times kVectors vectors of output channels.
-template <class T, size_t kVectors, size_t kRows>
-HWY_NOINLINE void grad_block(const Pixels<T>& pixels, bool add, T* HWY_RESTRICT to, Index row_step) {
-  const hn::ScalableTag<T> d;
-  using V = hn::Vec<decltype(d)>;
-  constexpr auto rows = std::make_index_sequence<kRows>();
-  constexpr auto vectors = std::make_index_sequence<kVectors>();
-  constexpr auto all = std::make_index_sequence<kRows * kVectors>();
-  V sums[kRows * kVectors];
-  clear(d, sums, all);
-  const Index x_column = pixels.x_column;
-  const Index gy_column = pixels.gy_column;
-  for (Index n = 0; n < pixels.images; ++n) {
-    for (Index r = 0; r < pixels.rows; ++r) {
-      const T* HWY_RESTRICT x = pixels.x + n * pixels.x_image + r * pixels.x_row;
-      const T* HWY_RESTRICT gy = pixels.gy + n * pixels.gy_image + r * pixels.gy_row;
-      for (Index p = pixels.columns; p != 0; --p) {
-        V g[kVectors];
-        load(d, gy, g, vectors);
-        add_outer_product<1>(d, x, g, sums, rows);
-        x += x_column;
-        gy += gy_column;
-      }
-    }
-  }
-  if (add) {
-    store_sums<true, kVectors>(d, sums, to, row_step, all);
-  } else {
-    store_sums<false, kVectors>(d, sums, to, row_step, all);
-  }
-}
-
-template <class T>
-using GradBlock = void (*)(const Pixels<T>&, bool, T*, Index);
-
-template <class T, size_t kVectors, size_t... r>
-GradBlock<T> find_grad_block(Index rows, std::index_sequence<r...>) {
-  static constexpr GradBlock<T> table[] = {&grad_block<T, kVectors, r + 1>...};
-  return table[rows - 1];
-}
-
-template <class T>
-GradBlock<T> find_grad_block(Index rows, size_t vectors) {
-  return vectors == 1 ? find_grad_block<T, 1>(rows, std::make_index_sequence<kMaxRows1>())
-                      : find_grad_block<T, 2>(rows, std::make_index_sequence<kMaxRows2>());
-}
 
 /// Copies the input rows that output rows [row, row + rows) of one image need, with their border of zeros.
 template <class T>
@@ -139,7 +72,7 @@ void weight_grad_groups(const WeightGrad& grad, const T* x, const T* gy, T* sums
     const Index image = group / grad.row_groups;
     const Index row = group % grad.row_groups * grad.group_rows;
     images = std::min(grad.group_images, group_end - group);
-    Pixels<T> pixels{};
+    GradPixels<T> pixels{};
     pixels.images = images;
     pixels.rows = std::min(grad.group_rows, grad.out_rows - row);
     pixels.columns = grad.out_columns;

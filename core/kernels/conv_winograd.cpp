@@ -1,0 +1,477 @@
+#include "core/kernels/conv_winograd.hpp"
+
+#include <algorithm>
+
+#include "core/kernels/conv_scratch.hpp"
+#include "core/memory.hpp"
+#include "core/parallel.hpp"
+
+// clang-format off
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/kernels/conv_winograd.cpp"
+#include <hwy/foreach_target.h>  // must come before highway.h
+#include <hwy/highway.h>
+// clang-format on
+
+#include "core/kernels/conv_block-inl.hpp"
+
+#ifndef GOSHAWK_CORE_KERNELS_CONV_WINOGRAD_LAYOUT
+#define GOSHAWK_CORE_KERNELS_CONV_WINOGRAD_LAYOUT
+namespace goshawk::kernels::winograd {
+
+using Index = std::int64_t;
+
+inline constexpr Index kTile = 4;   // output pixels of a tile along one axis
+inline constexpr Index kPatch = 6;  // input pixels it sees
+inline constexpr Index kPositions = kPatch * kPatch;
+inline constexpr Index kKernel = 3;
+inline constexpr Index kBlock = simd::kChannelBlock;
+
+/// Numbers of tiles in a column and a row of an image.
+inline Index tile_rows(const Problem& p) {
+  return (p.out_rows + kTile - 1) / kTile;
+}
+inline Index tile_columns(const Problem& p) {
+  return (p.out_columns + kTile - 1) / kTile;
+}
+
+/// Elements between the positions of the transformed tiles: a line more than they take, so that the 36
+/// positions of a tile do not fall into the same cache set.
+inline Index position_step(Index tiles, Index channels) {
+  return tiles * channels + kBlock;
+}
+
+/// Where to find the kernel's weights: distances in elements. `turned` reads the kernel from its end.
+struct Weights {
+  const float* data;
+  Index channels, out_channels;
+  Index element, channel, out_channel;
+  bool turned;
+};
+
+}  // namespace goshawk::kernels::winograd
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace goshawk::kernels::winograd {
+namespace HWY_NAMESPACE {
+
+using namespace goshawk::kernels::simd::HWY_NAMESPACE;
+
+using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+constexpr D d;
+constexpr Index kVector = kLanes<float>;
+
+// The points ±a, ±b (beside 0 and infinity) and the factors 1 / Π (point − other points) of G's rows.
+constexpr float a = 0.75F, b = 1.5F;
+constexpr float a2 = a * a, b2 = b * b, a3 = a2 * a, b3 = b2 * b;
+constexpr float kSum = a2 + b2, kProduct = a2 * b2;
+constexpr float g0 = 1 / kProduct, ga = 1 / (2 * a2 * (a2 - b2)), gb = 1 / (2 * b2 * (b2 - a2));
+
+HWY_INLINE V c(float value) {
+  return hn::Set(d, value);
+}
+
+/// out = Bᵀ in: six pixels to six positions, `in_step` and `out_step` elements apart.
+struct InputTransform {
+  static constexpr Index kIn = kPatch, kOut = kPatch;
+  template <class Load, class Store>
+  static HWY_INLINE void apply(const Load& in, const Store& out) {
+    const V x0 = in(0), x1 = in(1), x2 = in(2), x3 = in(3), x4 = in(4), x5 = in(5);
+    const V even_a = hn::NegMulAdd(c(b2), x2, x4), odd_a = hn::NegMulAdd(c(b2), x1, x3);
+    const V even_b = hn::NegMulAdd(c(a2), x2, x4), odd_b = hn::NegMulAdd(c(a2), x1, x3);
+    out(0, hn::MulAdd(c(kProduct), x0, hn::NegMulAdd(c(kSum), x2, x4)));
+    out(1, hn::MulAdd(c(a), odd_a, even_a));
+    out(2, hn::NegMulAdd(c(a), odd_a, even_a));
+    out(3, hn::MulAdd(c(b), odd_b, even_b));
+    out(4, hn::NegMulAdd(c(b), odd_b, even_b));
+    out(5, hn::MulAdd(c(kProduct), x1, hn::NegMulAdd(c(kSum), x3, x5)));
+  }
+};
+
+/// out = Aᵀ in: six positions to four pixels.
+struct OutputTransform {
+  static constexpr Index kIn = kPatch, kOut = kTile;
+  template <class Load, class Store>
+  static HWY_INLINE void apply(const Load& in, const Store& out) {
+    const V m1 = in(1), m2 = in(2), m3 = in(3), m4 = in(4);
+    const V sum_a = hn::Add(m1, m2), difference_a = hn::Sub(m1, m2);
+    const V sum_b = hn::Add(m3, m4), difference_b = hn::Sub(m3, m4);
+    out(0, hn::Add(in(0), hn::Add(sum_a, sum_b)));
+    out(1, hn::MulAdd(c(a), difference_a, hn::Mul(c(b), difference_b)));
+    out(2, hn::MulAdd(c(a2), sum_a, hn::Mul(c(b2), sum_b)));
+    out(3, hn::MulAdd(c(a3), difference_a, hn::MulAdd(c(b3), difference_b, in(5))));
+  }
+};
+
+/// out = A in: four pixels of an output gradient to six positions.
+struct OutputGradTransform {
+  static constexpr Index kIn = kTile, kOut = kPatch;
+  template <class Load, class Store>
+  static HWY_INLINE void apply(const Load& in, const Store& out) {
+    const V y0 = in(0), y1 = in(1), y2 = in(2), y3 = in(3);
+    const V even_a = hn::MulAdd(c(a2), y2, y0), odd_a = hn::MulAdd(c(a3), y3, hn::Mul(c(a), y1));
+    const V even_b = hn::MulAdd(c(b2), y2, y0), odd_b = hn::MulAdd(c(b3), y3, hn::Mul(c(b), y1));
+    out(0, y0);
+    out(1, hn::Add(even_a, odd_a));
+    out(2, hn::Sub(even_a, odd_a));
+    out(3, hn::Add(even_b, odd_b));
+    out(4, hn::Sub(even_b, odd_b));
+    out(5, y3);
+  }
+};
+
+/// out = G in: three weights to six positions.
+struct WeightTransform {
+  static constexpr Index kIn = kKernel, kOut = kPatch;
+  template <class Load, class Store>
+  static HWY_INLINE void apply(const Load& in, const Store& out) {
+    const V w0 = in(0), w1 = in(1), w2 = in(2);
+    const V even_a = hn::MulAdd(c(a2), w2, w0), odd_a = hn::Mul(c(a), w1);
+    const V even_b = hn::MulAdd(c(b2), w2, w0), odd_b = hn::Mul(c(b), w1);
+    out(0, hn::Mul(c(g0), w0));
+    out(1, hn::Mul(c(ga), hn::Add(even_a, odd_a)));
+    out(2, hn::Mul(c(ga), hn::Sub(even_a, odd_a)));
+    out(3, hn::Mul(c(gb), hn::Add(even_b, odd_b)));
+    out(4, hn::Mul(c(gb), hn::Sub(even_b, odd_b)));
+    out(5, w2);
+  }
+};
+
+/// out = Gᵀ in: six positions to three weight gradients.
+struct WeightGradTransform {
+  static constexpr Index kIn = kPatch, kOut = kKernel;
+  template <class Load, class Store>
+  static HWY_INLINE void apply(const Load& in, const Store& out) {
+    const V u1 = in(1), u2 = in(2), u3 = in(3), u4 = in(4);
+    const V sum_a = hn::Mul(c(ga), hn::Add(u1, u2)), difference_a = hn::Mul(c(ga), hn::Sub(u1, u2));
+    const V sum_b = hn::Mul(c(gb), hn::Add(u3, u4)), difference_b = hn::Mul(c(gb), hn::Sub(u3, u4));
+    out(0, hn::MulAdd(c(g0), in(0), hn::Add(sum_a, sum_b)));
+    out(1, hn::MulAdd(c(a), difference_a, hn::Mul(c(b), difference_b)));
+    out(2, hn::MulAdd(c(a2), sum_a, hn::MulAdd(c(b2), sum_b, in(5))));
+  }
+};
+
+/// The transform along both axes: in(row, column) -> out(row, column, value), a vector of channels at a time.
+template <class Transform, class Load, class Store>
+HWY_INLINE void transform(const Load& in, const Store& out) {
+  HWY_ALIGN float half[Transform::kOut * Transform::kIn * kVector];
+  for (Index column = 0; column < Transform::kIn; ++column) {
+    Transform::apply([&](Index row) HWY_ATTR { return in(row, column); },
+                     [&](Index row, V value)
+                         HWY_ATTR { hn::Store(value, d, half + (row * Transform::kIn + column) * kVector); });
+  }
+  for (Index row = 0; row < Transform::kOut; ++row) {
+    Transform::apply([&](Index column)
+                         HWY_ATTR { return hn::Load(d, half + (row * Transform::kIn + column) * kVector); },
+                     [&](Index column, V value) HWY_ATTR { out(row, column, value); });
+  }
+}
+
+/// Where a tile's pixels are: kSide x kSide pointers to a pixel's first channel, or to zeros outside the
+/// image.
+template <Index kSide>
+struct Pixels {
+  const float* at[kSide * kSide];
+
+  Pixels(const float* image, Index rows, Index columns, Index channels, Index top, Index left,
+         const float* zeros) {
+    for (Index r = 0; r < kSide; ++r) {
+      const bool row_inside = top + r >= 0 && top + r < rows;
+      const float* const row = image + (row_inside ? top + r : 0) * columns * channels;
+      for (Index s = 0; s < kSide; ++s) {
+        const bool inside = row_inside && left + s >= 0 && left + s < columns;
+        at[r * kSide + s] = inside ? row + (left + s) * channels : zeros;
+      }
+    }
+  }
+};
+
+/// A tile's place in the batch.
+struct Place {
+  Index image, row, column;
+  Place(const Problem& p, Index tile)
+      : image(tile / (tile_rows(p) * tile_columns(p))),
+        row(tile / tile_columns(p) % tile_rows(p)),
+        column(tile % tile_columns(p)) {}
+};
+
+/// The rows of images [*, rows, row_size elements] that the tiles [begin, end) cover, halo aside: from the
+/// first row of the first tile to the last row of the last.
+struct Rows {
+  const float *begin, *end;
+  Rows(const Problem& p, const float* images, Index rows, Index row_size, Index begin_tile, Index end_tile) {
+    const Index all = p.images * tile_rows(p) * tile_columns(p);
+    begin = end = images;
+    if (begin_tile >= all) return;
+    const Place first(p, begin_tile), last(p, std::min(end_tile, all) - 1);
+    begin += (first.image * rows + std::min(rows, first.row * kTile)) * row_size;
+    end += (last.image * rows + std::min(rows, (last.row + 1) * kTile)) * row_size;
+  }
+};
+
+/// The transformed kernel of out_channels [first, first + width), as tap_block reads it: position p is at
+/// p * channels * out_channels, and there [channel][width].
+void TransformWeights(const Weights& w, Index first, Index width, float* packed) {
+  HWY_ALIGN float buffer[kKernel * kKernel * kVector];
+  for (Index channel = 0; channel < w.channels; ++channel) {
+    for (Index v = 0; v < width; v += kVector) {
+      const float* from = w.data + channel * w.channel + (first + v) * w.out_channel;
+      for (Index e = 0; e < kKernel * kKernel; ++e) {
+        const float* element = from + (w.turned ? kKernel * kKernel - 1 - e : e) * w.element;
+        float* to = buffer + e * kVector;
+        for (Index i = 0; i < kVector; ++i) to[i] = element[i * w.out_channel];
+      }
+      float* to = packed + first * w.channels + channel * width + v;
+      transform<WeightTransform>(
+          [&](Index r, Index s) HWY_ATTR { return hn::Load(d, buffer + (r * kKernel + s) * kVector); },
+          [&](Index r, Index s, V value)
+              HWY_ATTR { hn::StoreU(value, d, to + (r * kPatch + s) * w.channels * w.out_channels); });
+    }
+  }
+}
+
+/// Output tiles [begin, end) of the batch.
+void ForwardTiles(const Problem& p, const float* x, const float* packed, float* y, Index begin, Index end) {
+  const Index tiles = end - begin;
+  const Index x_step = position_step(tiles, p.channels), y_step = position_step(tiles, p.out_channels);
+  auto& scratch = simd::task_scratch();
+  float* const transformed = scratch.image.get<float>(kPositions * x_step);
+  float* const products = scratch.grad.get<float>(kPositions * y_step);
+  float* const zeros = scratch.row.get<float>(p.channels);
+  set_zero(zeros, zeros + p.channels);
+
+  const Index blocks = p.channels / kBlock;
+  for (Index t = 0; t < tiles; ++t) {
+    const Place place(p, begin + t);
+    const Pixels<kPatch> pixels(x + place.image * p.rows * p.columns * p.channels, p.rows, p.columns,
+                                p.channels, place.row * kTile - p.pad_top, place.column * kTile - p.pad_left,
+                                zeros);
+    for (Index channel = 0; channel < p.channels; channel += kVector) {
+      float* const to = transformed + (channel / kBlock * tiles + t) * kBlock + channel % kBlock;
+      transform<InputTransform>(
+          [&](Index r, Index s) HWY_ATTR { return hn::LoadU(d, pixels.at[r * kPatch + s] + channel); },
+          [&](Index r, Index s, V value) HWY_ATTR { hn::Store(value, d, to + (r * kPatch + s) * x_step); });
+    }
+  }
+
+  constexpr Index kMaxTaps = 128;
+  simd::Tap taps[kMaxTaps];
+  const Rows next_x(p, x, p.rows, p.columns * p.channels, end, end + tiles);
+  const Rows this_y(p, y, p.out_rows, p.out_columns * p.out_channels, begin, end);
+  Prefetcher prefetch_x(next_x.begin, next_x.end, kPositions);
+  Prefetcher prefetch_y(this_y.begin, this_y.end, kPositions);
+  for (Index i = 0; i < blocks; ++i) taps[i] = {i * tiles * kBlock, kBlock};
+  for (Index position = 0; position < kPositions; ++position) {
+    const float* const in = transformed + position * x_step;
+    float* const out = products + position * y_step;
+    const float* const weights = packed + position * p.channels * p.out_channels;
+    prefetch_x.step();
+    prefetch_y.step();
+    Index width = 0;
+    for (Index first = 0; first < p.out_channels; first += width) {
+      const size_t vectors = p.out_channels - first > kVector ? kBlockVectors : 1;
+      width = static_cast<Index>(vectors) * kVector;
+      const Index max_tiles = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
+      const Index tile_blocks = (tiles + max_tiles - 1) / max_tiles;
+      for (Index i = 0; i < tile_blocks; ++i) {
+        const Index tile = tiles * i / tile_blocks;
+        const Index count = tiles * (i + 1) / tile_blocks - tile;
+        find_tap_block<float>(count, vectors)(
+            in + tile * kBlock, taps, taps + blocks, weights + first * p.channels,
+            out + tile * p.out_channels + first, p.out_channels, p.out_channels - first);
+      }
+    }
+  }
+
+  for (Index t = 0; t < tiles; ++t) {
+    const Place place(p, begin + t);
+    const Index top = place.row * kTile, left = place.column * kTile;
+    float* const image = y + ((place.image * p.out_rows + top) * p.out_columns + left) * p.out_channels;
+    const Index rows = std::min(kTile, p.out_rows - top), columns = std::min(kTile, p.out_columns - left);
+    for (Index channel = 0; channel < p.out_channels; channel += kVector) {
+      const float* const from = products + t * p.out_channels + channel;
+      transform<OutputTransform>(
+          [&](Index r, Index s) HWY_ATTR { return hn::Load(d, from + (r * kPatch + s) * y_step); },
+          [&](Index r, Index s, V value) HWY_ATTR {
+            if (r < rows && s < columns) {
+              hn::StoreU(value, d, image + (r * p.out_columns + s) * p.out_channels + channel);
+            }
+          });
+    }
+  }
+}
+
+/// sums [36][channels][out_channels] += the products of tiles [begin, end) (= when `add` is false).
+void WeightGradTiles(const Problem& p, const float* x, const float* gy, float* sums, Index begin, Index end,
+                     bool add) {
+  const Index tiles = end - begin;
+  const Index x_step = position_step(tiles, p.channels), y_step = position_step(tiles, p.out_channels);
+  auto& scratch = simd::task_scratch();
+  float* const transformed = scratch.image.get<float>(kPositions * x_step);
+  float* const gradients = scratch.grad.get<float>(kPositions * y_step);
+  const Index widest = std::max(p.channels, p.out_channels);
+  float* const zeros = scratch.row.get<float>(widest);
+  set_zero(zeros, zeros + widest);
+
+  for (Index t = 0; t < tiles; ++t) {
+    const Place place(p, begin + t);
+    const Index top = place.row * kTile, left = place.column * kTile;
+    const Pixels<kPatch> in(x + place.image * p.rows * p.columns * p.channels, p.rows, p.columns, p.channels,
+                            top - p.pad_top, left - p.pad_left, zeros);
+    for (Index channel = 0; channel < p.channels; channel += kVector) {
+      float* const to = transformed + t * p.channels + channel;
+      transform<InputTransform>(
+          [&](Index r, Index s) HWY_ATTR { return hn::LoadU(d, in.at[r * kPatch + s] + channel); },
+          [&](Index r, Index s, V value) HWY_ATTR { hn::Store(value, d, to + (r * kPatch + s) * x_step); });
+    }
+    const Pixels<kTile> out(gy + place.image * p.out_rows * p.out_columns * p.out_channels, p.out_rows,
+                            p.out_columns, p.out_channels, top, left, zeros);
+    for (Index channel = 0; channel < p.out_channels; channel += kVector) {
+      float* const to = gradients + t * p.out_channels + channel;
+      transform<OutputGradTransform>(
+          [&](Index r, Index s) HWY_ATTR { return hn::LoadU(d, out.at[r * kTile + s] + channel); },
+          [&](Index r, Index s, V value) HWY_ATTR { hn::Store(value, d, to + (r * kPatch + s) * y_step); });
+    }
+  }
+
+  const Rows next_x(p, x, p.rows, p.columns * p.channels, end, end + tiles);
+  const Rows next_gy(p, gy, p.out_rows, p.out_columns * p.out_channels, end, end + tiles);
+  Prefetcher prefetch_x(next_x.begin, next_x.end, kPositions);
+  Prefetcher prefetch_gy(next_gy.begin, next_gy.end, kPositions);
+  for (Index position = 0; position < kPositions; ++position) {
+    prefetch_x.step();
+    prefetch_gy.step();
+    Index vectors = 0;
+    for (Index first = 0; first < p.out_channels; first += vectors * kVector) {
+      vectors = p.out_channels - first > kVector ? 2 : 1;
+      const Index max_rows = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
+      const Index row_blocks = (p.channels + max_rows - 1) / max_rows;
+      for (Index i = 0; i < row_blocks; ++i) {
+        const Index row = p.channels * i / row_blocks;
+        const Index count = p.channels * (i + 1) / row_blocks - row;
+        const GradPixels<float> pixels{.x = transformed + position * x_step + row,
+                                       .gy = gradients + position * y_step + first,
+                                       .images = 1,
+                                       .rows = 1,
+                                       .columns = tiles,
+                                       .x_column = p.channels,
+                                       .gy_column = p.out_channels};
+        find_grad_block<float>(count, static_cast<size_t>(vectors))(
+            pixels, add, sums + (position * p.channels + row) * p.out_channels + first, p.out_channels);
+      }
+    }
+  }
+}
+
+/// Weight gradients of the channels [begin, end) from the sums of all chunks.
+void FinishWeightGrad(const Problem& p, const float* sums, Index chunks, float* gw, Index begin, Index end) {
+  const Index position_size = p.channels * p.out_channels;
+  for (Index channel = begin; channel < end; ++channel) {
+    for (Index out = 0; out < p.out_channels; out += kVector) {
+      const Index at = channel * p.out_channels + out;
+      transform<WeightGradTransform>(
+          [&](Index r, Index s) HWY_ATTR {
+            const float* from = sums + (r * kPatch + s) * position_size + at;
+            V sum = hn::LoadU(d, from);
+            for (Index chunk = 1; chunk < chunks; ++chunk) {
+              from += kPositions * position_size;
+              sum = hn::Add(sum, hn::LoadU(d, from));
+            }
+            return sum;
+          },
+          [&](Index r, Index s, V value)
+              HWY_ATTR { hn::StoreU(value, d, gw + (r * kKernel + s) * position_size + at); });
+    }
+  }
+}
+
+Index Lanes() {
+  return kVector;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace goshawk::kernels::winograd
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace goshawk::kernels::winograd {
+namespace {
+
+HWY_EXPORT(TransformWeights);
+HWY_EXPORT(ForwardTiles);
+HWY_EXPORT(WeightGradTiles);
+HWY_EXPORT(FinishWeightGrad);
+HWY_EXPORT(Lanes);
+
+// Fixed rules that split the work; they must not depend on the number of threads.
+constexpr Index kTaskBytes = Index{288} * 1024;  // of transformed tiles, to stay in the second-level cache
+constexpr Index kTasks = 16;                     // aim for this many tasks at least
+constexpr Index kMinTiles = 12;                  // fewer would leave the register blocks half empty
+constexpr Index kChunks = 8;                     // of a weight gradient, each with its own sums
+constexpr Index kMinBatchTiles = 64;             // fewer do not pay for the transformed weights
+
+Index total_tiles(const Problem& p) {
+  return p.images * tile_rows(p) * tile_columns(p);
+}
+
+Index task_tiles(const Problem& p, Index tiles) {
+  const Index fitting = kTaskBytes / (kPositions * (p.channels + p.out_channels) * Index{sizeof(float)});
+  return std::clamp(std::min(fitting, tiles / kTasks), std::min(kMinTiles, tiles), tiles);
+}
+
+void convolve(const Problem& p, const float* x, const Weights& w, float* y) {
+  const std::shared_ptr<std::byte[]> memory =
+      allocate(kPositions * p.channels * p.out_channels * Index{sizeof(float)});
+  auto* const packed = reinterpret_cast<float*>(memory.get());
+  const Index lanes = HWY_DYNAMIC_DISPATCH(Lanes)();
+  const Index block = 2 * lanes;
+  parallel_for(p.out_channels, block, [&](Index begin, Index end) {
+    HWY_DYNAMIC_DISPATCH(TransformWeights)(w, begin, end - begin, packed);
+  });
+  const Index tiles = total_tiles(p);
+  parallel_for(tiles, task_tiles(p, tiles), [&](Index begin, Index end) {
+    HWY_DYNAMIC_DISPATCH(ForwardTiles)(p, x, packed, y, begin, end);
+  });
+}
+
+}  // namespace
+
+bool worthwhile(const Problem& p) {
+  constexpr Index kMaxChannels = 2048;
+  return p.channels % kBlock == 0 && p.out_channels % kBlock == 0 && p.channels <= kMaxChannels &&
+         total_tiles(p) >= kMinBatchTiles;
+}
+
+void forward(const Problem& p, const float* x, const float* w, float* y) {
+  convolve(p, x, {w, p.channels, p.out_channels, p.channels * p.out_channels, p.out_channels, 1, false}, y);
+}
+
+void input_grad(const Problem& p, const float* gy, const float* w, float* gx) {
+  convolve(p, gy, {w, p.channels, p.out_channels, p.channels * p.out_channels, 1, p.channels, true}, gx);
+}
+
+void weight_grad(const Problem& p, const float* x, const float* gy, float* gw) {
+  const Index sum_size = kPositions * p.channels * p.out_channels;
+  const Index tiles = total_tiles(p);
+  const Index per_task = task_tiles(p, tiles);
+  const Index chunks = std::clamp(tiles / per_task, Index{1}, kChunks);
+  const std::shared_ptr<std::byte[]> memory = allocate(chunks * sum_size * Index{sizeof(float)});
+  auto* const sums = reinterpret_cast<float*>(memory.get());
+  parallel_for(chunks, 1, [&](Index begin, Index end) {
+    for (Index chunk = begin; chunk < end; ++chunk) {
+      const Index first = tiles * chunk / chunks, last = tiles * (chunk + 1) / chunks;
+      for (Index t = first; t < last; t += per_task) {
+        HWY_DYNAMIC_DISPATCH(WeightGradTiles)
+        (p, x, gy, sums + chunk * sum_size, t, std::min(last, t + per_task), t != first);
+      }
+    }
+  });
+  parallel_for(p.channels, 4, [&](Index begin, Index end) {
+    HWY_DYNAMIC_DISPATCH(FinishWeightGrad)(p, sums, chunks, gw, begin, end);
+  });
+}
+
+}  // namespace goshawk::kernels::winograd
+#endif

@@ -1,0 +1,107 @@
+#include <cmath>
+#include <doctest/doctest.h>
+#include <hwy/targets.h>
+
+#include "core/kernels/conv.hpp"
+#include "core/kernels/conv_simd.hpp"
+#include "core/kernels/conv_winograd.hpp"
+#include "core/parallel.hpp"
+#include "core/random.hpp"
+
+using namespace goshawk;
+using namespace goshawk::kernels;
+using Index = std::int64_t;
+
+namespace {
+
+struct Case {
+  Index n, h, w, ci, co, pad_h, pad_w;
+  Shape x() const { return {n, h, w, ci}; }
+  Shape weights() const { return {3, 3, ci, co}; }
+  ConvParams params() const { return {.pad_h = pad_h, .pad_w = pad_w}; }
+  Shape y() const { return conv2d_output_shape(x(), weights(), params()); }
+};
+
+/// ‖a − b‖ / ‖b‖ with b in f64.
+double relative_error(const Tensor& a, const Tensor& b) {
+  double difference = 0, norm = 0;
+  for (Index i = 0; i < b.numel(); ++i) {
+    const double e = static_cast<double>(a.data<float>()[i]) - b.data<double>()[i];
+    difference += e * e;
+    norm += b.data<double>()[i] * b.data<double>()[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+struct TargetGuard {
+  ~TargetGuard() { hwy::SetSupportedTargetsForTest(0); }
+};
+
+}  // namespace
+
+TEST_CASE("Winograd's convolutions on every instruction set round within their bound") {
+  // Full tiles and cut ones, tiles of several images in one task, every pad that a 3 x 3 kernel makes sense
+  // with.
+  Random random(21);
+  for (const Case& c :
+       {Case{4, 16, 16, 16, 16, 1, 1}, Case{7, 15, 13, 32, 16, 1, 1}, Case{33, 8, 8, 64, 64, 1, 1},
+        Case{5, 17, 18, 16, 48, 0, 2}, Case{80, 3, 5, 48, 32, 2, 0}, Case{3, 31, 9, 32, 80, 0, 0}}) {
+    const Tensor x = random_normal(c.x(), DType::f32, random);
+    const Tensor w = random_normal(c.weights(), DType::f32, random);
+    const Tensor gy = random_normal(c.y(), DType::f32, random);
+    const Tensor x64 = x.to(DType::f64), w64 = w.to(DType::f64), gy64 = gy.to(DType::f64);
+    const Tensor y = reference::conv2d(x64, w64, c.params());
+    const Tensor gx = reference::conv2d_input_grad(gy64, w64, c.x(), c.params());
+    const Tensor gw = reference::conv2d_weight_grad(x64, gy64, c.weights(), c.params());
+    const TargetGuard guard;
+    for (Index target : simd::supported_targets()) {
+      hwy::SetSupportedTargetsForTest(target);
+      INFO(hwy::TargetName(target), " x ", c.x(), " w ", c.weights(), " pad ", c.pad_h, " x ", c.pad_w);
+      CHECK(relative_error(conv2d(x, w, c.params()), y) < 1e-6);
+      CHECK(relative_error(conv2d_input_grad(gy, w, c.x(), c.params()), gx) < 1e-6);
+      CHECK(relative_error(conv2d_weight_grad(x, gy, c.weights(), c.params()), gw) < 1e-6);
+    }
+  }
+}
+
+TEST_CASE("Winograd is used where it applies and can be switched off") {
+  Random random(22);
+  const Tensor x = random_normal({4, 16, 16, 16}, DType::f32, random);
+  const Tensor w = random_normal({3, 3, 16, 16}, DType::f32, random);
+  const auto bits = [&](const ConvParams& params) { return conv2d(x, w, params).to_vector<float>(); };
+  const ConvParams padded{.pad_h = 1, .pad_w = 1}, strided{2, 2, 1, 1};
+  const auto fast = bits(padded), fast_strided = bits(strided);
+  set_winograd(false);
+  CHECK_FALSE(winograd_enabled());
+  CHECK(bits(padded) != fast);  // other rounding
+  CHECK(bits(strided) == fast_strided);
+  set_winograd(true);
+  CHECK(bits(padded) == fast);
+}
+
+TEST_CASE("too few tiles and channels that fill no block are left to the direct sums") {
+  const winograd::Problem enough{8, 16, 16, 16, 16, 16, 32, 1, 1};
+  CHECK(winograd::worthwhile(enough));
+  auto with = [&](auto member, Index value) {
+    winograd::Problem p = enough;
+    p.*member = value;
+    return p;
+  };
+  CHECK_FALSE(winograd::worthwhile(with(&winograd::Problem::images, 1)));
+  CHECK_FALSE(winograd::worthwhile(with(&winograd::Problem::channels, 24)));
+  CHECK_FALSE(winograd::worthwhile(with(&winograd::Problem::out_channels, 3)));
+}
+
+TEST_CASE("a not-a-number stays within the tiles whose pixels see it") {
+  Tensor x = Tensor::zeros({8, 16, 16, 16}, DType::f32);
+  const Index image = 3, row = 5, column = 9;
+  x.data<float>()[((image * 16 + row) * 16 + column) * 16 + 2] = std::nanf("");
+  const Tensor y = conv2d(x, Tensor::full({3, 3, 16, 16}, DType::f32, 1), {.pad_h = 1, .pad_w = 1});
+  for (Index i = 0; i < y.numel(); ++i) {
+    const Index n = i / (16 * 16 * 16), r = i / (16 * 16) % 16, s = i / 16 % 16;
+    const bool sees = n == image && std::abs(r - row) <= 1 && std::abs(s - column) <= 1;
+    const bool same_tile = n == image && r / 4 == row / 4 && s / 4 == column / 4;
+    if (sees) CHECK(std::isnan(y.data<float>()[i]));
+    if (!same_tile) CHECK(y.data<float>()[i] == 0);
+  }
+}
