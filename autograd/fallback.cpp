@@ -15,17 +15,23 @@ Variable alias(const Variable& x) {
 
 }  // namespace
 
-std::vector<Variable> vjp_through_fallback(
-    const std::function<Variable(const std::vector<Variable>&)>& composition,
-    const std::vector<Variable>& inputs, const Variable& g) {
+std::vector<Variable> vjp_through_fallback(const Composition& composition,
+                                           const std::vector<Variable>& inputs,
+                                           const std::vector<Variable>& g) {
   std::vector<Variable> aliases, differentiable;
   for (const Variable& input : inputs) {
     aliases.push_back(input.requires_grad() ? alias(input) : input);
     if (input.requires_grad()) differentiable.push_back(aliases.back());
   }
+  const std::vector<Variable> outputs = composition(aliases);
+  std::vector<Variable> used, seeds;
+  for (std::size_t k = 0; k < outputs.size(); ++k) {
+    if (!g[k].defined() || !outputs[k].requires_grad()) continue;
+    used.push_back(outputs[k]);
+    seeds.push_back(g[k]);
+  }
   const std::vector<Variable> gradients =
-      grad(composition(aliases), differentiable,
-           {.grad_outputs = {g}, .create_graph = true, .allow_unused = true});
+      grad(used, differentiable, {.grad_outputs = seeds, .create_graph = true, .allow_unused = true});
   std::vector<Variable> results(inputs.size());
   for (std::size_t i = 0, k = 0; i < inputs.size(); ++i) {
     if (inputs[i].requires_grad()) results[i] = gradients[k++];

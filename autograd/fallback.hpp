@@ -9,11 +9,13 @@
 
 namespace goshawk {
 
-/// The VJP of `composition` at `inputs` for the incoming gradient `g`, recorded: one gradient per input,
-/// undefined where !needs. Gradients flow on through `inputs` themselves, also when some of them depend on
-/// others.
-std::vector<Variable> vjp_through_fallback(
-    const std::function<Variable(const std::vector<Variable>&)>& composition,
-    const std::vector<Variable>& inputs, const Variable& g);
+using Composition = std::function<std::vector<Variable>(const std::vector<Variable>&)>;
+
+/// The VJP of `composition` at `inputs` for the incoming gradients `g` of its outputs (undefined: zero),
+/// recorded: one gradient per input, undefined for constants. Gradients flow on through `inputs` themselves,
+/// also when some of them depend on others.
+std::vector<Variable> vjp_through_fallback(const Composition& composition,
+                                           const std::vector<Variable>& inputs,
+                                           const std::vector<Variable>& g);
 
 }  // namespace goshawk

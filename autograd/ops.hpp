@@ -100,8 +100,14 @@ Variable conv2d_weight_grad(const Variable& x, const Variable& gy, const Shape& 
 
 // ---- per-channel (autograd/ops/channel.cpp): x is [..., C], s and t are [C]
 // ----------------------------------
-/// x · s + t
-Variable channel_affine(const Variable& x, const Variable& s, const Variable& t);
+/// What follows an affine map or a normalisation in the same pass over memory: relu?(y + residual?).
+struct NormEpilogue {
+  bool relu = false;
+  Variable residual = {};  ///< of y's shape, or undefined
+};
+/// relu?(x · s + t + residual?)
+Variable channel_affine(const Variable& x, const Variable& s, const Variable& t,
+                        const NormEpilogue& epilogue = {});
 /// x · s
 Variable channel_scale(const Variable& x, const Variable& s);
 /// Σ over all but the last dimension: [C]. Fixed chunks of rows are summed in the type of x and the chunks in
@@ -112,11 +118,6 @@ Variable channel_dot(const Variable& a, const Variable& b);
 
 // ---- normalisation (autograd/ops/norm.cpp)
 // -------------------------------------------------------------------
-/// What follows a normalisation in one pass over memory: relu?(y + residual?).
-struct NormEpilogue {
-  bool relu = false;
-  Variable residual = {};  ///< of y's shape, or undefined
-};
 /// Batch normalisation with given statistics (Ioffe & Szegedy 2015): (x − mean) / sqrt(var + eps) · gamma +
 /// beta, then the epilogue. x [..., C]; the others [C]; mean and var are constants.
 Variable batch_norm_eval(const Variable& x, const Variable& gamma, const Variable& beta, const Tensor& mean,
@@ -127,10 +128,11 @@ struct BatchNormTrain {
   Tensor var;   ///< [C], biased (divided by the number of elements)
 };
 /// Batch normalisation with the statistics of the batch itself, through which gradients flow, then the
-/// epilogue. One fused op; beyond first order it differentiates through batch_norm_train_composed.
+/// epilogue. One fused op with hand-written first and second derivatives; beyond, it differentiates through a
+/// composition.
 BatchNormTrain batch_norm_train(const Variable& x, const Variable& gamma, const Variable& beta, double eps,
                                 const NormEpilogue& epilogue = {});
-/// The same function from elementary ops: the reference and the fallback.
+/// The same function from elementary ops: the reference.
 Variable batch_norm_train_composed(const Variable& x, const Variable& gamma, const Variable& beta, double eps,
                                    const NormEpilogue& epilogue = {});
 

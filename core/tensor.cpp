@@ -152,6 +152,20 @@ Tensor permute(const Tensor& t, std::initializer_list<int> axes) {
   return out;
 }
 
+Tensor rows(const Tensor& t, std::int64_t begin, std::int64_t end) {
+  const std::int64_t count = t.dim(0);
+  check(0 <= begin && begin <= end && end <= count,
+        "[rows] rows {} to {} of a tensor of shape {} do not exist", begin, end, t.shape());
+  std::vector<std::int64_t> extents(t.shape().begin(), t.shape().end());
+  extents.front() = end - begin;
+  Tensor part = Tensor::empty(Shape(extents), t.dtype());
+  if (part.numel() > 0) {
+    const std::int64_t row_bytes = t.bytes() / count;
+    std::memcpy(part.raw(), t.raw() + begin * row_bytes, static_cast<std::size_t>(part.bytes()));
+  }
+  return part;
+}
+
 void check_same(const Tensor& a, const Tensor& b, std::string_view op) {
   check(a.shape() == b.shape() && a.dtype() == b.dtype(),
         "[{}] the operands must have the same shape and type but are {} {} and {} {}", op, a.dtype(),

@@ -88,6 +88,9 @@ class Tensor {
 /// Axes permuted: out.shape[i] = t.shape[axes[i]]. `axes` names each axis of t once.
 Tensor permute(const Tensor& t, std::initializer_list<int> axes);
 
+/// A copy of t[begin:end] along the first dimension. Throws Error unless 0 <= begin <= end <= t.dim(0).
+Tensor rows(const Tensor& t, std::int64_t begin, std::int64_t end);
+
 /// Throws Error naming `op` unless both tensors have the same shape and dtype.
 void check_same(const Tensor& a, const Tensor& b, std::string_view op);
 

@@ -112,7 +112,7 @@ void add_evaluate_command(CLI::App& program) {
   command.add_flag("--json", options->json,
                    "Print one JSON object: accuracy (0 to 1), correct, images, loss");
   add_threads_option(command);
-  add_convolution_option(command);
+  add_convolution_option(command, "winograd");
   command.footer(
       "Pixels are scaled to [0,1], then normalised with --mean and --std, by default those in the metadata "
       "of the "

@@ -89,15 +89,6 @@ struct Derivatives {
   Vector gradient, product;  // f64
 };
 
-Tensor rows(const Tensor& t, std::int64_t begin, std::int64_t end) {
-  std::vector<std::int64_t> dims(t.shape().begin(), t.shape().end());
-  dims[0] = end - begin;
-  Tensor part = Tensor::empty(Shape(dims), t.dtype());
-  const std::int64_t row_bytes = t.bytes() / t.dim(0);
-  std::copy_n(t.raw() + begin * row_bytes, part.bytes(), part.raw());
-  return part;
-}
-
 /// Mean cross-entropy over the batch, its gradient and H v, as sums over `microbatch` images at a time
 /// weighted by their share: the same function when the images do not interact, in bounded memory.
 Derivatives differentiate(Module& model, const LabelledImages& batch, const Vector& v,
@@ -205,7 +196,8 @@ void add_hvp_command(CLI::App& program) {
       ->required()
       ->type_name("FILE");
   add_threads_option(command);
-  add_convolution_option(command);
+  // One product: its accuracy counts, not its speed.
+  add_convolution_option(command, "direct");
   command.callback([options] { run(*options); });
 }
 

@@ -7,21 +7,11 @@
 namespace goshawk {
 namespace {
 
-const Op& kChannelAffine = register_op("channel_affine");
 const Op& kChannelScale = register_op("channel_scale");
 const Op& kChannelSum = register_op("channel_sum");
 const Op& kChannelDot = register_op("channel_dot");
 
 }  // namespace
-
-Variable channel_affine(const Variable& x, const Variable& s, const Variable& t) {
-  return record(kChannelAffine, {x, s, t}, kernels::channel_affine(x.value(), s.value(), t.value()),
-                [x, s](const Backward& d) {
-                  return std::vector{d.needs(0) ? channel_scale(d.grad(), s) : Variable(),
-                                     d.needs(1) ? channel_dot(d.grad(), x) : Variable(),
-                                     d.needs(2) ? channel_sum(d.grad()) : Variable()};
-                });
-}
 
 Variable channel_scale(const Variable& x, const Variable& s) {
   return record(kChannelScale, {x, s}, kernels::channel_affine(x.value(), s.value(), {}),

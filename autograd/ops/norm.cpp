@@ -1,4 +1,8 @@
-// Batch normalisation, alone or fused with the residual addition and the ReLU that follow it.
+// Affine maps per channel and batch normalisation, alone or fused with the residual addition and the ReLU
+// that follow them. Gradients and their derivatives (all that a Hessian-vector product needs) are fused ops
+// as well; a composition takes over where a derivative of that is asked for.
+#include "core/kernels/norm.hpp"
+
 #include <cmath>
 
 #include "autograd/fallback.hpp"
@@ -8,7 +12,13 @@
 namespace goshawk {
 namespace {
 
+const Op& kChannelAffine = register_op("channel_affine");
+const Op& kChannelAffineGrad = register_op("channel_affine_grad");
 const Op& kBatchNormTrain = register_op("batch_norm_train");
+const Op& kBatchNormTrainGrad = register_op("batch_norm_train_grad");
+
+using kernels::NormGradients;
+using kernels::NormWants;
 
 Tensor inverse_std(const Tensor& var, double eps) {
   Tensor out = Tensor::empty_like(var);
@@ -39,14 +49,102 @@ Variable apply_epilogue(Variable y, const NormEpilogue& epilogue) {
   return epilogue.relu ? relu(y) : y;
 }
 
+/// gy where the ReLU passed: where `y`, its output, is positive; all of it without a ReLU (y undefined).
+Variable passed(const Variable& gy, const Tensor& y) {
+  return y.defined() ? mask_positive(gy, y) : gy;
+}
+
+NormWants wants(const Backward& d, const NormEpilogue& epilogue) {
+  return {.x = d.needs(0), .residual = epilogue.residual.defined() && d.needs(3)};
+}
+
+NormGradients cotangents(const Backward& d) {
+  return {d.grad(0).value(), d.grad(1).value(), d.grad(2).value(), d.grad(3).value()};
+}
+
+std::vector<Variable> incoming(const Backward& d) {
+  return {d.grad(0), d.grad(1), d.grad(2), d.grad(3)};
+}
+
+/// Gradients of channel_affine with respect to x, s, t and the residual.
+std::vector<Variable> channel_affine_grad(const Variable& gy, const Variable& x, const Variable& s,
+                                          const Tensor& y, NormWants wanted) {
+  const NormGradients first = kernels::affine_backward(gy.value(), x.value(), s.value(), y, wanted);
+  const auto vjp = [gy, x, s, y](const Backward& d) {
+    if (recording()) {
+      const auto composition = [&y](const std::vector<Variable>& v) {
+        const Variable g = passed(v[0], y);
+        return std::vector{channel_scale(g, v[2]), channel_dot(g, v[1]), channel_sum(g), g};
+      };
+      return vjp_through_fallback(composition, {gy, x, s}, incoming(d));
+    }
+    const kernels::NormSecondGradients second =
+        kernels::affine_double_backward(cotangents(d), gy.value(), x.value(), s.value(), y);
+    return std::vector<Variable>{second.gy, second.x, second.scale};
+  };
+  return record(kChannelAffineGrad, {gy, x, s}, {first.x, first.scale, first.shift, first.residual}, vjp);
+}
+
+/// Gradients of batch_norm_train with respect to x, gamma, beta and the residual, written with elementary
+/// ops.
+std::vector<Variable> batch_norm_train_grad_composed(const Variable& gy, const Variable& x,
+                                                     const Variable& gamma, double eps, const Tensor& y) {
+  const double rows = static_cast<double>(x.numel()) / static_cast<double>(x.shape().back());
+  const Variable one = Tensor::full(gamma.shape(), gamma.dtype(), 1);
+  const Variable centred = channel_affine(x, one, scale(channel_sum(x), -1 / rows));
+  const Variable inv_std = rsqrt(add_scalar(scale(channel_dot(centred, centred), 1 / rows), eps));
+  const Variable normalised = channel_scale(centred, inv_std);
+  const Variable g = passed(gy, y);
+  const Variable gbeta = channel_sum(g), ggamma = channel_dot(g, normalised);
+  const Variable slope = mul(gamma, inv_std);
+  const Variable gx = sub(channel_affine(g, slope, scale(mul(slope, gbeta), -1 / rows)),
+                          channel_scale(normalised, scale(mul(slope, ggamma), 1 / rows)));
+  return {gx, ggamma, gbeta, g};
+}
+
+struct BatchStatistics {
+  Tensor mean, inv_std;
+};
+
+std::vector<Variable> batch_norm_train_grad(const Variable& gy, const Variable& x, const Variable& gamma,
+                                            double eps, const BatchStatistics& batch, const Tensor& y,
+                                            NormWants wanted) {
+  const NormGradients first = kernels::batch_norm_backward(gy.value(), x.value(), gamma.value(), batch.mean,
+                                                           batch.inv_std, y, wanted);
+  const NormGradients sums{.x = {}, .scale = first.scale, .shift = first.shift, .residual = {}};
+  const auto vjp = [gy, x, gamma, eps, batch, y, sums](const Backward& d) {
+    if (recording()) {
+      const auto composition = [eps, &y](const std::vector<Variable>& v) {
+        return batch_norm_train_grad_composed(v[0], v[1], v[2], eps, y);
+      };
+      return vjp_through_fallback(composition, {gy, x, gamma}, incoming(d));
+    }
+    const kernels::NormSecondGradients second = kernels::batch_norm_double_backward(
+        cotangents(d), sums, gy.value(), x.value(), gamma.value(), batch.mean, batch.inv_std, y);
+    return std::vector<Variable>{second.gy, second.x, second.scale};
+  };
+  return record(kBatchNormTrainGrad, {gy, x, gamma}, {first.x, first.scale, first.shift, first.residual},
+                vjp);
+}
+
 }  // namespace
+
+Variable channel_affine(const Variable& x, const Variable& s, const Variable& t,
+                        const NormEpilogue& epilogue) {
+  const Tensor y =
+      kernels::channel_affine(x.value(), s.value(), t.value(), epilogue.residual.value(), epilogue.relu);
+  const Tensor mask = epilogue.relu ? y : Tensor();
+  return record(kChannelAffine, {x, s, t, epilogue.residual}, y, [x, s, epilogue, mask](const Backward& d) {
+    return channel_affine_grad(d.grad(), x, s, mask, wants(d, epilogue));
+  });
+}
 
 Variable batch_norm_eval(const Variable& x, const Variable& gamma, const Variable& beta, const Tensor& mean,
                          const Tensor& var, double eps, const NormEpilogue& epilogue) {
   const Tensor inv_std = inverse_std(var, eps);
   if (!recording()) return normalise(x.value(), gamma.value(), beta.value(), mean, inv_std, epilogue);
   const Variable s = mul(gamma, inv_std);
-  return apply_epilogue(channel_affine(x, s, sub(beta, mul(s, mean))), epilogue);
+  return channel_affine(x, s, sub(beta, mul(s, mean)), epilogue);
 }
 
 Variable batch_norm_train_composed(const Variable& x, const Variable& gamma, const Variable& beta, double eps,
@@ -63,25 +161,11 @@ Variable batch_norm_train_composed(const Variable& x, const Variable& gamma, con
 BatchNormTrain batch_norm_train(const Variable& x, const Variable& gamma, const Variable& beta, double eps,
                                 const NormEpilogue& epilogue) {
   const kernels::ChannelMoments moments = kernels::channel_moments(x.value());
-  const Tensor inv_std = inverse_std(moments.var, eps);
-  const Tensor y = normalise(x.value(), gamma.value(), beta.value(), moments.mean, inv_std, epilogue);
-  const auto vjp = [x, gamma, beta, eps, epilogue, y, mean = moments.mean, inv_std](const Backward& d) {
-    if (recording()) {
-      std::vector<Variable> inputs{x, gamma, beta};
-      if (epilogue.residual.defined()) inputs.push_back(epilogue.residual);
-      auto grads = vjp_through_fallback(
-          [&](const std::vector<Variable>& v) {
-            return batch_norm_train_composed(
-                v[0], v[1], v[2], eps, {.relu = epilogue.relu, .residual = v.size() > 3 ? v[3] : Variable()});
-          },
-          inputs, d.grad());
-      grads.resize(4);
-      return grads;
-    }
-    const bool residual_grad = epilogue.residual.defined() && d.needs(3);
-    const kernels::BatchNormGradients g = kernels::batch_norm_backward(
-        d.grad().value(), x.value(), gamma.value(), mean, inv_std, y, epilogue.relu, residual_grad);
-    return std::vector<Variable>{g.gx, g.ggamma, g.gbeta, g.residual};
+  const BatchStatistics batch{moments.mean, inverse_std(moments.var, eps)};
+  const Tensor y = normalise(x.value(), gamma.value(), beta.value(), batch.mean, batch.inv_std, epilogue);
+  const Tensor mask = epilogue.relu ? y : Tensor();
+  const auto vjp = [x, gamma, eps, epilogue, batch, mask](const Backward& d) {
+    return batch_norm_train_grad(d.grad(), x, gamma, eps, batch, mask, wants(d, epilogue));
   };
   return {record(kBatchNormTrain, {x, gamma, beta, epilogue.residual}, y, vjp), moments.mean, moments.var};
 }

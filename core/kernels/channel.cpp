@@ -1,5 +1,6 @@
 #include "core/kernels/channel.hpp"
 
+#include "core/kernels/channel_rows.hpp"
 #include "core/parallel.hpp"
 
 // clang-format off
@@ -30,40 +31,15 @@ struct ReduceRows {
   std::int64_t rows, channels;
 };
 
-template <class T>
-struct MaskedReduceRows {
-  const T *gy, *y, *x, *mean;  // y null: no mask
-  T* masked;                   // gy where y > 0; null: not wanted
-  T *sum_g, *sum_gx;           // [channels]: Σ g and Σ g (x − mean)
-  std::int64_t rows, channels;
-};
-
-template <class T>
-struct NormBackwardRows {
-  const T *gy, *y, *x, *a, *b, *c;  // gx = a · g + b · x + c per channel; y null: no mask
-  T* gx;
-  std::int64_t rows, channels;
-};
-
 }  // namespace goshawk::kernels
 #endif
+
+#include "core/kernels/channel_rows-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace goshawk::kernels {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-// Each function below runs `body` with full vectors over the channels and then, one lane at a time, over the
-// rest.
-template <class T, class Body>
-HWY_INLINE void over_channels(std::int64_t channels, const Body& body) {
-  const hn::ScalableTag<T> full;
-  const hn::CappedTag<T, 1> one;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(full));
-  std::int64_t c = 0;
-  for (; c + lanes <= channels; c += lanes) body(full, c);
-  for (; c < channels; ++c) body(one, c);
-}
 
 template <class T>
 struct AffineBody {
@@ -117,50 +93,6 @@ struct ReduceBody {
   }
 };
 
-template <class T>
-struct MaskedReduceBody {
-  const MaskedReduceRows<T>& p;
-  template <class D>
-  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t c) const {
-    const auto mean = hn::LoadU(d, p.mean + c);
-    const auto zero = hn::Zero(d);
-    auto g0 = zero, g1 = zero, gx0 = zero, gx1 = zero;
-    const auto step = [&](std::int64_t r, auto& sum_g, auto& sum_gx) HWY_ATTR {
-      const std::int64_t i = r * p.channels + c;
-      auto g = hn::LoadU(d, p.gy + i);
-      if (p.y != nullptr) g = hn::IfThenElseZero(hn::Gt(hn::LoadU(d, p.y + i), zero), g);
-      if (p.masked != nullptr) hn::StoreU(g, d, p.masked + i);
-      sum_g = hn::Add(sum_g, g);
-      sum_gx = hn::MulAdd(g, hn::Sub(hn::LoadU(d, p.x + i), mean), sum_gx);
-    };
-    std::int64_t r = 0;
-    for (; r + 2 <= p.rows; r += 2) {
-      step(r, g0, gx0);
-      step(r + 1, g1, gx1);
-    }
-    if (r < p.rows) step(r, g0, gx0);
-    hn::StoreU(hn::Add(g0, g1), d, p.sum_g + c);
-    hn::StoreU(hn::Add(gx0, gx1), d, p.sum_gx + c);
-  }
-};
-
-template <class T>
-struct NormBackwardBody {
-  const NormBackwardRows<T>& p;
-  template <class D>
-  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t channel) const {
-    const auto a = hn::LoadU(d, p.a + channel), b = hn::LoadU(d, p.b + channel),
-               c = hn::LoadU(d, p.c + channel);
-    const auto zero = hn::Zero(d);
-    for (std::int64_t r = 0; r < p.rows; ++r) {
-      const std::int64_t i = r * p.channels + channel;
-      auto g = hn::LoadU(d, p.gy + i);
-      if (p.y != nullptr) g = hn::IfThenElseZero(hn::Gt(hn::LoadU(d, p.y + i), zero), g);
-      hn::StoreU(hn::MulAdd(a, g, hn::MulAdd(b, hn::LoadU(d, p.x + i), c)), d, p.gx + i);
-    }
-  }
-};
-
 void AffineF32(const AffineRows<float>& p) {
   over_channels<float>(p.channels, AffineBody<float>{p});
 }
@@ -173,19 +105,6 @@ void ReduceF32(const ReduceRows<float>& p) {
 void ReduceF64(const ReduceRows<double>& p) {
   over_channels<double>(p.channels, ReduceBody<double>{p});
 }
-void MaskedReduceF32(const MaskedReduceRows<float>& p) {
-  over_channels<float>(p.channels, MaskedReduceBody<float>{p});
-}
-void MaskedReduceF64(const MaskedReduceRows<double>& p) {
-  over_channels<double>(p.channels, MaskedReduceBody<double>{p});
-}
-void NormBackwardF32(const NormBackwardRows<float>& p) {
-  over_channels<float>(p.channels, NormBackwardBody<float>{p});
-}
-void NormBackwardF64(const NormBackwardRows<double>& p) {
-  over_channels<double>(p.channels, NormBackwardBody<double>{p});
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace goshawk::kernels
 HWY_AFTER_NAMESPACE();
@@ -198,10 +117,6 @@ HWY_EXPORT(AffineF32);
 HWY_EXPORT(AffineF64);
 HWY_EXPORT(ReduceF32);
 HWY_EXPORT(ReduceF64);
-HWY_EXPORT(MaskedReduceF32);
-HWY_EXPORT(MaskedReduceF64);
-HWY_EXPORT(NormBackwardF32);
-HWY_EXPORT(NormBackwardF64);
 
 void run(const AffineRows<float>& p) {
   HWY_DYNAMIC_DISPATCH(AffineF32)(p);
@@ -215,61 +130,6 @@ void run(const ReduceRows<float>& p) {
 void run(const ReduceRows<double>& p) {
   HWY_DYNAMIC_DISPATCH(ReduceF64)(p);
 }
-void run(const MaskedReduceRows<float>& p) {
-  HWY_DYNAMIC_DISPATCH(MaskedReduceF32)(p);
-}
-void run(const MaskedReduceRows<double>& p) {
-  HWY_DYNAMIC_DISPATCH(MaskedReduceF64)(p);
-}
-void run(const NormBackwardRows<float>& p) {
-  HWY_DYNAMIC_DISPATCH(NormBackwardF32)(p);
-}
-void run(const NormBackwardRows<double>& p) {
-  HWY_DYNAMIC_DISPATCH(NormBackwardF64)(p);
-}
-
-// The rows and channels of a tensor, and how many rows make a chunk (about 64 KiB of f32, so a second pass
-// over the chunk is served by the cache).
-struct Rows {
-  explicit Rows(const Tensor& x, std::string_view op) {
-    check(x.ndim() >= 1, "[{}] needs a tensor with a channel dimension but was given a scalar", op);
-    channels = x.shape().back();
-    rows = channels == 0 ? 0 : x.numel() / channels;
-    grain = std::max<std::int64_t>(1, kElementwiseGrain / std::max<std::int64_t>(1, channels));
-  }
-  std::int64_t chunks() const { return (rows + grain - 1) / grain; }
-  std::int64_t rows, channels, grain;
-};
-
-void check_channels(const Tensor& v, const Rows& rows, const Tensor& x, std::string_view op) {
-  check(v.ndim() == 1 && v.dim(0) == rows.channels && v.dtype() == x.dtype(),
-        "[{}] a per-channel operand must be {} [{}] to match {}, not {} {}", op, x.dtype(), rows.channels,
-        x.shape(), v.dtype(), v.shape());
-}
-
-template <class T>
-T* optional_data(const Tensor& t) {
-  return t.defined() ? t.data<T>() : nullptr;
-}
-
-// Adds the chunks' partial results [chunks, width] in chunk order, in f64.
-template <class T>
-std::vector<double> combine(const Tensor& partial, std::int64_t chunks, std::int64_t width) {
-  std::vector<double> sums(static_cast<std::size_t>(width));
-  const T* from = partial.data<T>();
-  for (std::int64_t k = 0; k < chunks; ++k) {
-    for (std::int64_t c = 0; c < width; ++c) sums[static_cast<std::size_t>(c)] += from[k * width + c];
-  }
-  return sums;
-}
-
-template <class T>
-Tensor to_tensor(const std::vector<double>& values) {
-  Tensor t = Tensor::empty({static_cast<std::int64_t>(values.size())}, dtype_of<T>);
-  std::transform(values.begin(), values.end(), t.data<T>(), [](double v) { return static_cast<T>(v); });
-  return t;
-}
-
 Tensor reduce(const Tensor& a, const Tensor& b, std::string_view op) {
   const Rows rows(a, op);
   return dispatch_floating(a.dtype(), op, [&]<class T>() {
@@ -350,72 +210,6 @@ ChannelMoments channel_moments(const Tensor& x) {
     }
     for (double& v : square) v /= count;
     return ChannelMoments{to_tensor<T>(mean), to_tensor<T>(square)};
-  });
-}
-
-BatchNormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tensor& gamma,
-                                       const Tensor& mean, const Tensor& inv_std, const Tensor& y, bool relu,
-                                       bool residual_grad) {
-  check_same(gy, x, "batch_norm_backward");
-  const Rows rows(x, "batch_norm_backward");
-  const std::int64_t n = rows.channels;
-  return dispatch_floating(x.dtype(), "batch_norm_backward", [&]<class T>() {
-    BatchNormGradients result;
-    // Without a mask the residual's gradient is gy itself.
-    const bool masked = relu && residual_grad;
-    if (residual_grad) result.residual = relu ? Tensor::empty_like(gy) : gy;
-    const T* mask = relu ? y.data<T>() : nullptr;
-    const Tensor sums_g = Tensor::empty({rows.chunks(), n}, x.dtype());
-    const Tensor sums_gx = Tensor::empty({rows.chunks(), n}, x.dtype());
-    parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
-      const std::int64_t at = begin * n, chunk = begin / rows.grain * n;
-      run(MaskedReduceRows<T>{.gy = gy.data<T>() + at,
-                              .y = mask == nullptr ? nullptr : mask + at,
-                              .x = x.data<T>() + at,
-                              .mean = mean.data<T>(),
-                              .masked = masked ? result.residual.template data<T>() + at : nullptr,
-                              .sum_g = sums_g.data<T>() + chunk,
-                              .sum_gx = sums_gx.data<T>() + chunk,
-                              .rows = end - begin,
-                              .channels = n});
-    });
-    const std::vector<double> sum_g = combine<T>(sums_g, rows.chunks(), n);
-    std::vector<double> sum_gx = combine<T>(sums_gx, rows.chunks(), n);
-
-    // gx = γ s (g − mean(g) − x̂ mean(g x̂)) with s = inv_std, x̂ = (x − μ) s: an affine map of g and x per
-    // channel.
-    const Tensor a = Tensor::empty({n}, x.dtype()), b = Tensor::empty({n}, x.dtype()),
-                 c = Tensor::empty({n}, x.dtype());
-    const auto count = static_cast<double>(rows.rows);
-    for (std::int64_t k = 0; k < n; ++k) {
-      const auto i = static_cast<std::size_t>(k);
-      const double s = inv_std.data<T>()[k];
-      const double scale = gamma.data<T>()[k] * s;
-      const double slope = -scale * s * s * sum_gx[i] / count;
-      a.data<T>()[k] = static_cast<T>(scale);
-      b.data<T>()[k] = static_cast<T>(slope);
-      c.data<T>()[k] = static_cast<T>(-scale * sum_g[i] / count - slope * mean.data<T>()[k]);
-      sum_gx[i] *= s;
-    }
-    result.ggamma = to_tensor<T>(sum_gx);
-    result.gbeta = to_tensor<T>(sum_g);
-    result.gx = Tensor::empty_like(x);
-    // The masked gradient, where it was written, saves reading the mask again.
-    const T* g = masked ? result.residual.template data<T>() : gy.data<T>();
-    const T* second_mask = masked ? nullptr : mask;
-    parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
-      const std::int64_t at = begin * n;
-      run(NormBackwardRows<T>{.gy = g + at,
-                              .y = second_mask == nullptr ? nullptr : second_mask + at,
-                              .x = x.data<T>() + at,
-                              .a = a.data<T>(),
-                              .b = b.data<T>(),
-                              .c = c.data<T>(),
-                              .gx = result.gx.template data<T>() + at,
-                              .rows = end - begin,
-                              .channels = n});
-    });
-    return result;
   });
 }
 

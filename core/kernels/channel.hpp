@@ -1,7 +1,6 @@
-// Per-channel kernels on tensors [..., C]: affine maps, reductions over all but the last dimension, and the
-// fused forward and backward of batch normalisation. f32 and f64. Every reduction is split into fixed chunks
-// of rows whose partial results are combined in f64 in chunk order, so results do not depend on the number of
-// threads.
+// Per-channel kernels on tensors [..., C]: affine maps and reductions over all but the last dimension. f32
+// and f64. Every reduction is split into fixed chunks of rows whose partial results are combined in f64 in
+// chunk order, so results do not depend on the number of threads.
 #pragma once
 
 #include "core/tensor.hpp"
@@ -24,17 +23,5 @@ struct ChannelMoments {
 /// Mean and variance over all but the last dimension: two passes inside each chunk, chunks merged by the
 /// formula of Chan, Golub & LeVeque (1979), so no cancellation for channels with a large mean.
 ChannelMoments channel_moments(const Tensor& x);
-
-struct BatchNormGradients {
-  Tensor gx;        ///< gradient with respect to x
-  Tensor ggamma;    ///< [C]
-  Tensor gbeta;     ///< [C]
-  Tensor residual;  ///< gradient with respect to the residual; undefined unless asked for
-};
-/// Gradient of y = relu?(gamma · (x − mean) · inv_std + beta + residual?) where mean and inv_std are the
-/// batch's own. `y` (the output) is needed only with relu, and may be undefined otherwise.
-BatchNormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tensor& gamma,
-                                       const Tensor& mean, const Tensor& inv_std, const Tensor& y, bool relu,
-                                       bool residual_grad);
 
 }  // namespace goshawk::kernels

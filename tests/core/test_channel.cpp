@@ -3,6 +3,7 @@
 #include <hwy/targets.h>
 
 #include "core/kernels/channel.hpp"
+#include "core/kernels/norm.hpp"
 #include "core/parallel.hpp"
 #include "core/random.hpp"
 
@@ -98,7 +99,8 @@ TEST_CASE("the fused backward of batch normalisation against its formula") {
         const kernels::ChannelMoments m = kernels::channel_moments(x);
         Tensor inv = Tensor::empty({c}, dtype);
         for (std::int64_t k = 0; k < c; ++k) inv.data<double>()[k] = 1 / std::sqrt(at(m.var, k) + 1e-5);
-        const auto g = kernels::batch_norm_backward(gy, x, gamma, m.mean, inv, y, relu, residual);
+        const auto g = kernels::batch_norm_backward(gy, x, gamma, m.mean, inv, relu ? y : Tensor(),
+                                                    {.x = true, .residual = residual});
         CHECK(g.residual.defined() == residual);
         for (std::int64_t k = 0; k < c; ++k) {
           double sum = 0, sum_x = 0;
@@ -108,13 +110,13 @@ TEST_CASE("the fused backward of batch normalisation against its formula") {
             sum += masked(r * c + k);
             sum_x += masked(r * c + k) * normalised(r * c + k);
           }
-          CHECK(at(g.gbeta, k) == doctest::Approx(sum).epsilon(1e-10));
-          CHECK(at(g.ggamma, k) == doctest::Approx(sum_x).epsilon(1e-10));
+          CHECK(at(g.shift, k) == doctest::Approx(sum).epsilon(1e-10));
+          CHECK(at(g.scale, k) == doctest::Approx(sum_x).epsilon(1e-10));
           for (std::int64_t r = 0; r < rows; ++r) {
             const std::int64_t i = r * c + k;
             const double expected =
                 at(gamma, k) * at(inv, k) * (masked(i) - sum / rows - normalised(i) * sum_x / rows);
-            CHECK(std::abs(at(g.gx, i) - expected) < 1e-10);
+            CHECK(std::abs(at(g.x, i) - expected) < 1e-10);
             if (residual) CHECK(at(g.residual, i) == masked(i));
           }
         }

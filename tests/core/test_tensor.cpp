@@ -200,3 +200,14 @@ TEST_CASE("types: names, sizes and dispatch") {
     CHECK(contains(error_of(floating), "[some_op]") == !is_floating(type));
   }
 }
+
+TEST_CASE("rows copies a range of the first dimension") {
+  const Tensor t = Tensor::from<float>({0, 1, 2, 3, 4, 5}, {3, 2});
+  const Tensor part = rows(t, 1, 3);
+  CHECK(part.shape() == Shape{2, 2});
+  CHECK(part.to_vector<float>() == std::vector<float>{2, 3, 4, 5});
+  part.fill(9);
+  CHECK(t.to_vector<float>() == std::vector<float>{0, 1, 2, 3, 4, 5});
+  CHECK(rows(t, 2, 2).shape() == Shape{0, 2});
+  CHECK_THROWS_WITH_AS(rows(t, 2, 4), "[rows] rows 2 to 4 of a tensor of shape [3, 2] do not exist", Error);
+}

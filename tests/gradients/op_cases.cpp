@@ -1,4 +1,5 @@
 #include "autograd/fallback.hpp"
+#include "autograd/grad.hpp"
 #include "autograd/ops.hpp"
 #include "op_case.hpp"
 
@@ -74,7 +75,7 @@ const AddCases shapes({
        // Two inputs that depend on each other: each must receive only its own share.
        const Variable x = mul(v[0], v[0]);
        const V inputs{x, mul(x, v[1])};
-       return vjp_through_fallback([](const V& u) { return mul(exp(u[0]), u[1]); }, inputs, v[1])[0];
+       return vjp_through_fallback([](const V& u) { return V{mul(exp(u[0]), u[1])}; }, inputs, {v[1]})[0];
      },
      {normal({4}), normal({4}, 2)}},
 });
@@ -113,6 +114,9 @@ const AddCases convolution(convolution_cases());
 
 const AddCases channels({
     {"channel_affine",
+     [](const V& v) { return channel_affine(v[0], v[1], v[2], {.relu = true, .residual = v[3]}); },
+     {normal({2, 3, 5}), normal({5}, 2), normal({5}, 3), normal({2, 3, 5}, 4)}},
+    {"channel_affine",
      [](const V& v) { return channel_affine(v[0], v[1], v[2]); },
      {normal({2, 3, 5}), normal({5}, 2), normal({5}, 3)}},
     {"channel_scale",
@@ -140,6 +144,48 @@ const AddCases channels({
                               {.relu = true, .residual = v[3]});
      },
      {normal({4, 2, 2, 3}), normal({3}, 2), normal({3}, 3), normal({4, 2, 2, 3}, 4)}},
+});
+
+// The gradient ops by themselves: gradients of one output, as functions of everything they depend on.
+V norm_gradients(const Variable& y, const Variable& gy, const V& inputs) {
+  return grad(std::span(&y, 1), inputs, {.grad_outputs = {gy}, .create_graph = true});
+}
+Variable sum_of_products(const V& a, const V& b) {
+  Variable sum = dot(a[0], b[0]);
+  for (std::size_t i = 1; i < a.size(); ++i) sum = add(sum, dot(a[i], b[i]));
+  return sum;
+}
+
+const Shape kImages{4, 2, 2, 3};
+
+const AddCases norm_gradient_cases({
+    {"channel_affine_grad",
+     [](const V& v) {
+       const V inputs{v[0], v[1], v[2], v[3]};
+       const Variable y = channel_affine(v[0], v[1], v[2], {.relu = true, .residual = v[3]});
+       return sum_of_products(norm_gradients(y, v[4], inputs), {v[5], v[6], v[7], v[8]});
+     },
+     {normal(kImages), normal({3}, 2), normal({3}, 3), normal(kImages, 4), normal(kImages, 5),
+      normal(kImages, 6), normal({3}, 7), normal({3}, 8), normal(kImages, 9)}},
+    {"channel_affine_grad",
+     [](const V& v) {
+       // Only the scale's gradient is used.
+       return norm_gradients(channel_affine(v[0], v[1], v[2]), v[3], {v[1]})[0];
+     },
+     {normal(kImages), normal({3}, 2), normal({3}, 3), normal(kImages, 4)}},
+    {"batch_norm_train_grad",
+     [](const V& v) {
+       const V inputs{v[0], v[1], v[2], v[3]};
+       const Variable y = batch_norm_train(v[0], v[1], v[2], 1e-2, {.relu = true, .residual = v[3]}).y;
+       return sum_of_products(norm_gradients(y, v[4], inputs), {v[5], v[6], v[7], v[8]});
+     },
+     {normal(kImages), normal({3}, 2), normal({3}, 3), normal(kImages, 4), normal(kImages, 5),
+      normal(kImages, 6), normal({3}, 7), normal({3}, 8), normal(kImages, 9)}},
+    {"batch_norm_train_grad",
+     [](const V& v) {
+       return norm_gradients(batch_norm_train(v[0], v[1], v[2], 1e-2).y, v[3], {v[2], v[1]})[1];
+     },
+     {normal(kImages), normal({3}, 2), normal({3}, 3), normal(kImages, 4)}},
 });
 
 const PoolParams kOverlapping{

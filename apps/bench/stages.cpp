@@ -1,0 +1,203 @@
+#include "apps/bench/stages.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <map>
+
+#include "autograd/curvature/hessian_operator.hpp"
+#include "autograd/curvature/hutchinson.hpp"
+#include "autograd/curvature/power_iteration.hpp"
+#include "autograd/ops.hpp"
+#include "core/error.hpp"
+#include "core/memory.hpp"
+#include "core/random.hpp"
+#include "models/registry.hpp"
+#include "nn/layers.hpp"
+#include "nn/optimizer.hpp"
+
+namespace goshawk {
+namespace {
+
+constexpr std::int64_t kClasses = 10;
+constexpr std::int64_t kVectors = 8;  // of hvp_eval_k8
+
+/// A model and a batch that all stages share the making of.
+struct Bench {
+  std::unique_ptr<Module> model;
+  Tensor images, labels;
+  std::int64_t microbatch = 0;
+  double macs = 0;  // of one forward pass over the batch
+
+  Bench(const BenchOptions& options, Mode mode) : model(make_model(options.model, {.classes = kClasses})) {
+    const InputSpec input = model_input(options.model);
+    Random random(1);
+    images = random_normal({options.batch, input.height, input.width, input.channels}, DType::f32, random);
+    labels = Tensor::empty({options.batch}, DType::i64);
+    for (std::int64_t& label : labels.span<std::int64_t>()) {
+      label = static_cast<std::int64_t>(random.below(kClasses));
+    }
+    constexpr std::int64_t kMicrobatchPixels = 8 * 32 * 32;
+    microbatch = options.microbatch > 0
+                     ? options.microbatch
+                     : std::max<std::int64_t>(1, kMicrobatchPixels / (input.height * input.width));
+    model->set_mode(Mode::eval);
+    const NoGrad no_grad;
+    model->forward(rows(0, 1));
+    for (const auto& [name, layer] : weighted_layers(*model)) macs += static_cast<double>(layer->last_macs());
+    macs *= static_cast<double>(options.batch);
+    model->set_mode(mode);
+  }
+
+  std::int64_t batch() const { return labels.dim(0); }
+  Tensor rows(std::int64_t begin, std::int64_t end) const { return ::goshawk::rows(images, begin, end); }
+
+  Variable loss(std::int64_t begin, std::int64_t end) const {
+    return softmax_cross_entropy(model->forward(rows(begin, end)), ::goshawk::rows(labels, begin, end));
+  }
+
+  /// The Hessian over the batch in microbatches; batch norm in eval mode.
+  HessianOperator hessian() const {
+    std::vector<std::int64_t> sizes;
+    for (std::int64_t i = 0; i < batch(); i += microbatch) sizes.push_back(std::min(microbatch, batch() - i));
+    return {model->parameters(), sizes, [this](std::size_t b) {
+              const auto begin = static_cast<std::int64_t>(b) * microbatch;
+              return loss(begin, std::min(batch(), begin + microbatch));
+            }};
+  }
+  Vector direction(std::uint64_t seed) const {
+    std::vector<Shape> shapes;
+    for (const Variable& p : model->parameters()) shapes.push_back(p.shape());
+    Random random(seed);
+    return rademacher_vector(shapes, DType::f32, random);
+  }
+};
+
+Stage forward_eval(const BenchOptions& options) {
+  const auto bench = std::make_shared<Bench>(options, Mode::eval);
+  return {[bench] {
+            const NoGrad no_grad;
+            bench->model->forward(bench->images);
+          },
+          static_cast<double>(bench->batch()), bench->macs};
+}
+
+Stage train_step(const BenchOptions& options) {
+  const auto bench = std::make_shared<Bench>(options, Mode::train);
+  const auto sgd = std::make_shared<Sgd>(bench->model->named_parameters(),
+                                         SgdOptions{.lr = 0.01, .momentum = 0.9, .weight_decay = 1e-4});
+  return {[bench, sgd] { sgd->step(grad(bench->loss(0, bench->batch()), sgd->parameters())); },
+          static_cast<double>(bench->batch()), 3 * bench->macs};
+}
+
+Stage gradient_eval(const BenchOptions& options) {
+  const auto bench = std::make_shared<Bench>(options, Mode::eval);
+  return {[bench] { grad(bench->loss(0, bench->batch()), bench->model->parameters()); },
+          static_cast<double>(bench->batch()), 3 * bench->macs};
+}
+
+Stage hvp_eval(const BenchOptions& options) {
+  const auto bench = std::make_shared<Bench>(options, Mode::eval);
+  const auto hessian = std::make_shared<HessianOperator>(bench->hessian());
+  return {[bench, hessian, v = bench->direction(2)] { hessian->apply(v); },
+          static_cast<double>(bench->batch()), 6 * bench->macs};
+}
+
+Stage hvp_train(const BenchOptions& options) {
+  const auto bench = std::make_shared<Bench>(options, Mode::train);
+  const auto graph =
+      std::make_shared<GradientGraph>(bench->loss(0, bench->batch()), bench->model->parameters());
+  return {[bench, graph, v = bench->direction(2)] { graph->apply(v); }, static_cast<double>(bench->batch()),
+          6 * bench->macs};
+}
+
+Stage hvp_eval_k8(const BenchOptions& options) {
+  const auto bench = std::make_shared<Bench>(options, Mode::eval);
+  const auto hessian = std::make_shared<HessianOperator>(bench->hessian());
+  std::vector<Vector> vectors;
+  for (std::uint64_t k = 0; k < kVectors; ++k) vectors.push_back(bench->direction(2 + k));
+  return {[bench, hessian, vectors] { hessian->quadratic_forms(vectors); },
+          static_cast<double>(kVectors * bench->batch()), 6 * kVectors * bench->macs};
+}
+
+double peak_rss_mb() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) / 1024;
+  }
+  return 0;
+}
+
+// Linux forgets the high-water mark when 5 is written there; elsewhere it stays that of the whole process.
+void reset_peak_rss() {
+  release_cached_memory();
+  reset_peak_memory();
+  std::ofstream("/proc/self/clear_refs") << "5\n";
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+}  // namespace
+
+const std::vector<StageKind>& stage_kinds() {
+  static const std::vector<StageKind> kinds{
+      {"forward_eval", "logits of the batch, batch norm in eval mode", forward_eval},
+      {"train_step", "loss, gradient and SGD step, batch norm in train mode", train_step},
+      {"gradient_eval", "loss and gradient, batch norm in eval mode", gradient_eval},
+      {"hvp_eval", "Hessian-vector product on kept graphs, batch norm in eval mode", hvp_eval},
+      {"hvp_train", "the same on one graph, batch norm in train mode", hvp_train},
+      {"hvp_eval_k8", "quadratic forms of eight vectors at once, batch norm in eval mode", hvp_eval_k8},
+  };
+  return kinds;
+}
+
+std::vector<StageResult> run_stages(const BenchOptions& options) {
+  struct Record {
+    std::vector<double> seconds;
+    StageResult result;
+  };
+  std::map<std::string, Record> records;
+  const auto wanted = [&](const StageKind& kind) {
+    return options.only.empty() ||
+           std::find(options.only.begin(), options.only.end(), kind.name) != options.only.end();
+  };
+  for (int round = 0; round < options.rounds; ++round) {
+    for (const StageKind& kind : stage_kinds()) {
+      if (!wanted(kind)) continue;
+      reset_peak_rss();
+      const Stage stage = kind.set_up(options);
+      stage.run();
+      const MemoryStats before = memory_stats();
+      Record& record = records[kind.name];
+      for (int r = 0; r < options.repetitions; ++r) {
+        const auto start = std::chrono::steady_clock::now();
+        stage.run();
+        record.seconds.push_back(
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+      }
+      const MemoryStats after = memory_stats();
+      StageResult& result = record.result;
+      result.name = kind.name;
+      result.seconds = median(record.seconds);
+      result.images_per_second = stage.images / result.seconds;
+      result.gflops = 2e-9 * stage.macs / result.seconds;
+      result.peak_rss_mb = std::max(result.peak_rss_mb, peak_rss_mb());
+      result.peak_tensor_mb =
+          std::max(result.peak_tensor_mb, static_cast<double>(after.peak_bytes_in_use) / (1024 * 1024));
+      result.allocations = static_cast<double>(after.allocations - before.allocations) / options.repetitions;
+      result.system_allocations =
+          static_cast<double>(after.system_allocations - before.system_allocations) / options.repetitions;
+    }
+  }
+  std::vector<StageResult> results;
+  for (const StageKind& kind : stage_kinds()) {
+    if (wanted(kind)) results.push_back(records[kind.name].result);
+  }
+  return results;
+}
+
+}  // namespace goshawk

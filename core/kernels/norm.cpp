@@ -1,0 +1,539 @@
+#include "core/kernels/norm.hpp"
+
+#include "core/kernels/channel_rows.hpp"
+
+// clang-format off
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/kernels/norm.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+// clang-format on
+
+#ifndef GOSHAWK_CORE_KERNELS_NORM_ARGS
+#define GOSHAWK_CORE_KERNELS_NORM_ARGS
+namespace goshawk::kernels {
+
+// Runs of rows of [rows, channels] operands; pointers that may be null say so.
+
+/// g = gy where y > 0; gx = s · g, masked = g, and sums of g and g (x − mean).
+template <class T>
+struct BackwardRows {
+  const T *gy, *y, *x;  // y null: no mask
+  const T *mean, *s;    // [channels]; mean null: 0, s null: gx is not wanted
+  T *gx, *masked;       // null: not wanted
+  T *sum_g, *sum_gx;    // [channels]
+  std::int64_t rows, channels;
+};
+
+/// gx = a · g + b · x + c per channel.
+template <class T>
+struct CombineRows {
+  const T *gy, *y, *x, *a, *b, *c;  // y null: no mask
+  T* gx;
+  std::int64_t rows, channels;
+};
+
+/// Sums of u, u (x − mean) and u g.
+template <class T>
+struct SecondSums {
+  const T *u, *gy, *y, *x, *mean;  // y null: no mask
+  T *sum_u, *sum_ux, *sum_ug;      // [channels]
+  std::int64_t rows, channels;
+};
+
+/// ggy = (a1 · u + r + b1 · x + c1) where y > 0; gx = a2 · u + b2 · g + c2 · x + d2.
+template <class T>
+struct SecondRows {
+  const T *u, *r, *gy, *y, *x;  // u and r null: 0; y null: no mask
+  const T *a1, *b1, *c1, *a2, *b2, *c2, *d2;
+  T *ggy, *gx;
+  std::int64_t rows, channels;
+};
+
+}  // namespace goshawk::kernels
+#endif
+
+#include "core/kernels/channel_rows-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace goshawk::kernels {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// g at element i.
+template <bool kMask, class D, class T>
+HWY_INLINE hn::Vec<D> masked_load(D d, const T* gy, const T* y, std::int64_t i) {
+  const auto g = hn::LoadU(d, gy + i);
+  if constexpr (kMask) {
+    return hn::IfThenElseZero(hn::Gt(hn::LoadU(d, y + i), hn::Zero(d)), g);
+  } else {
+    return g;
+  }
+}
+
+template <class T, bool kMask>
+struct BackwardBody {
+  const BackwardRows<T>& p;
+  template <class D>
+  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t c) const {
+    const auto mean = p.mean == nullptr ? hn::Zero(d) : hn::LoadU(d, p.mean + c);
+    const auto s = p.s == nullptr ? hn::Zero(d) : hn::LoadU(d, p.s + c);
+    // Two independent sums hide the latency of the addition.
+    auto g0 = hn::Zero(d), g1 = g0, gx0 = g0, gx1 = g0;
+    const auto step = [&](std::int64_t r, auto& sum_g, auto& sum_gx) HWY_ATTR {
+      const std::int64_t i = r * p.channels + c;
+      const auto g = masked_load<kMask>(d, p.gy, p.y, i);
+      if (p.masked != nullptr) hn::StoreU(g, d, p.masked + i);
+      if (p.gx != nullptr) hn::StoreU(hn::Mul(s, g), d, p.gx + i);
+      sum_g = hn::Add(sum_g, g);
+      sum_gx = hn::MulAdd(g, hn::Sub(hn::LoadU(d, p.x + i), mean), sum_gx);
+    };
+    std::int64_t r = 0;
+    for (; r + 2 <= p.rows; r += 2) {
+      step(r, g0, gx0);
+      step(r + 1, g1, gx1);
+    }
+    if (r < p.rows) step(r, g0, gx0);
+    hn::StoreU(hn::Add(g0, g1), d, p.sum_g + c);
+    hn::StoreU(hn::Add(gx0, gx1), d, p.sum_gx + c);
+  }
+};
+
+template <class T, bool kMask>
+struct SecondSumsBody {
+  const SecondSums<T>& p;
+  template <class D>
+  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t c) const {
+    const auto mean = hn::LoadU(d, p.mean + c);
+    auto u0 = hn::Zero(d), u1 = u0, ux0 = u0, ux1 = u0, ug0 = u0, ug1 = u0;
+    const auto step = [&](std::int64_t r, auto& sum_u, auto& sum_ux, auto& sum_ug) HWY_ATTR {
+      const std::int64_t i = r * p.channels + c;
+      const auto u = hn::LoadU(d, p.u + i);
+      sum_u = hn::Add(sum_u, u);
+      sum_ux = hn::MulAdd(u, hn::Sub(hn::LoadU(d, p.x + i), mean), sum_ux);
+      sum_ug = hn::MulAdd(u, masked_load<kMask>(d, p.gy, p.y, i), sum_ug);
+    };
+    std::int64_t r = 0;
+    for (; r + 2 <= p.rows; r += 2) {
+      step(r, u0, ux0, ug0);
+      step(r + 1, u1, ux1, ug1);
+    }
+    if (r < p.rows) step(r, u0, ux0, ug0);
+    hn::StoreU(hn::Add(u0, u1), d, p.sum_u + c);
+    hn::StoreU(hn::Add(ux0, ux1), d, p.sum_ux + c);
+    hn::StoreU(hn::Add(ug0, ug1), d, p.sum_ug + c);
+  }
+};
+
+template <class T, bool kMask>
+struct CombineBody {
+  const CombineRows<T>& p;
+  template <class D>
+  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t i, std::int64_t c) const {
+    const auto a = hn::LoadU(d, p.a + c), b = hn::LoadU(d, p.b + c), shift = hn::LoadU(d, p.c + c);
+    const auto g = masked_load<kMask>(d, p.gy, p.y, i);
+    hn::StoreU(hn::MulAdd(a, g, hn::MulAdd(b, hn::LoadU(d, p.x + i), shift)), d, p.gx + i);
+  }
+};
+
+template <class T, bool kMask, bool kU, bool kResidual>
+struct SecondBody {
+  const SecondRows<T>& p;
+  template <class D>
+  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t i, std::int64_t c) const {
+    const auto at = [&](const T* v) HWY_ATTR { return hn::LoadU(d, v + c); };
+    const auto x = hn::LoadU(d, p.x + i);
+    auto ggy = hn::MulAdd(at(p.b1), x, at(p.c1));
+    auto gx = hn::MulAdd(at(p.c2), x, at(p.d2));
+    auto g = hn::LoadU(d, p.gy + i);
+    if constexpr (kU) {
+      const auto u = hn::LoadU(d, p.u + i);
+      ggy = hn::MulAdd(at(p.a1), u, ggy);
+      gx = hn::MulAdd(at(p.a2), u, gx);
+    }
+    if constexpr (kResidual) ggy = hn::Add(ggy, hn::LoadU(d, p.r + i));
+    if constexpr (kMask) {
+      const auto passed = hn::Gt(hn::LoadU(d, p.y + i), hn::Zero(d));
+      ggy = hn::IfThenElseZero(passed, ggy);
+      g = hn::IfThenElseZero(passed, g);
+    }
+    hn::StoreU(ggy, d, p.ggy + i);
+    hn::StoreU(hn::MulAdd(at(p.b2), g, gx), d, p.gx + i);
+  }
+};
+
+template <class T>
+void backward(const BackwardRows<T>& p) {
+  if (p.y != nullptr) {
+    over_channels<T>(p.channels, BackwardBody<T, true>{p});
+  } else {
+    over_channels<T>(p.channels, BackwardBody<T, false>{p});
+  }
+}
+
+template <class T>
+void combine_rows(const CombineRows<T>& p) {
+  if (p.y != nullptr) {
+    over_elements<T>(p.rows, p.channels, CombineBody<T, true>{p});
+  } else {
+    over_elements<T>(p.rows, p.channels, CombineBody<T, false>{p});
+  }
+}
+
+template <class T>
+void second_sums(const SecondSums<T>& p) {
+  if (p.y != nullptr) {
+    over_channels<T>(p.channels, SecondSumsBody<T, true>{p});
+  } else {
+    over_channels<T>(p.channels, SecondSumsBody<T, false>{p});
+  }
+}
+
+template <class T, bool kMask, bool kU>
+void second(const SecondRows<T>& p) {
+  if (p.r != nullptr) {
+    over_elements<T>(p.rows, p.channels, SecondBody<T, kMask, kU, true>{p});
+  } else {
+    over_elements<T>(p.rows, p.channels, SecondBody<T, kMask, kU, false>{p});
+  }
+}
+
+template <class T>
+void second(const SecondRows<T>& p) {
+  if (p.y != nullptr) {
+    p.u != nullptr ? second<T, true, true>(p) : second<T, true, false>(p);
+  } else {
+    p.u != nullptr ? second<T, false, true>(p) : second<T, false, false>(p);
+  }
+}
+
+void BackwardF32(const BackwardRows<float>& p) {
+  backward(p);
+}
+void BackwardF64(const BackwardRows<double>& p) {
+  backward(p);
+}
+void CombineF32(const CombineRows<float>& p) {
+  combine_rows(p);
+}
+void CombineF64(const CombineRows<double>& p) {
+  combine_rows(p);
+}
+void SecondSumsF32(const SecondSums<float>& p) {
+  second_sums(p);
+}
+void SecondSumsF64(const SecondSums<double>& p) {
+  second_sums(p);
+}
+void SecondF32(const SecondRows<float>& p) {
+  second(p);
+}
+void SecondF64(const SecondRows<double>& p) {
+  second(p);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace goshawk::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace goshawk::kernels {
+namespace {
+
+HWY_EXPORT(BackwardF32);
+HWY_EXPORT(BackwardF64);
+HWY_EXPORT(CombineF32);
+HWY_EXPORT(CombineF64);
+HWY_EXPORT(SecondSumsF32);
+HWY_EXPORT(SecondSumsF64);
+HWY_EXPORT(SecondF32);
+HWY_EXPORT(SecondF64);
+
+void run(const BackwardRows<float>& p) {
+  HWY_DYNAMIC_DISPATCH(BackwardF32)(p);
+}
+void run(const BackwardRows<double>& p) {
+  HWY_DYNAMIC_DISPATCH(BackwardF64)(p);
+}
+void run(const CombineRows<float>& p) {
+  HWY_DYNAMIC_DISPATCH(CombineF32)(p);
+}
+void run(const CombineRows<double>& p) {
+  HWY_DYNAMIC_DISPATCH(CombineF64)(p);
+}
+void run(const SecondSums<float>& p) {
+  HWY_DYNAMIC_DISPATCH(SecondSumsF32)(p);
+}
+void run(const SecondSums<double>& p) {
+  HWY_DYNAMIC_DISPATCH(SecondSumsF64)(p);
+}
+void run(const SecondRows<float>& p) {
+  HWY_DYNAMIC_DISPATCH(SecondF32)(p);
+}
+void run(const SecondRows<double>& p) {
+  HWY_DYNAMIC_DISPATCH(SecondF64)(p);
+}
+
+/// `t` from element `at` on, or null where it is undefined.
+template <class T>
+T* data_at(const Tensor& t, std::int64_t at) {
+  return t.defined() ? t.data<T>() + at : nullptr;
+}
+
+void check_operands(const Tensor& gy, const Tensor& x, const Tensor& scale, const Tensor& y,
+                    std::string_view op) {
+  check_same(gy, x, op);
+  if (y.defined()) check_same(y, x, op);
+  check_channels(scale, Rows(x, op), x, op);
+}
+
+/// A number per channel from a per-channel tensor; zero where it is undefined.
+template <class T>
+double value(const Tensor& t, std::int64_t channel) {
+  return t.defined() ? static_cast<double>(t.data<T>()[channel]) : 0.0;
+}
+
+/// Σ g, Σ g (x − mean) and, as asked, g itself and s · g.
+template <class T>
+struct FirstSums {
+  std::vector<double> g, gx;
+};
+template <class T>
+FirstSums<T> first_pass(const Rows& rows, const Tensor& gy, const Tensor& x, const Tensor& y,
+                        const Tensor& mean, const Tensor& s, const Tensor& gx, const Tensor& masked) {
+  const std::int64_t n = rows.channels;
+  const Tensor sums_g = Tensor::empty({rows.chunks(), n}, x.dtype());
+  const Tensor sums_gx = Tensor::empty({rows.chunks(), n}, x.dtype());
+  parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t at = begin * n, chunk = begin / rows.grain * n;
+    run(BackwardRows<T>{.gy = gy.data<T>() + at,
+                        .y = data_at<T>(y, at),
+                        .x = x.data<T>() + at,
+                        .mean = optional_data<T>(mean),
+                        .s = optional_data<T>(s),
+                        .gx = data_at<T>(gx, at),
+                        .masked = data_at<T>(masked, at),
+                        .sum_g = sums_g.data<T>() + chunk,
+                        .sum_gx = sums_gx.data<T>() + chunk,
+                        .rows = end - begin,
+                        .channels = n});
+  });
+  return {combine<T>(sums_g, rows.chunks(), n), combine<T>(sums_gx, rows.chunks(), n)};
+}
+
+/// Σ u, Σ u (x − mean), Σ u g; zeros where u is undefined.
+struct Sums {
+  std::vector<double> u, ux, ug;
+};
+template <class T>
+Sums second_pass_sums(const Rows& rows, const Tensor& u, const Tensor& gy, const Tensor& x, const Tensor& y,
+                      const Tensor& mean) {
+  const std::int64_t n = rows.channels;
+  const std::vector<double> zeros(static_cast<std::size_t>(n));
+  if (!u.defined()) return {zeros, zeros, zeros};
+  const Shape partial{rows.chunks(), n};
+  const Tensor sums_u = Tensor::empty(partial, x.dtype()), sums_ux = Tensor::empty(partial, x.dtype()),
+               sums_ug = Tensor::empty(partial, x.dtype());
+  parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t at = begin * n, chunk = begin / rows.grain * n;
+    run(SecondSums<T>{.u = u.data<T>() + at,
+                      .gy = gy.data<T>() + at,
+                      .y = data_at<T>(y, at),
+                      .x = x.data<T>() + at,
+                      .mean = mean.data<T>(),
+                      .sum_u = sums_u.data<T>() + chunk,
+                      .sum_ux = sums_ux.data<T>() + chunk,
+                      .sum_ug = sums_ug.data<T>() + chunk,
+                      .rows = end - begin,
+                      .channels = n});
+  });
+  return {combine<T>(sums_u, rows.chunks(), n), combine<T>(sums_ux, rows.chunks(), n),
+          combine<T>(sums_ug, rows.chunks(), n)};
+}
+
+/// The coefficients of SecondRows, [7, C].
+enum Coefficient : std::uint8_t { A1, B1, C1, A2, B2, C2, D2, kCoefficients };
+
+template <class T>
+NormSecondGradients second_pass(const Rows& rows, const NormGradients& u, const Tensor& gy, const Tensor& x,
+                                const Tensor& y, const Tensor& coefficients) {
+  const std::int64_t n = rows.channels;
+  NormSecondGradients result{Tensor::empty_like(x), Tensor::empty_like(x), {}};
+  const T* k = coefficients.data<T>();
+  parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t at = begin * n;
+    run(SecondRows<T>{.u = data_at<T>(u.x, at),
+                      .r = data_at<T>(u.residual, at),
+                      .gy = gy.data<T>() + at,
+                      .y = data_at<T>(y, at),
+                      .x = x.data<T>() + at,
+                      .a1 = k + A1 * n,
+                      .b1 = k + B1 * n,
+                      .c1 = k + C1 * n,
+                      .a2 = k + A2 * n,
+                      .b2 = k + B2 * n,
+                      .c2 = k + C2 * n,
+                      .d2 = k + D2 * n,
+                      .ggy = result.gy.data<T>() + at,
+                      .gx = result.x.data<T>() + at,
+                      .rows = end - begin,
+                      .channels = n});
+  });
+  return result;
+}
+
+void check_cotangents(const NormGradients& u, const Rows& rows, const Tensor& x, std::string_view op) {
+  for (const Tensor* t : {&u.x, &u.residual}) {
+    if (t->defined()) check_same(*t, x, op);
+  }
+  for (const Tensor* t : {&u.scale, &u.shift}) {
+    if (t->defined()) check_channels(*t, rows, x, op);
+  }
+}
+
+}  // namespace
+
+NormGradients affine_backward(const Tensor& gy, const Tensor& x, const Tensor& s, const Tensor& y,
+                              NormWants wants) {
+  constexpr std::string_view op = "affine_backward";
+  check_operands(gy, x, s, y, op);
+  return dispatch_floating(x.dtype(), op, [&]<class T>() {
+    NormGradients result;
+    if (wants.x) result.x = Tensor::empty_like(x);
+    // Without a ReLU the residual's gradient is gy itself.
+    const bool masked = wants.residual && y.defined();
+    if (wants.residual) result.residual = masked ? Tensor::empty_like(x) : gy;
+    const FirstSums<T> sums = first_pass<T>(Rows(x, op), gy, x, y, {}, wants.x ? s : Tensor(), result.x,
+                                            masked ? result.residual : Tensor());
+    result.scale = to_tensor<T>(sums.gx);
+    result.shift = to_tensor<T>(sums.g);
+    return result;
+  });
+}
+
+NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tensor& gamma, const Tensor& mean,
+                                  const Tensor& inv_std, const Tensor& y, NormWants wants) {
+  constexpr std::string_view op = "batch_norm_backward";
+  check_operands(gy, x, gamma, y, op);
+  return dispatch_floating(x.dtype(), op, [&]<class T>() {
+    const Rows rows(x, op);
+    const std::int64_t n = rows.channels;
+    NormGradients result;
+    const bool masked = wants.residual && y.defined();
+    if (wants.residual) result.residual = masked ? Tensor::empty_like(x) : gy;
+    FirstSums<T> sums = first_pass<T>(rows, gy, x, y, mean, {}, {}, masked ? result.residual : Tensor());
+
+    // gx = γ s (g − mean(g) − x̂ mean(g x̂)) with s = inv_std, x̂ = (x − μ) s: affine in g and x per channel.
+    const Tensor a = Tensor::empty({n}, x.dtype()), b = Tensor::empty({n}, x.dtype()),
+                 c = Tensor::empty({n}, x.dtype());
+    const auto count = static_cast<double>(rows.rows);
+    for (std::int64_t k = 0; k < n; ++k) {
+      const auto i = static_cast<std::size_t>(k);
+      const double s = value<T>(inv_std, k);
+      const double scale = value<T>(gamma, k) * s;
+      const double slope = -scale * s * s * sums.gx[i] / count;
+      a.data<T>()[k] = static_cast<T>(scale);
+      b.data<T>()[k] = static_cast<T>(slope);
+      c.data<T>()[k] = static_cast<T>(-scale * sums.g[i] / count - slope * value<T>(mean, k));
+      sums.gx[i] *= s;
+    }
+    result.scale = to_tensor<T>(sums.gx);
+    result.shift = to_tensor<T>(sums.g);
+    if (!wants.x) return result;
+    result.x = Tensor::empty_like(x);
+    // The masked gradient, where it was written, saves reading the mask again.
+    const Tensor& g = masked ? result.residual : gy;
+    const Tensor mask = masked ? Tensor() : y;
+    parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t at = begin * n;
+      run(CombineRows<T>{.gy = g.data<T>() + at,
+                         .y = data_at<T>(mask, at),
+                         .x = x.data<T>() + at,
+                         .a = a.data<T>(),
+                         .b = b.data<T>(),
+                         .c = c.data<T>(),
+                         .gx = result.x.template data<T>() + at,
+                         .rows = end - begin,
+                         .channels = n});
+    });
+    return result;
+  });
+}
+
+NormSecondGradients affine_double_backward(const NormGradients& u, const Tensor& gy, const Tensor& x,
+                                           const Tensor& s, const Tensor& y) {
+  constexpr std::string_view op = "affine_double_backward";
+  check_operands(gy, x, s, y, op);
+  const Rows rows(x, op);
+  check_cotangents(u, rows, x, op);
+  return dispatch_floating(x.dtype(), op, [&]<class T>() {
+    // ⟨u, s g⟩ + ⟨v, Σ g x⟩ + ⟨w, Σ g⟩ + ⟨r, g⟩ is linear in g: ggy = s u + v x + w + r where the ReLU
+    // passed. It depends on x through v g x, and on s through s Σ u g.
+    const std::int64_t n = rows.channels;
+    const Tensor k = Tensor::zeros({kCoefficients, n}, x.dtype());
+    for (std::int64_t c = 0; c < n; ++c) {
+      T* const at = k.data<T>() + c;
+      at[A1 * n] = s.data<T>()[c];
+      at[B1 * n] = at[B2 * n] = static_cast<T>(value<T>(u.scale, c));
+      at[C1 * n] = static_cast<T>(value<T>(u.shift, c));
+    }
+    NormSecondGradients result = second_pass<T>(rows, u, gy, x, y, k);
+    const Tensor zero = Tensor::zeros({n}, x.dtype());
+    result.scale = to_tensor<T>(second_pass_sums<T>(rows, u.x, gy, x, y, zero).ug);
+    return result;
+  });
+}
+
+NormSecondGradients batch_norm_double_backward(const NormGradients& u, const NormGradients& first,
+                                               const Tensor& gy, const Tensor& x, const Tensor& gamma,
+                                               const Tensor& mean, const Tensor& inv_std, const Tensor& y) {
+  constexpr std::string_view op = "batch_norm_double_backward";
+  check_operands(gy, x, gamma, y, op);
+  const Rows rows(x, op);
+  check_cotangents(u, rows, x, op);
+  return dispatch_floating(x.dtype(), op, [&]<class T>() {
+    // With P(g) = g − mean(g) − x̂ mean(g x̂), which is self-adjoint, the first order is gx = γ s P(g), Σ g x̂,
+    // Σ g and g. Its product with the cotangents (u, v, w, r) is
+    //   F = γ s ⟨u, P g⟩ + v Σ g x̂ + w Σ g + ⟨r, g⟩.
+    // In g:  γ s P(u) + v x̂ + w + r where the ReLU passed.
+    // In γ:  s ⟨u, P g⟩.
+    // In x̂:  h = −γ s mean(g x̂) u + (v − γ s mean(u x̂)) g. A change of x changes x̂ by s P(·), which is
+    // self-adjoint,
+    //        and s by −s² mean(x̂ ·), so the gradient in x is s P(h) − s² γ ⟨u, P g⟩ x̂ / N.
+    const std::int64_t n = rows.channels;
+    const auto count = static_cast<double>(rows.rows);
+    const Sums sums = second_pass_sums<T>(rows, u.x, gy, x, y, mean);
+    const Tensor k = Tensor::empty({kCoefficients, n}, x.dtype());
+    const Tensor scale = Tensor::empty({n}, x.dtype());
+    for (std::int64_t c = 0; c < n; ++c) {
+      const auto i = static_cast<std::size_t>(c);
+      const double s = value<T>(inv_std, c), mu = value<T>(mean, c), gs = value<T>(gamma, c) * s;
+      const double v = value<T>(u.scale, c), w = value<T>(u.shift, c);
+      const double mean_u = sums.u[i] / count, mean_ux = sums.ux[i] * s / count;
+      const double mean_g = value<T>(first.shift, c) / count, mean_gx = value<T>(first.scale, c) / count;
+      const double u_pg = sums.ug[i] - count * (mean_u * mean_g + mean_ux * mean_gx);
+      scale.data<T>()[c] = static_cast<T>(s * u_pg);
+
+      const double along_x = s * (v - gs * mean_ux);
+      const double h_u = -gs * mean_gx, h_g = v - gs * mean_ux;
+      const double mean_h = h_u * mean_u + h_g * mean_g, mean_hx = h_u * mean_ux + h_g * mean_gx;
+      const double x_slope = -s * (s * mean_hx + s * gs * u_pg / count);
+      const auto set = [&](Coefficient which, double number) {
+        k.data<T>()[which * n + c] = static_cast<T>(number);
+      };
+      set(A1, gs);
+      set(B1, along_x);
+      set(C1, w - gs * mean_u - along_x * mu);
+      set(A2, s * h_u);
+      set(B2, s * h_g);
+      set(C2, x_slope);
+      set(D2, -s * mean_h - x_slope * mu);
+    }
+    NormSecondGradients result = second_pass<T>(rows, u, gy, x, y, k);
+    result.scale = scale;
+    return result;
+  });
+}
+
+}  // namespace goshawk::kernels
+#endif

@@ -1,0 +1,54 @@
+// The derivatives of what normalisation does to a tensor [..., C], first and second order, each in as few
+// passes over memory as its sums allow. f32 and f64; the same bits for any number of threads.
+//
+// Two maps, with g = gy where the ReLU passed (all of it without one):
+//   affine     y = relu?(x · s + t + residual?)
+//   batch norm y = relu?(gamma · x̂ + beta + residual?), x̂ = (x − mean(x)) · inv_std(x), over the batch itself
+#pragma once
+
+#include "core/tensor.hpp"
+
+namespace goshawk::kernels {
+
+/// Gradients with respect to the map's inputs, or cotangents of such gradients, where an undefined tensor is
+/// zero.
+struct NormGradients {
+  Tensor x;         ///< of x's shape
+  Tensor scale;     ///< [C]: of s or gamma
+  Tensor shift;     ///< [C]: of t or beta
+  Tensor residual;  ///< of x's shape
+};
+
+/// Which of the large gradients are wanted; the others stay undefined.
+struct NormWants {
+  bool x = true;
+  bool residual = false;
+};
+
+/// The gradient of the affine map: s · g, Σ g x, Σ g and g. `y`: the map's output where it has a ReLU, else
+/// undefined.
+NormGradients affine_backward(const Tensor& gy, const Tensor& x, const Tensor& s, const Tensor& y,
+                              NormWants wants);
+
+/// The gradient of batch norm with the batch's own mean and inv_std [C].
+NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tensor& gamma, const Tensor& mean,
+                                  const Tensor& inv_std, const Tensor& y, NormWants wants);
+
+/// Gradients of ⟨cotangents, backward(gy, x, scale)⟩.
+struct NormSecondGradients {
+  Tensor gy;     ///< of gy's shape
+  Tensor x;      ///< of x's shape
+  Tensor scale;  ///< [C]
+};
+
+/// Second order of the affine map.
+NormSecondGradients affine_double_backward(const NormGradients& cotangents, const Tensor& gy, const Tensor& x,
+                                           const Tensor& s, const Tensor& y);
+
+/// Second order of batch norm, through the batch's mean and variance. `first`: what batch_norm_backward
+/// returned for the same gy (its scale and shift are used).
+NormSecondGradients batch_norm_double_backward(const NormGradients& cotangents, const NormGradients& first,
+                                               const Tensor& gy, const Tensor& x, const Tensor& gamma,
+                                               const Tensor& mean, const Tensor& inv_std, const Tensor& y);
+
+}  // namespace goshawk::kernels
