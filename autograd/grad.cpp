@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "autograd/ops.hpp"
+#include "core/kernels/elementwise.hpp"
 
 namespace goshawk {
 namespace {
@@ -40,7 +41,13 @@ std::unordered_set<const Node*> nodes_on_paths(std::span<const Variable> outputs
 }
 
 void accumulate(Variable& sum, const Variable& term) {
-  sum = sum.defined() ? add(sum, term) : term;
+  if (!sum.defined()) {
+    sum = term;
+  } else if (!recording() && sum.value().unique()) {
+    kernels::add_to(sum.value(), term.value());
+  } else {
+    sum = add(sum, term);
+  }
 }
 
 }  // namespace
@@ -99,6 +106,7 @@ std::vector<Variable> grad(std::span<const Variable> outputs, std::span<const Va
 
   std::vector<Variable> results(inputs.size());
   std::vector<char> needs;
+  std::vector<Variable*> collected;
   while (!pending.empty()) {
     Pending p = std::move(pending.begin()->second);
     pending.erase(pending.begin());
@@ -115,7 +123,14 @@ std::vector<Variable> grad(std::span<const Variable> outputs, std::span<const Va
       any = any || needs[i] != 0;
     }
     if (!any) continue;
-    const std::vector<Variable> input_grads = node.vjp(Backward(p.node, p.grads, needs));
+    collected.assign(needs.size(), nullptr);
+    for (std::size_t i = 0; i < needs.size(); ++i) {
+      if (needs[i] == 0) continue;
+      const auto it = pending.find(node.inputs[i].node->sequence);
+      if (it == pending.end()) continue;
+      collected[i] = &it->second.grads[static_cast<std::size_t>(node.inputs[i].output)];
+    }
+    const std::vector<Variable> input_grads = node.vjp(Backward(p.node, p.grads, needs, collected));
     check(input_grads.size() == needs.size(),
           "[grad] the derivative of '{}' returned {} gradients for {} inputs", node.op->name,
           input_grads.size(), needs.size());

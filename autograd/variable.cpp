@@ -56,6 +56,18 @@ Variable Variable::leaf(Tensor value) {
   return {std::move(value), make_node(), 0};
 }
 
+Tensor Variable::release_if_unique() {
+  if (!value_.defined() || !value_.unique()) return {};
+  Tensor value = std::move(value_);
+  *this = Variable();
+  return value;
+}
+
+Tensor Backward::take_collected(int i) const {
+  Variable* const sum = collected_[static_cast<std::size_t>(i)];
+  return recording() || sum == nullptr ? Tensor() : sum->release_if_unique();
+}
+
 const Op& register_op(std::string_view name, OpKind kind) {
   Registry& r = registry();
   std::lock_guard lock(r.mutex);

@@ -45,6 +45,9 @@ class Variable {
   /// The same value as a constant.
   Variable detach() const { return {value_}; }
 
+  /// Gives up the value, if no other handle shares it; undefined otherwise.
+  Tensor release_if_unique();
+
   const std::shared_ptr<Node>& node() const { return node_; }
   int output_index() const { return output_; }
 
@@ -75,13 +78,20 @@ std::vector<const Op*> registered_ops();
 /// What an op's vector-Jacobian product (VJP) is given.
 class Backward {
  public:
-  Backward(const std::shared_ptr<Node>& node, std::span<const Variable> grads, std::span<const char> needs)
-      : node_(node), grads_(grads), needs_(needs) {}
+  /// `collected`: per input, where the gradient that other uses of it have contributed so far is kept, or
+  /// null.
+  Backward(const std::shared_ptr<Node>& node, std::span<const Variable> grads, std::span<const char> needs,
+           std::span<Variable* const> collected)
+      : node_(node), grads_(grads), needs_(needs), collected_(collected) {}
 
   /// Gradient with respect to output i: undefined when output i did not contribute.
   const Variable& grad(int i = 0) const { return grads_[static_cast<std::size_t>(i)]; }
   /// Whether the gradient with respect to input i is wanted; the others may be left undefined.
   bool needs(int i) const { return needs_[static_cast<std::size_t>(i)] != 0; }
+  /// The sum of what other uses of input i have contributed to its gradient so far, for a VJP that can add
+  /// its own share to it in place: it then returns this tensor as the gradient of input i. Undefined when
+  /// there is none, when somebody else holds the tensor, or when the gradient is itself recorded.
+  Tensor take_collected(int i) const;
   /// Output i as a Variable of the graph, from its value. A VJP must capture its own outputs as Tensors and
   /// wrap them here: capturing the Variable would make the node own itself.
   Variable output(Tensor value, int i = 0) const { return {std::move(value), node_, i}; }
@@ -90,6 +100,7 @@ class Backward {
   const std::shared_ptr<Node>& node_;
   std::span<const Variable> grads_;
   std::span<const char> needs_;
+  std::span<Variable* const> collected_;
 };
 
 /// Maps gradients with respect to an op's outputs to gradients with respect to its inputs (one each,

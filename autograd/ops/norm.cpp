@@ -55,7 +55,10 @@ Variable passed(const Variable& gy, const Tensor& y) {
 }
 
 NormWants wants(const Backward& d, const NormEpilogue& epilogue) {
-  return {.x = d.needs(0), .residual = epilogue.residual.defined() && d.needs(3)};
+  NormWants w{.x = d.needs(0), .residual = epilogue.residual.defined() && d.needs(3)};
+  if (w.x) w.x_sum = d.take_collected(0);
+  if (w.residual) w.residual_sum = d.take_collected(3);
+  return w;
 }
 
 NormGradients cotangents(const Backward& d) {
@@ -68,7 +71,7 @@ std::vector<Variable> incoming(const Backward& d) {
 
 /// Gradients of channel_affine with respect to x, s, t and the residual.
 std::vector<Variable> channel_affine_grad(const Variable& gy, const Variable& x, const Variable& s,
-                                          const Tensor& y, NormWants wanted) {
+                                          const Tensor& y, const NormWants& wanted) {
   const NormGradients first = kernels::affine_backward(gy.value(), x.value(), s.value(), y, wanted);
   const auto vjp = [gy, x, s, y](const Backward& d) {
     if (recording()) {
@@ -108,7 +111,7 @@ struct BatchStatistics {
 
 std::vector<Variable> batch_norm_train_grad(const Variable& gy, const Variable& x, const Variable& gamma,
                                             double eps, const BatchStatistics& batch, const Tensor& y,
-                                            NormWants wanted) {
+                                            const NormWants& wanted) {
   const NormGradients first = kernels::batch_norm_backward(gy.value(), x.value(), gamma.value(), batch.mean,
                                                            batch.inv_std, y, wanted);
   const NormGradients sums{.x = {}, .scale = first.scale, .shift = first.shift, .residual = {}};

@@ -233,14 +233,15 @@ std::optional<winograd::Problem> winograd_problem(const Geometry& g, Direction d
 }
 
 template <class T>
-void forward(const Geometry& g, const T* x, const T* w, T* y) {
+void forward(const Geometry& g, const T* x, const T* w, T* y, bool add) {
   if constexpr (std::is_same_v<T, float>) {
     if (const auto problem = winograd_problem(g, Direction::forward)) {
-      winograd::forward(*problem, x, w, y);
+      winograd::forward(*problem, x, w, y, add);
       return;
     }
   }
   simd::TapConv conv;
+  conv.add = add;
   conv.source_rows = g.h;
   conv.source_columns = g.w;
   conv.source_channels = g.ci;
@@ -263,14 +264,15 @@ void forward(const Geometry& g, const T* x, const T* w, T* y) {
 }
 
 template <class T>
-void input_grad(const Geometry& g, const T* gy, const T* w, T* gx) {
+void input_grad(const Geometry& g, const T* gy, const T* w, T* gx, bool add) {
   if constexpr (std::is_same_v<T, float>) {
     if (const auto problem = winograd_problem(g, Direction::backward)) {
-      winograd::input_grad(*problem, gy, w, gx);
+      winograd::input_grad(*problem, gy, w, gx, add);
       return;
     }
   }
   simd::TapConv conv;
+  conv.add = add;
   conv.source_rows = g.oh;
   conv.source_columns = g.ow;
   conv.source_channels = g.co;
@@ -351,6 +353,14 @@ void weight_grad(const Geometry& g, const T* x, const T* gy, T* gw) {
   });
 }
 
+/// The tensor that an operation writes its result to: `sum`, to be added to, or a new one.
+Tensor target(const Shape& shape, DType dtype, const Tensor& sum, std::string_view op) {
+  if (!sum.defined()) return Tensor::empty(shape, dtype);
+  check(sum.shape() == shape && sum.dtype() == dtype, "[{}] the result is {} {} and cannot be added to {} {}",
+        op, dtype, shape, sum.dtype(), sum.shape());
+  return sum;
+}
+
 }  // namespace
 
 void set_winograd(bool enabled) {
@@ -365,25 +375,28 @@ Shape conv2d_output_shape(const Shape& x, const Shape& w, const ConvParams& para
   return checked_output_shape(x, w, params, "conv2d");
 }
 
-Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params) {
+Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& sum) {
   check_dtypes(x, w, "conv2d");
   const Shape y_shape = checked_output_shape(x.shape(), w.shape(), params, "conv2d");
-  Tensor y = Tensor::empty(y_shape, x.dtype());
+  Tensor y = target(y_shape, x.dtype(), sum, "conv2d");
   if (y.numel() == 0) return y;
   dispatch_floating(x.dtype(), "conv2d", [&]<class T>() {
-    forward(geometry(x.shape(), w.shape(), y_shape, params), x.data<T>(), w.data<T>(), y.data<T>());
+    forward(geometry(x.shape(), w.shape(), y_shape, params), x.data<T>(), w.data<T>(), y.data<T>(),
+            sum.defined());
   });
   return y;
 }
 
-Tensor conv2d_input_grad(const Tensor& gy, const Tensor& w, const Shape& x_shape, const ConvParams& params) {
+Tensor conv2d_input_grad(const Tensor& gy, const Tensor& w, const Shape& x_shape, const ConvParams& params,
+                         const Tensor& sum) {
   check_dtypes(gy, w, "conv2d_input_grad");
   const Shape y_shape = checked_output_shape(x_shape, w.shape(), params, "conv2d_input_grad");
   check_output_grad(gy, y_shape, "conv2d_input_grad");
-  Tensor gx = Tensor::empty(x_shape, gy.dtype());
+  Tensor gx = target(x_shape, gy.dtype(), sum, "conv2d_input_grad");
   if (gx.numel() == 0) return gx;
   dispatch_floating(gy.dtype(), "conv2d_input_grad", [&]<class T>() {
-    input_grad(geometry(x_shape, w.shape(), y_shape, params), gy.data<T>(), w.data<T>(), gx.data<T>());
+    input_grad(geometry(x_shape, w.shape(), y_shape, params), gy.data<T>(), w.data<T>(), gx.data<T>(),
+               sum.defined());
   });
   return gx;
 }

@@ -28,12 +28,15 @@ Shape conv2d_output_shape(const Shape& x, const Shape& w, const ConvParams& para
 
 /// y[n, oy, ox, co] = sum over ky, kx, ci of x[n, oy*stride_h + ky - pad_h, ox*stride_w + kx - pad_w, ci] *
 /// w[ky, kx, ci, co] (a cross-correlation, x being zero outside the image). x: [N, H, W, Ci], w: [KH, KW, Ci,
-/// Co], both f32 or both f64. Returns [N, OH, OW, Co]. Same bits for any number of threads.
-Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params);
+/// Co], both f32 or both f64. Returns [N, OH, OW, Co], or `sum`, which has that shape, with the result added
+/// in place. Same bits for any number of threads.
+Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& sum = {});
 
 /// The gradient of <gy, conv2d(x, w)> with respect to x. gy: [N, OH, OW, Co], w: [KH, KW, Ci, Co]. Returns
-/// x_shape = [N, H, W, Ci]. Throws Error when gy is not of the output shape that x_shape, w and params give.
-Tensor conv2d_input_grad(const Tensor& gy, const Tensor& w, const Shape& x_shape, const ConvParams& params);
+/// x_shape = [N, H, W, Ci], or `sum` with the result added in place. Throws Error when gy is not of the
+/// output shape that x_shape, w and params give.
+Tensor conv2d_input_grad(const Tensor& gy, const Tensor& w, const Shape& x_shape, const ConvParams& params,
+                         const Tensor& sum = {});
 
 /// The gradient of <gy, conv2d(x, w)> with respect to w. x: [N, H, W, Ci], gy: [N, OH, OW, Co]. Returns
 /// w_shape = [KH, KW, Ci, Co]. Throws Error when gy is not of the output shape that x, w_shape and params

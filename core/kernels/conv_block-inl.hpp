@@ -62,33 +62,41 @@ HWY_INLINE void clear(D d, V (&sums)[kSums], std::index_sequence<i...>) {
   ((sums[i] = hn::Zero(d)), ...);
 }
 
-/// Stores the first `count` lanes, or all when there are fewer.
-template <class D, class T>
+/// Stores the first `count` lanes, or all when there are fewer; kAdd: adds them to what is there.
+template <bool kAdd, class D, class T>
 HWY_INLINE void store_first(D d, hn::Vec<D> value, T* to, Index count) {
   if (count >= kLanes<T>) {
-    hn::StoreU(value, d, to);
+    hn::StoreU(kAdd ? hn::Add(value, hn::LoadU(d, to)) : value, d, to);
   } else if (count > 0) {
     HWY_ALIGN T buffer[static_cast<size_t>(kLanes<T>)];
     hn::Store(value, d, buffer);
-    for (Index i = 0; i < count; ++i) to[i] = buffer[i];
+    for (Index i = 0; i < count; ++i) to[i] = kAdd ? to[i] + buffer[i] : buffer[i];
   }
 }
 
 /// Stores sums[p][v] to to[p * pixel_step + v * lanes], as far as there are `channels` channels.
-template <size_t kVectors, class D, class T, class V, size_t kSums, size_t... i>
+template <bool kAdd, size_t kVectors, class D, class T, class V, size_t kSums, size_t... i>
 HWY_INLINE void store_pixels(D d, const V (&sums)[kSums], T* to, Index pixel_step, Index channels,
                              std::index_sequence<i...>) {
   constexpr size_t lanes = static_cast<size_t>(kLanes<T>);
-  (store_first(d, sums[i], to + static_cast<Index>(i / kVectors) * pixel_step + i % kVectors * lanes,
-               channels - static_cast<Index>(i % kVectors * lanes)),
+  (store_first<kAdd>(d, sums[i], to + static_cast<Index>(i / kVectors) * pixel_step + i % kVectors * lanes,
+                     channels - static_cast<Index>(i % kVectors * lanes)),
    ...);
 }
+
+/// Where a block of output pixels goes.
+template <class T>
+struct TapOutput {
+  T* to;
+  Index pixel_step;
+  Index channels;    ///< from `to` on; no more are stored
+  bool add = false;  ///< to what is there
+};
 
 /// kPixels neighbouring output pixels times kVectors vectors of output channels.
 template <class T, size_t kVectors, size_t kPixels>
 HWY_NOINLINE void tap_block(const T* HWY_RESTRICT in, const Tap* taps, const Tap* taps_end,
-                            const T* HWY_RESTRICT weights, T* HWY_RESTRICT out, Index pixel_step,
-                            Index channels) {
+                            const T* HWY_RESTRICT weights, const TapOutput<T>& out) {
   const hn::ScalableTag<T> d;
   using V = hn::Vec<decltype(d)>;
   constexpr auto pixels = std::make_index_sequence<kPixels>();
@@ -105,11 +113,15 @@ HWY_NOINLINE void tap_block(const T* HWY_RESTRICT in, const Tap* taps, const Tap
       weights += kVectors * hn::MaxLanes(d);
     }
   }
-  store_pixels<kVectors>(d, sums, out, pixel_step, channels, all);
+  if (out.add) {
+    store_pixels<true, kVectors>(d, sums, out.to, out.pixel_step, out.channels, all);
+  } else {
+    store_pixels<false, kVectors>(d, sums, out.to, out.pixel_step, out.channels, all);
+  }
 }
 
 template <class T>
-using TapBlock = void (*)(const T*, const Tap*, const Tap*, const T*, T*, Index, Index);
+using TapBlock = void (*)(const T*, const Tap*, const Tap*, const T*, const TapOutput<T>&);
 
 template <class T, size_t kVectors, size_t... p>
 TapBlock<T> find_tap_block(Index pixels, std::index_sequence<p...>) {

@@ -59,6 +59,7 @@ struct TapConv {
   std::int64_t target_rows = 0, target_columns = 0, target_channels = 0;
   std::int64_t target_row_step = 1, target_column_step = 1;
   std::vector<TapPhase> phases;
+  bool add = false;  ///< to what the target holds
 };
 
 /// A weight gradient over a batch of images.

@@ -156,8 +156,9 @@ void tap_conv_rows(const TapConv& conv, const T* source, const T* weights, T* ta
         for (Index b = 0; b < pixel_blocks; ++b) {
           const Index first = phase.columns * b / pixel_blocks;
           const Index pixels = phase.columns * (b + 1) / pixel_blocks - first;
-          find_tap_block<T>(pixels, vectors)(in + first * kChannelBlock, taps, taps_end, block_weights,
-                                             out + first * pixel_step, pixel_step, conv.target_channels - co);
+          find_tap_block<T>(pixels, vectors)(
+              in + first * kChannelBlock, taps, taps_end, block_weights,
+              {out + first * pixel_step, pixel_step, conv.target_channels - co, conv.add});
         }
         next.step();
       }

@@ -1,6 +1,8 @@
 #include "core/kernels/conv_winograd.hpp"
 
 #include <algorithm>
+#include <tuple>
+#include <utility>
 
 #include "core/kernels/conv_scratch.hpp"
 #include "core/memory.hpp"
@@ -73,27 +75,53 @@ HWY_INLINE V c(float value) {
   return hn::Set(d, value);
 }
 
-/// out = Bᵀ in: six pixels to six positions, `in_step` and `out_step` elements apart.
+/// Calls f(std::integral_constant) for each number, unrolled before registers are allocated: an array that is
+/// indexed by these constants only becomes registers.
+template <Index... i, class F>
+HWY_INLINE void for_each(std::integer_sequence<Index, i...>, const F& f) {
+  (f(std::integral_constant<Index, i>()), ...);
+}
+template <Index... i>
+using Numbers = std::integer_sequence<Index, i...>;
+template <Index n>
+using UpTo = std::make_integer_sequence<Index, n>;
+
+// Each transform is a map of kIn values to kOut. It comes in groups of outputs that share their terms:
+// apply<g> loads what group g needs by in(i) and gives its outputs to out(i, value).
+
+/// out = Bᵀ in: six pixels to six positions.
 struct InputTransform {
-  static constexpr Index kIn = kPatch, kOut = kPatch;
-  template <class Load, class Store>
+  static constexpr Index kIn = kPatch, kOut = kPatch, kGroups = 4;
+  template <Index group>
+  using Group = std::tuple_element_t<group, std::tuple<Numbers<0>, Numbers<1, 2>, Numbers<3, 4>, Numbers<5>>>;
+
+  template <Index group, class Load, class Store>
   static HWY_INLINE void apply(const Load& in, const Store& out) {
-    const V x0 = in(0), x1 = in(1), x2 = in(2), x3 = in(3), x4 = in(4), x5 = in(5);
-    const V even_a = hn::NegMulAdd(c(b2), x2, x4), odd_a = hn::NegMulAdd(c(b2), x1, x3);
-    const V even_b = hn::NegMulAdd(c(a2), x2, x4), odd_b = hn::NegMulAdd(c(a2), x1, x3);
-    out(0, hn::MulAdd(c(kProduct), x0, hn::NegMulAdd(c(kSum), x2, x4)));
-    out(1, hn::MulAdd(c(a), odd_a, even_a));
-    out(2, hn::NegMulAdd(c(a), odd_a, even_a));
-    out(3, hn::MulAdd(c(b), odd_b, even_b));
-    out(4, hn::NegMulAdd(c(b), odd_b, even_b));
-    out(5, hn::MulAdd(c(kProduct), x1, hn::NegMulAdd(c(kSum), x3, x5)));
+    if constexpr (group == 0 || group == 3) {
+      constexpr Index first = group == 0 ? 0 : 1;
+      out(group == 0 ? 0 : 5,
+          hn::MulAdd(c(kProduct), in(first), hn::NegMulAdd(c(kSum), in(first + 2), in(first + 4))));
+    } else {
+      const float point = group == 1 ? a : b, other = group == 1 ? b2 : a2;
+      const V even = hn::NegMulAdd(c(other), in(2), in(4)), odd = hn::NegMulAdd(c(other), in(1), in(3));
+      constexpr Index first = group == 1 ? 1 : 3;
+      out(first, hn::MulAdd(c(point), odd, even));
+      out(first + 1, hn::NegMulAdd(c(point), odd, even));
+    }
   }
 };
 
+/// The others are one group.
+template <Index in, Index out>
+struct OneGroup {
+  static constexpr Index kIn = in, kOut = out, kGroups = 1;
+  template <Index>
+  using Group = UpTo<out>;
+};
+
 /// out = Aᵀ in: six positions to four pixels.
-struct OutputTransform {
-  static constexpr Index kIn = kPatch, kOut = kTile;
-  template <class Load, class Store>
+struct OutputTransform : OneGroup<kPatch, kTile> {
+  template <Index, class Load, class Store>
   static HWY_INLINE void apply(const Load& in, const Store& out) {
     const V m1 = in(1), m2 = in(2), m3 = in(3), m4 = in(4);
     const V sum_a = hn::Add(m1, m2), difference_a = hn::Sub(m1, m2);
@@ -106,9 +134,8 @@ struct OutputTransform {
 };
 
 /// out = A in: four pixels of an output gradient to six positions.
-struct OutputGradTransform {
-  static constexpr Index kIn = kTile, kOut = kPatch;
-  template <class Load, class Store>
+struct OutputGradTransform : OneGroup<kTile, kPatch> {
+  template <Index, class Load, class Store>
   static HWY_INLINE void apply(const Load& in, const Store& out) {
     const V y0 = in(0), y1 = in(1), y2 = in(2), y3 = in(3);
     const V even_a = hn::MulAdd(c(a2), y2, y0), odd_a = hn::MulAdd(c(a3), y3, hn::Mul(c(a), y1));
@@ -123,9 +150,8 @@ struct OutputGradTransform {
 };
 
 /// out = G in: three weights to six positions.
-struct WeightTransform {
-  static constexpr Index kIn = kKernel, kOut = kPatch;
-  template <class Load, class Store>
+struct WeightTransform : OneGroup<kKernel, kPatch> {
+  template <Index, class Load, class Store>
   static HWY_INLINE void apply(const Load& in, const Store& out) {
     const V w0 = in(0), w1 = in(1), w2 = in(2);
     const V even_a = hn::MulAdd(c(a2), w2, w0), odd_a = hn::Mul(c(a), w1);
@@ -140,9 +166,8 @@ struct WeightTransform {
 };
 
 /// out = Gᵀ in: six positions to three weight gradients.
-struct WeightGradTransform {
-  static constexpr Index kIn = kPatch, kOut = kKernel;
-  template <class Load, class Store>
+struct WeightGradTransform : OneGroup<kPatch, kKernel> {
+  template <Index, class Load, class Store>
   static HWY_INLINE void apply(const Load& in, const Store& out) {
     const V u1 = in(1), u2 = in(2), u3 = in(3), u4 = in(4);
     const V sum_a = hn::Mul(c(ga), hn::Add(u1, u2)), difference_a = hn::Mul(c(ga), hn::Sub(u1, u2));
@@ -154,38 +179,66 @@ struct WeightGradTransform {
 };
 
 /// The transform along both axes: in(row, column) -> out(row, column, value), a vector of channels at a time.
+/// Down the columns first, a group of rows at a time, so that no more than 24 values wait for the second
+/// axis.
 template <class Transform, class Load, class Store>
 HWY_INLINE void transform(const Load& in, const Store& out) {
-  HWY_ALIGN float half[Transform::kOut * Transform::kIn * kVector];
-  for (Index column = 0; column < Transform::kIn; ++column) {
-    Transform::apply([&](Index row) HWY_ATTR { return in(row, column); },
-                     [&](Index row, V value)
-                         HWY_ATTR { hn::Store(value, d, half + (row * Transform::kIn + column) * kVector); });
-  }
-  for (Index row = 0; row < Transform::kOut; ++row) {
-    Transform::apply([&](Index column)
-                         HWY_ATTR { return hn::Load(d, half + (row * Transform::kIn + column) * kVector); },
-                     [&](Index column, V value) HWY_ATTR { out(row, column, value); });
-  }
+  for_each(UpTo<Transform::kGroups>(), [&](auto group) HWY_ATTR {
+    using Group = typename Transform::template Group<group>;
+    V half[Transform::kOut][Transform::kIn];
+    for_each(UpTo<Transform::kIn>(), [&](auto column) HWY_ATTR {
+      Transform::template apply<group>([&](Index row) HWY_ATTR { return in(row, column); },
+                                       [&](Index row, V value) HWY_ATTR { half[row][column] = value; });
+    });
+    for_each(Group(), [&](auto row) HWY_ATTR {
+      for_each(UpTo<Transform::kGroups>(), [&](auto second) HWY_ATTR {
+        Transform::template apply<second>([&](Index column) HWY_ATTR { return half[row][column]; },
+                                          [&](Index column, V value) HWY_ATTR { out(row, column, value); });
+      });
+    });
+  });
 }
 
-/// Where a tile's pixels are: kSide x kSide pointers to a pixel's first channel, or to zeros outside the
+/// Where a tile's pixels are: pointers to the first channels of kSide x kSide pixels, or to zeros outside the
 /// image.
 template <Index kSide>
-struct Pixels {
-  const float* at[kSide * kSide];
-
+class Pixels {
+ public:
   Pixels(const float* image, Index rows, Index columns, Index channels, Index top, Index left,
-         const float* zeros) {
+         const float* zeros)
+      : inside_(top >= 0 && left >= 0 && top + kSide <= rows && left + kSide <= columns),
+        first_(image + (top * columns + left) * channels),
+        row_(columns * channels),
+        column_(channels) {
+    if (inside_) return;
     for (Index r = 0; r < kSide; ++r) {
       const bool row_inside = top + r >= 0 && top + r < rows;
-      const float* const row = image + (row_inside ? top + r : 0) * columns * channels;
       for (Index s = 0; s < kSide; ++s) {
-        const bool inside = row_inside && left + s >= 0 && left + s < columns;
-        at[r * kSide + s] = inside ? row + (left + s) * channels : zeros;
+        const bool pixel_inside = row_inside && left + s >= 0 && left + s < columns;
+        at_[r * kSide + s] = pixel_inside ? first_ + r * row_ + s * column_ : zeros;
       }
     }
   }
+
+  /// Applies the transform to the vector of channels from `channel` on.
+  template <class Transform, class Store>
+  HWY_INLINE void transform_channels(Index channel, const Store& out) const {
+    if (inside_) {
+      const float* const first = first_ + channel;
+      const Index row = row_, column = column_;
+      transform<Transform>(
+          [&](Index r, Index s) HWY_ATTR { return hn::LoadU(d, first + r * row + s * column); }, out);
+    } else {
+      transform<Transform>(
+          [&](Index r, Index s) HWY_ATTR { return hn::LoadU(d, at_[r * kSide + s] + channel); }, out);
+    }
+  }
+
+ private:
+  bool inside_;
+  const float* first_;
+  Index row_, column_;
+  const float* at_[kSide * kSide];
 };
 
 /// A tile's place in the batch.
@@ -194,7 +247,21 @@ struct Place {
   Place(const Problem& p, Index tile)
       : image(tile / (tile_rows(p) * tile_columns(p))),
         row(tile / tile_columns(p) % tile_rows(p)),
-        column(tile % tile_columns(p)) {}
+        column(tile % tile_columns(p)),
+        rows_(tile_rows(p)),
+        columns_(tile_columns(p)) {}
+
+  /// The next tile.
+  void advance() {
+    if (++column < columns_) return;
+    column = 0;
+    if (++row < rows_) return;
+    row = 0;
+    ++image;
+  }
+
+ private:
+  Index rows_, columns_;
 };
 
 /// The rows of images [*, rows, row_size elements] that the tiles [begin, end) cover, halo aside: from the
@@ -232,8 +299,9 @@ void TransformWeights(const Weights& w, Index first, Index width, float* packed)
   }
 }
 
-/// Output tiles [begin, end) of the batch.
-void ForwardTiles(const Problem& p, const float* x, const float* packed, float* y, Index begin, Index end) {
+/// Output tiles [begin, end) of the batch, added to what y holds if `add`.
+void ForwardTiles(const Problem& p, const float* x, const float* packed, float* y, Index begin, Index end,
+                  bool add) {
   const Index tiles = end - begin;
   const Index x_step = position_step(tiles, p.channels), y_step = position_step(tiles, p.out_channels);
   auto& scratch = simd::task_scratch();
@@ -243,16 +311,16 @@ void ForwardTiles(const Problem& p, const float* x, const float* packed, float* 
   set_zero(zeros, zeros + p.channels);
 
   const Index blocks = p.channels / kBlock;
-  for (Index t = 0; t < tiles; ++t) {
-    const Place place(p, begin + t);
+  Place place(p, begin);
+  for (Index t = 0; t < tiles; ++t, place.advance()) {
     const Pixels<kPatch> pixels(x + place.image * p.rows * p.columns * p.channels, p.rows, p.columns,
                                 p.channels, place.row * kTile - p.pad_top, place.column * kTile - p.pad_left,
                                 zeros);
     for (Index channel = 0; channel < p.channels; channel += kVector) {
       float* const to = transformed + (channel / kBlock * tiles + t) * kBlock + channel % kBlock;
-      transform<InputTransform>(
-          [&](Index r, Index s) HWY_ATTR { return hn::LoadU(d, pixels.at[r * kPatch + s] + channel); },
-          [&](Index r, Index s, V value) HWY_ATTR { hn::Store(value, d, to + (r * kPatch + s) * x_step); });
+      pixels.transform_channels<InputTransform>(channel, [&](Index r, Index column, V value) HWY_ATTR {
+        hn::Store(value, d, to + (r * kPatch + column) * x_step);
+      });
     }
   }
 
@@ -280,34 +348,37 @@ void ForwardTiles(const Problem& p, const float* x, const float* packed, float* 
         const Index count = tiles * (i + 1) / tile_blocks - tile;
         find_tap_block<float>(count, vectors)(
             in + tile * kBlock, taps, taps + blocks, weights + first * p.channels,
-            out + tile * p.out_channels + first, p.out_channels, p.out_channels - first);
+            {out + tile * p.out_channels + first, p.out_channels, p.out_channels - first});
       }
     }
   }
 
-  for (Index t = 0; t < tiles; ++t) {
-    const Place place(p, begin + t);
+  place = Place(p, begin);
+  for (Index t = 0; t < tiles; ++t, place.advance()) {
     const Index top = place.row * kTile, left = place.column * kTile;
     float* const image = y + ((place.image * p.out_rows + top) * p.out_columns + left) * p.out_channels;
     const Index rows = std::min(kTile, p.out_rows - top), columns = std::min(kTile, p.out_columns - left);
+    const bool whole = rows == kTile && columns == kTile;
     for (Index channel = 0; channel < p.out_channels; channel += kVector) {
       const float* const from = products + t * p.out_channels + channel;
       transform<OutputTransform>(
           [&](Index r, Index s) HWY_ATTR { return hn::Load(d, from + (r * kPatch + s) * y_step); },
           [&](Index r, Index s, V value) HWY_ATTR {
-            if (r < rows && s < columns) {
-              hn::StoreU(value, d, image + (r * p.out_columns + s) * p.out_channels + channel);
-            }
+            if (!whole && (r >= rows || s >= columns)) return;
+            float* const to = image + (r * p.out_columns + s) * p.out_channels + channel;
+            hn::StoreU(add ? hn::Add(value, hn::LoadU(d, to)) : value, d, to);
           });
     }
   }
 }
 
-/// sums [36][channels][out_channels] += the products of tiles [begin, end) (= when `add` is false).
+/// sums [36][channels][out_channels] += the products of tiles [begin, end) (= when `add` is false) for the
+/// channels [first_channel, last_channel): a block of channels at a time, so that its part of the sums stays
+/// in the cache.
 void WeightGradTiles(const Problem& p, const float* x, const float* gy, float* sums, Index begin, Index end,
-                     bool add) {
+                     Index first_channel, Index last_channel, bool add) {
   const Index tiles = end - begin;
-  const Index x_step = position_step(tiles, p.channels), y_step = position_step(tiles, p.out_channels);
+  const Index x_step = position_step(tiles, kBlock), y_step = position_step(tiles, p.out_channels);
   auto& scratch = simd::task_scratch();
   float* const transformed = scratch.image.get<float>(kPositions * x_step);
   float* const gradients = scratch.grad.get<float>(kPositions * y_step);
@@ -315,51 +386,57 @@ void WeightGradTiles(const Problem& p, const float* x, const float* gy, float* s
   float* const zeros = scratch.row.get<float>(widest);
   set_zero(zeros, zeros + widest);
 
-  for (Index t = 0; t < tiles; ++t) {
-    const Place place(p, begin + t);
-    const Index top = place.row * kTile, left = place.column * kTile;
-    const Pixels<kPatch> in(x + place.image * p.rows * p.columns * p.channels, p.rows, p.columns, p.channels,
-                            top - p.pad_top, left - p.pad_left, zeros);
-    for (Index channel = 0; channel < p.channels; channel += kVector) {
-      float* const to = transformed + t * p.channels + channel;
-      transform<InputTransform>(
-          [&](Index r, Index s) HWY_ATTR { return hn::LoadU(d, in.at[r * kPatch + s] + channel); },
-          [&](Index r, Index s, V value) HWY_ATTR { hn::Store(value, d, to + (r * kPatch + s) * x_step); });
-    }
+  Place place(p, begin);
+  for (Index t = 0; t < tiles; ++t, place.advance()) {
     const Pixels<kTile> out(gy + place.image * p.out_rows * p.out_columns * p.out_channels, p.out_rows,
-                            p.out_columns, p.out_channels, top, left, zeros);
+                            p.out_columns, p.out_channels, place.row * kTile, place.column * kTile, zeros);
     for (Index channel = 0; channel < p.out_channels; channel += kVector) {
       float* const to = gradients + t * p.out_channels + channel;
-      transform<OutputGradTransform>(
-          [&](Index r, Index s) HWY_ATTR { return hn::LoadU(d, out.at[r * kTile + s] + channel); },
-          [&](Index r, Index s, V value) HWY_ATTR { hn::Store(value, d, to + (r * kPatch + s) * y_step); });
+      out.transform_channels<OutputGradTransform>(channel, [&](Index r, Index s, V value) HWY_ATTR {
+        hn::Store(value, d, to + (r * kPatch + s) * y_step);
+      });
     }
   }
 
   const Rows next_x(p, x, p.rows, p.columns * p.channels, end, end + tiles);
   const Rows next_gy(p, gy, p.out_rows, p.out_columns * p.out_channels, end, end + tiles);
-  Prefetcher prefetch_x(next_x.begin, next_x.end, kPositions);
-  Prefetcher prefetch_gy(next_gy.begin, next_gy.end, kPositions);
-  for (Index position = 0; position < kPositions; ++position) {
-    prefetch_x.step();
-    prefetch_gy.step();
-    Index vectors = 0;
-    for (Index first = 0; first < p.out_channels; first += vectors * kVector) {
-      vectors = p.out_channels - first > kVector ? 2 : 1;
-      const Index max_rows = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
-      const Index row_blocks = (p.channels + max_rows - 1) / max_rows;
-      for (Index i = 0; i < row_blocks; ++i) {
-        const Index row = p.channels * i / row_blocks;
-        const Index count = p.channels * (i + 1) / row_blocks - row;
-        const GradPixels<float> pixels{.x = transformed + position * x_step + row,
-                                       .gy = gradients + position * y_step + first,
-                                       .images = 1,
-                                       .rows = 1,
-                                       .columns = tiles,
-                                       .x_column = p.channels,
-                                       .gy_column = p.out_channels};
-        find_grad_block<float>(count, static_cast<size_t>(vectors))(
-            pixels, add, sums + (position * p.channels + row) * p.out_channels + first, p.out_channels);
+  Prefetcher prefetch_x(next_x.begin, next_x.end, kPositions * (last_channel - first_channel) / kBlock);
+  Prefetcher prefetch_gy(next_gy.begin, next_gy.end, kPositions * (last_channel - first_channel) / kBlock);
+  for (Index block = first_channel; block < last_channel; block += kBlock) {
+    place = Place(p, begin);
+    for (Index t = 0; t < tiles; ++t, place.advance()) {
+      const Pixels<kPatch> in(x + place.image * p.rows * p.columns * p.channels, p.rows, p.columns,
+                              p.channels, place.row * kTile - p.pad_top, place.column * kTile - p.pad_left,
+                              zeros);
+      for (Index channel = 0; channel < kBlock; channel += kVector) {
+        float* const to = transformed + t * kBlock + channel;
+        in.transform_channels<InputTransform>(block + channel, [&](Index r, Index s, V value) HWY_ATTR {
+          hn::Store(value, d, to + (r * kPatch + s) * x_step);
+        });
+      }
+    }
+    for (Index position = 0; position < kPositions; ++position) {
+      prefetch_x.step();
+      prefetch_gy.step();
+      Index vectors = 0;
+      for (Index first = 0; first < p.out_channels; first += vectors * kVector) {
+        vectors = p.out_channels - first > kVector ? 2 : 1;
+        const Index max_rows = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
+        const Index row_blocks = (kBlock + max_rows - 1) / max_rows;
+        for (Index i = 0; i < row_blocks; ++i) {
+          const Index row = kBlock * i / row_blocks;
+          const Index count = kBlock * (i + 1) / row_blocks - row;
+          const GradPixels<float> pixels{.x = transformed + position * x_step + row,
+                                         .gy = gradients + position * y_step + first,
+                                         .images = 1,
+                                         .rows = 1,
+                                         .columns = tiles,
+                                         .x_column = kBlock,
+                                         .gy_column = p.out_channels};
+          find_grad_block<float>(count, static_cast<size_t>(vectors))(
+              pixels, add, sums + (position * p.channels + block + row) * p.out_channels + first,
+              p.out_channels);
+        }
       }
     }
   }
@@ -406,22 +483,28 @@ HWY_EXPORT(FinishWeightGrad);
 HWY_EXPORT(Lanes);
 
 // Fixed rules that split the work; they must not depend on the number of threads.
-constexpr Index kTaskBytes = Index{288} * 1024;  // of transformed tiles, to stay in the second-level cache
-constexpr Index kTasks = 16;                     // aim for this many tasks at least
-constexpr Index kMinTiles = 12;                  // fewer would leave the register blocks half empty
-constexpr Index kChunks = 8;                     // of a weight gradient, each with its own sums
-constexpr Index kMinBatchTiles = 64;             // fewer do not pay for the transformed weights
+constexpr Index kTaskBytes = Index{144} * 1024;  // of transformed tiles, to stay in the second-level cache
+constexpr Index kGradTaskBytes = Index{288} * 1024;  // the same for a weight gradient, whose sums are long
+constexpr Index kTasks = 16;                         // aim for this many tasks at least
+constexpr Index kMinTiles = 12;                      // fewer would leave the register blocks half empty
+// A weight gradient is summed in chunks of tiles, each with sums of its own, and in parts of the channels
+// where there are too few chunks to share out.
+constexpr Index kMaxChunks = 8;
+constexpr Index kMinChunkTiles = 4;   // per channel: enough to pay for summing one more chunk
+constexpr Index kPartChannels = 32;   // fewer would transform the output gradient too often
+constexpr Index kMinBatchTiles = 64;  // fewer do not pay for the transformed weights
 
 Index total_tiles(const Problem& p) {
   return p.images * tile_rows(p) * tile_columns(p);
 }
 
-Index task_tiles(const Problem& p, Index tiles) {
-  const Index fitting = kTaskBytes / (kPositions * (p.channels + p.out_channels) * Index{sizeof(float)});
+/// Tiles of one task when `channels` channels are transformed for each.
+Index task_tiles(Index tiles, Index channels, Index bytes) {
+  const Index fitting = bytes / (kPositions * channels * Index{sizeof(float)});
   return std::clamp(std::min(fitting, tiles / kTasks), std::min(kMinTiles, tiles), tiles);
 }
 
-void convolve(const Problem& p, const float* x, const Weights& w, float* y) {
+void convolve(const Problem& p, const float* x, const Weights& w, float* y, bool add) {
   const std::shared_ptr<std::byte[]> memory =
       allocate(kPositions * p.channels * p.out_channels * Index{sizeof(float)});
   auto* const packed = reinterpret_cast<float*>(memory.get());
@@ -431,8 +514,9 @@ void convolve(const Problem& p, const float* x, const Weights& w, float* y) {
     HWY_DYNAMIC_DISPATCH(TransformWeights)(w, begin, end - begin, packed);
   });
   const Index tiles = total_tiles(p);
-  parallel_for(tiles, task_tiles(p, tiles), [&](Index begin, Index end) {
-    HWY_DYNAMIC_DISPATCH(ForwardTiles)(p, x, packed, y, begin, end);
+  const Index per_task = task_tiles(tiles, p.channels + p.out_channels, kTaskBytes);
+  parallel_for(tiles, per_task, [&](Index begin, Index end) {
+    HWY_DYNAMIC_DISPATCH(ForwardTiles)(p, x, packed, y, begin, end, add);
   });
 }
 
@@ -444,27 +528,32 @@ bool worthwhile(const Problem& p) {
          total_tiles(p) >= kMinBatchTiles;
 }
 
-void forward(const Problem& p, const float* x, const float* w, float* y) {
-  convolve(p, x, {w, p.channels, p.out_channels, p.channels * p.out_channels, p.out_channels, 1, false}, y);
+void forward(const Problem& p, const float* x, const float* w, float* y, bool add) {
+  convolve(p, x, {w, p.channels, p.out_channels, p.channels * p.out_channels, p.out_channels, 1, false}, y,
+           add);
 }
 
-void input_grad(const Problem& p, const float* gy, const float* w, float* gx) {
-  convolve(p, gy, {w, p.channels, p.out_channels, p.channels * p.out_channels, 1, p.channels, true}, gx);
+void input_grad(const Problem& p, const float* gy, const float* w, float* gx, bool add) {
+  convolve(p, gy, {w, p.channels, p.out_channels, p.channels * p.out_channels, 1, p.channels, true}, gx, add);
 }
 
 void weight_grad(const Problem& p, const float* x, const float* gy, float* gw) {
   const Index sum_size = kPositions * p.channels * p.out_channels;
   const Index tiles = total_tiles(p);
-  const Index per_task = task_tiles(p, tiles);
-  const Index chunks = std::clamp(tiles / per_task, Index{1}, kChunks);
+  const Index per_task = task_tiles(tiles, p.out_channels + kBlock, kGradTaskBytes);
+  const Index chunks =
+      std::clamp(tiles / std::max(per_task, kMinChunkTiles * p.channels), Index{1}, kMaxChunks);
+  const Index parts = chunks < kMaxChunks ? (p.channels + kPartChannels - 1) / kPartChannels : 1;
   const std::shared_ptr<std::byte[]> memory = allocate(chunks * sum_size * Index{sizeof(float)});
   auto* const sums = reinterpret_cast<float*>(memory.get());
-  parallel_for(chunks, 1, [&](Index begin, Index end) {
-    for (Index chunk = begin; chunk < end; ++chunk) {
+  parallel_for(chunks * parts, 1, [&](Index begin, Index end) {
+    for (Index task = begin; task < end; ++task) {
+      const Index chunk = task / parts, part = task % parts, blocks = p.channels / kBlock;
       const Index first = tiles * chunk / chunks, last = tiles * (chunk + 1) / chunks;
       for (Index t = first; t < last; t += per_task) {
         HWY_DYNAMIC_DISPATCH(WeightGradTiles)
-        (p, x, gy, sums + chunk * sum_size, t, std::min(last, t + per_task), t != first);
+        (p, x, gy, sums + chunk * sum_size, t, std::min(last, t + per_task), blocks * part / parts * kBlock,
+         blocks * (part + 1) / parts * kBlock, t != first);
       }
     }
   });

@@ -26,13 +26,14 @@ struct Problem {
 /// Whether the channels fill whole blocks and there are tiles enough to pay for transforming the weights.
 bool worthwhile(const Problem& problem);
 
-/// y [images, out_rows, out_columns, out_channels] from x and w [3, 3, channels, out_channels].
-void forward(const Problem& problem, const float* x, const float* w, float* y);
+/// y [images, out_rows, out_columns, out_channels] from x and w [3, 3, channels, out_channels]; `add`: to
+/// what it holds.
+void forward(const Problem& problem, const float* x, const float* w, float* y, bool add);
 
 /// The gradient with respect to x [images, out_rows, out_columns, out_channels] from gy [images, rows,
 /// columns, channels] and w [3, 3, out_channels, channels]: `problem` describes the convolution of gy with
-/// the turned kernel.
-void input_grad(const Problem& problem, const float* gy, const float* w, float* gx);
+/// the turned kernel. `add`: to what gx holds.
+void input_grad(const Problem& problem, const float* gy, const float* w, float* gx, bool add);
 
 /// The gradient with respect to w [3, 3, channels, out_channels] from x and gy [images, out_rows,
 /// out_columns, out_channels].

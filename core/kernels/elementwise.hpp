@@ -38,4 +38,16 @@ Tensor zip(const Tensor& a, const Tensor& b, std::string_view op, F f) {
   return out;
 }
 
+/// sum[i] += term[i], in place.
+inline void add_to(const Tensor& sum, const Tensor& term) {
+  check_same(sum, term, "add");
+  dispatch_floating(sum.dtype(), "add", [&]<class T>() {
+    const T* __restrict from = term.data<T>();
+    T* __restrict to = sum.data<T>();
+    parallel_for(sum.numel(), kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) to[i] += from[i];
+    });
+  });
+}
+
 }  // namespace goshawk::kernels

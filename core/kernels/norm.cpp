@@ -18,10 +18,11 @@ namespace goshawk::kernels {
 /// g = gy where y > 0; gx = s · g, masked = g, and sums of g and g (x − mean).
 template <class T>
 struct BackwardRows {
-  const T *gy, *y, *x;  // y null: no mask
-  const T *mean, *s;    // [channels]; mean null: 0, s null: gx is not wanted
-  T *gx, *masked;       // null: not wanted
-  T *sum_g, *sum_gx;    // [channels]
+  const T *gy, *y, *x;      // y null: no mask
+  const T *mean, *s;        // [channels]; mean null: 0
+  T *gx, *masked;           // null: not wanted
+  bool add_gx, add_masked;  // to what they hold
+  T *sum_g, *sum_gx;        // [channels]
   std::int64_t rows, channels;
 };
 
@@ -30,6 +31,7 @@ template <class T>
 struct CombineRows {
   const T *gy, *y, *x, *a, *b, *c;  // y null: no mask
   T* gx;
+  bool add;  // to what gx holds
   std::int64_t rows, channels;
 };
 
@@ -71,6 +73,13 @@ HWY_INLINE hn::Vec<D> masked_load(D d, const T* gy, const T* y, std::int64_t i) 
   }
 }
 
+/// Stores, or adds to what is there.
+template <class D, class T>
+HWY_INLINE void store(hn::Vec<D> value, T* to, bool add) {
+  const D d;
+  hn::StoreU(add ? hn::Add(value, hn::LoadU(d, to)) : value, d, to);
+}
+
 template <class T, bool kMask>
 struct BackwardBody {
   const BackwardRows<T>& p;
@@ -83,8 +92,8 @@ struct BackwardBody {
     const auto step = [&](std::int64_t r, auto& sum_g, auto& sum_gx) HWY_ATTR {
       const std::int64_t i = r * p.channels + c;
       const auto g = masked_load<kMask>(d, p.gy, p.y, i);
-      if (p.masked != nullptr) hn::StoreU(g, d, p.masked + i);
-      if (p.gx != nullptr) hn::StoreU(hn::Mul(s, g), d, p.gx + i);
+      if (p.masked != nullptr) store<D>(g, p.masked + i, p.add_masked);
+      if (p.gx != nullptr) store<D>(hn::Mul(s, g), p.gx + i, p.add_gx);
       sum_g = hn::Add(sum_g, g);
       sum_gx = hn::MulAdd(g, hn::Sub(hn::LoadU(d, p.x + i), mean), sum_gx);
     };
@@ -132,7 +141,7 @@ struct CombineBody {
   HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t i, std::int64_t c) const {
     const auto a = hn::LoadU(d, p.a + c), b = hn::LoadU(d, p.b + c), shift = hn::LoadU(d, p.c + c);
     const auto g = masked_load<kMask>(d, p.gy, p.y, i);
-    hn::StoreU(hn::MulAdd(a, g, hn::MulAdd(b, hn::LoadU(d, p.x + i), shift)), d, p.gx + i);
+    store<D>(hn::MulAdd(a, g, hn::MulAdd(b, hn::LoadU(d, p.x + i), shift)), p.gx + i, p.add);
   }
 };
 
@@ -293,14 +302,33 @@ double value(const Tensor& t, std::int64_t channel) {
   return t.defined() ? static_cast<double>(t.data<T>()[channel]) : 0.0;
 }
 
-/// Σ g, Σ g (x − mean) and, as asked, g itself and s · g.
-template <class T>
+/// A gradient of x's size that a pass writes or adds to, if it is wanted.
+struct Target {
+  Tensor tensor;  // undefined: not wanted
+  bool add = false;
+};
+
+Target target(bool wanted, const Tensor& sum, const Tensor& x, std::string_view op) {
+  if (!wanted) return {};
+  if (!sum.defined()) return {Tensor::empty_like(x), false};
+  check_same(sum, x, op);
+  return {sum, true};
+}
+
+/// Without a ReLU the residual's gradient is gy itself, and there is nothing to write unless it is to be
+/// added.
+Target residual_target(const NormWants& wants, const Tensor& y, const Tensor& x, std::string_view op) {
+  return target(wants.residual && (y.defined() || wants.residual_sum.defined()), wants.residual_sum, x, op);
+}
+
 struct FirstSums {
   std::vector<double> g, gx;
 };
+
+/// Σ g, Σ g (x − mean) and, where they have a target, g itself and s · g.
 template <class T>
-FirstSums<T> first_pass(const Rows& rows, const Tensor& gy, const Tensor& x, const Tensor& y,
-                        const Tensor& mean, const Tensor& s, const Tensor& gx, const Tensor& masked) {
+FirstSums first_pass(const Rows& rows, const Tensor& gy, const Tensor& x, const Tensor& y, const Tensor& mean,
+                     const Tensor& s, const Target& gx, const Target& masked) {
   const std::int64_t n = rows.channels;
   const Tensor sums_g = Tensor::empty({rows.chunks(), n}, x.dtype());
   const Tensor sums_gx = Tensor::empty({rows.chunks(), n}, x.dtype());
@@ -311,8 +339,10 @@ FirstSums<T> first_pass(const Rows& rows, const Tensor& gy, const Tensor& x, con
                         .x = x.data<T>() + at,
                         .mean = optional_data<T>(mean),
                         .s = optional_data<T>(s),
-                        .gx = data_at<T>(gx, at),
-                        .masked = data_at<T>(masked, at),
+                        .gx = data_at<T>(gx.tensor, at),
+                        .masked = data_at<T>(masked.tensor, at),
+                        .add_gx = gx.add,
+                        .add_masked = masked.add,
                         .sum_g = sums_g.data<T>() + chunk,
                         .sum_gx = sums_gx.data<T>() + chunk,
                         .rows = end - begin,
@@ -394,17 +424,15 @@ void check_cotangents(const NormGradients& u, const Rows& rows, const Tensor& x,
 }  // namespace
 
 NormGradients affine_backward(const Tensor& gy, const Tensor& x, const Tensor& s, const Tensor& y,
-                              NormWants wants) {
+                              const NormWants& wants) {
   constexpr std::string_view op = "affine_backward";
   check_operands(gy, x, s, y, op);
   return dispatch_floating(x.dtype(), op, [&]<class T>() {
     NormGradients result;
-    if (wants.x) result.x = Tensor::empty_like(x);
-    // Without a ReLU the residual's gradient is gy itself.
-    const bool masked = wants.residual && y.defined();
-    if (wants.residual) result.residual = masked ? Tensor::empty_like(x) : gy;
-    const FirstSums<T> sums = first_pass<T>(Rows(x, op), gy, x, y, {}, wants.x ? s : Tensor(), result.x,
-                                            masked ? result.residual : Tensor());
+    const Target gx = target(wants.x, wants.x_sum, x, op), masked = residual_target(wants, y, x, op);
+    const FirstSums sums = first_pass<T>(Rows(x, op), gy, x, y, {}, s, gx, masked);
+    result.x = gx.tensor;
+    if (wants.residual) result.residual = masked.tensor.defined() ? masked.tensor : gy;
     result.scale = to_tensor<T>(sums.gx);
     result.shift = to_tensor<T>(sums.g);
     return result;
@@ -412,16 +440,16 @@ NormGradients affine_backward(const Tensor& gy, const Tensor& x, const Tensor& s
 }
 
 NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tensor& gamma, const Tensor& mean,
-                                  const Tensor& inv_std, const Tensor& y, NormWants wants) {
+                                  const Tensor& inv_std, const Tensor& y, const NormWants& wants) {
   constexpr std::string_view op = "batch_norm_backward";
   check_operands(gy, x, gamma, y, op);
   return dispatch_floating(x.dtype(), op, [&]<class T>() {
     const Rows rows(x, op);
     const std::int64_t n = rows.channels;
     NormGradients result;
-    const bool masked = wants.residual && y.defined();
-    if (wants.residual) result.residual = masked ? Tensor::empty_like(x) : gy;
-    FirstSums<T> sums = first_pass<T>(rows, gy, x, y, mean, {}, {}, masked ? result.residual : Tensor());
+    const Target masked = residual_target(wants, y, x, op);
+    FirstSums sums = first_pass<T>(rows, gy, x, y, mean, {}, {}, masked);
+    if (wants.residual) result.residual = masked.tensor.defined() ? masked.tensor : gy;
 
     // gx = γ s (g − mean(g) − x̂ mean(g x̂)) with s = inv_std, x̂ = (x − μ) s: affine in g and x per channel.
     const Tensor a = Tensor::empty({n}, x.dtype()), b = Tensor::empty({n}, x.dtype()),
@@ -440,10 +468,12 @@ NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tenso
     result.scale = to_tensor<T>(sums.gx);
     result.shift = to_tensor<T>(sums.g);
     if (!wants.x) return result;
-    result.x = Tensor::empty_like(x);
-    // The masked gradient, where it was written, saves reading the mask again.
-    const Tensor& g = masked ? result.residual : gy;
-    const Tensor mask = masked ? Tensor() : y;
+    const Target gx = target(true, wants.x_sum, x, op);
+    result.x = gx.tensor;
+    // The masked gradient, where it was written by itself, saves reading the mask again.
+    const bool written = masked.tensor.defined() && !masked.add;
+    const Tensor& g = written ? result.residual : gy;
+    const Tensor mask = written ? Tensor() : y;
     parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
       const std::int64_t at = begin * n;
       run(CombineRows<T>{.gy = g.data<T>() + at,
@@ -452,7 +482,8 @@ NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tenso
                          .a = a.data<T>(),
                          .b = b.data<T>(),
                          .c = c.data<T>(),
-                         .gx = result.x.template data<T>() + at,
+                         .gx = gx.tensor.template data<T>() + at,
+                         .add = gx.add,
                          .rows = end - begin,
                          .channels = n});
     });

@@ -19,20 +19,22 @@ struct NormGradients {
   Tensor residual;  ///< of x's shape
 };
 
-/// Which of the large gradients are wanted; the others stay undefined.
+/// Which of the large gradients are wanted; the others stay undefined. One that is wanted is added to its sum
+/// in place, where that is defined, and the sum is returned.
 struct NormWants {
   bool x = true;
   bool residual = false;
+  Tensor x_sum = {}, residual_sum = {};  ///< of x's shape
 };
 
 /// The gradient of the affine map: s · g, Σ g x, Σ g and g. `y`: the map's output where it has a ReLU, else
 /// undefined.
 NormGradients affine_backward(const Tensor& gy, const Tensor& x, const Tensor& s, const Tensor& y,
-                              NormWants wants);
+                              const NormWants& wants);
 
 /// The gradient of batch norm with the batch's own mean and inv_std [C].
 NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tensor& gamma, const Tensor& mean,
-                                  const Tensor& inv_std, const Tensor& y, NormWants wants);
+                                  const Tensor& inv_std, const Tensor& y, const NormWants& wants);
 
 /// Gradients of ⟨cotangents, backward(gy, x, scale)⟩.
 struct NormSecondGradients {

@@ -108,7 +108,10 @@ TEST_CASE("a convolution computed by hand") {
   // One 3 x 3 image, a 2 x 2 kernel, one channel.
   const Tensor x = Tensor::from<double>({1, 2, 3, 4, 5, 6, 7, 8, 9}, {1, 3, 3, 1});
   const Tensor w = Tensor::from<double>({1, 10, 100, 1000}, {2, 2, 1, 1});
-  for (auto f : {&conv2d, &reference::conv2d}) {
+  const auto fast = [](const Tensor& a, const Tensor& b, const ConvParams& params) {
+    return conv2d(a, b, params);
+  };
+  for (Tensor (*f)(const Tensor&, const Tensor&, const ConvParams&) : {+fast, &reference::conv2d}) {
     const Tensor y = f(x, w, {});
     CHECK(y.shape() == Shape{1, 2, 2, 1});
     CHECK(y.to_vector<double>() == std::vector<double>{5421, 6532, 8754, 9865});
@@ -242,6 +245,34 @@ TEST_CASE("a not-a-number only reaches the outputs that see it") {
     for (Index column = 0; column < 6; ++column) {
       const bool sees = std::abs(row - 2) <= 1 && std::abs(column - 3) <= 1;
       for (Index c = 0; c < 5; ++c) CHECK(std::isnan(y.data<float>()[(row * 6 + column) * 5 + c]) == sees);
+    }
+  }
+}
+
+TEST_CASE("a result that is added to a sum in place equals the sum of both") {
+  Random random(15);
+  // By blocks of whole and cut vectors, by phases of a stride that leave pixels without a tap, and by
+  // Winograd.
+  for (const Case& c :
+       {Case{3, 9, 7, 5, 3, 3, 19, {1, 1, 1, 1}}, Case{2, 8, 9, 16, 1, 1, 32, {2, 2, 0, 0}},
+        Case{2, 9, 9, 3, 3, 3, 16, {2, 2, 1, 1}}, Case{4, 17, 16, 16, 3, 3, 32, {1, 1, 1, 1}}}) {
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      INFO(describe(c));
+      const Tensor x = random_normal(c.x(), dtype, random), w = random_normal(c.weights(), dtype, random);
+      const Tensor gy = random_normal(c.y(), dtype, random);
+      const auto check = [&](const Shape& shape, const auto& f) {
+        const Tensor sum = random_normal(shape, dtype, random), before = sum.clone(), term = f(Tensor());
+        const Tensor result = f(sum);
+        CHECK(result.raw() == sum.raw());
+        dispatch_floating(dtype, "check", [&]<class T>() {
+          for (Index i = 0; i < sum.numel(); ++i) {
+            if (result.data<T>()[i] != before.data<T>()[i] + term.data<T>()[i]) FAIL("element ", i);
+          }
+        });
+        CHECK_THROWS_AS(f(Tensor::zeros({1, 2, 3, 4}, dtype)), Error);
+      };
+      check(c.y(), [&](const Tensor& sum) { return conv2d(x, w, c.params, sum); });
+      check(c.x(), [&](const Tensor& sum) { return conv2d_input_grad(gy, w, c.x(), c.params, sum); });
     }
   }
 }
