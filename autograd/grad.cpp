@@ -1,5 +1,6 @@
 #include "autograd/grad.hpp"
 
+#include <algorithm>
 #include <map>
 #include <unordered_map>
 #include <unordered_set>
@@ -50,13 +51,38 @@ void accumulate(Variable& sum, const Variable& term) {
   }
 }
 
-}  // namespace
+// Gradients that have arrived so far at a node's outputs, for each direction.
+struct Pending {
+  std::shared_ptr<Node> node;
+  std::vector<std::vector<Variable>> grads;  // [direction][output]
+};
+using PendingNodes =
+    std::map<std::uint64_t, Pending, std::greater<>>;  // from the youngest node to the oldest
 
-std::vector<Variable> grad(std::span<const Variable> outputs, std::span<const Variable> inputs,
-                           const GradOptions& options) {
-  check(options.grad_outputs.empty() || options.grad_outputs.size() == outputs.size(),
-        "[grad] {} gradients were given for {} outputs; give one each or none", options.grad_outputs.size(),
-        outputs.size());
+void deliver(PendingNodes& pending, std::size_t directions, std::size_t direction,
+             const std::shared_ptr<Node>& node, int output, const Variable& g) {
+  Pending& p = pending[node->sequence];
+  if (p.node == nullptr) {
+    p.node = node;
+    p.grads.assign(directions, std::vector<Variable>(static_cast<std::size_t>(node->outputs)));
+  }
+  accumulate(p.grads[direction][static_cast<std::size_t>(output)], g);
+}
+
+// The slots where the gradients of a node's inputs are being collected, null where there is none yet.
+std::vector<Variable*> collected_slots(PendingNodes& pending, const Node& node, std::span<const char> needs,
+                                       std::size_t direction) {
+  std::vector<Variable*> slots(needs.size(), nullptr);
+  for (std::size_t i = 0; i < needs.size(); ++i) {
+    if (needs[i] == 0) continue;
+    const auto it = pending.find(node.inputs[i].node->sequence);
+    if (it == pending.end()) continue;
+    slots[i] = &it->second.grads[direction][static_cast<std::size_t>(node.inputs[i].output)];
+  }
+  return slots;
+}
+
+void check_inputs(std::span<const Variable> inputs) {
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     check(
         inputs[i].requires_grad(),
@@ -64,96 +90,112 @@ std::vector<Variable> grad(std::span<const Variable> outputs, std::span<const Va
         "recording is on",
         i, inputs[i].shape());
   }
-  RecordingGuard guard(options.create_graph);
+}
+
+void check_seed(const Variable& seed, const Variable& output, std::size_t k) {
+  check(seed.shape() == output.shape() && seed.dtype() == output.dtype(),
+        "[grad] grad_outputs[{}] is {} {} but output {} is {} {}; they must match", k, seed.dtype(),
+        seed.shape(), k, output.dtype(), output.shape());
+}
+
+// Gradients [direction][input] for the seeds [direction][output]; undefined seeds are zero, and so are
+// undefined gradients. One walk over the graph: what the directions share is in the cache when the second one
+// needs it.
+std::vector<std::vector<Variable>> differentiate(std::span<const Variable> outputs,
+                                                 std::span<const Variable> inputs,
+                                                 std::span<const std::vector<Variable>> seeds,
+                                                 bool create_graph) {
+  RecordingGuard guard(create_graph);
   const auto on_path = nodes_on_paths(outputs, inputs);
-
-  // Gradients that have arrived so far at each node's outputs, processed from the youngest node to the
-  // oldest.
-  struct Pending {
-    std::shared_ptr<Node> node;
-    std::vector<Variable> grads;
-  };
-  std::map<std::uint64_t, Pending, std::greater<>> pending;
-  const auto deliver = [&](const std::shared_ptr<Node>& node, int output, const Variable& g) {
-    Pending& p = pending[node->sequence];
-    if (p.node == nullptr) {
-      p.node = node;
-      p.grads.resize(static_cast<std::size_t>(node->outputs));
+  const std::size_t directions = seeds.size();
+  PendingNodes pending;
+  for (std::size_t d = 0; d < directions; ++d) {
+    for (std::size_t k = 0; k < outputs.size(); ++k) {
+      if (!seeds[d][k].defined()) continue;
+      check_seed(seeds[d][k], outputs[k], k);
+      const std::shared_ptr<Node>& node = outputs[k].node();
+      if (on_path.contains(node.get()))
+        deliver(pending, directions, d, node, outputs[k].output_index(), seeds[d][k]);
     }
-    accumulate(p.grads[static_cast<std::size_t>(output)], g);
-  };
-
-  for (std::size_t k = 0; k < outputs.size(); ++k) {
-    const Variable& output = outputs[k];
-    Variable seed;
-    if (options.grad_outputs.empty()) {
-      check(output.numel() == 1,
-            "[grad] output {} has shape {}; only a scalar has an implied gradient of 1, so pass grad_outputs",
-            k, output.shape());
-      seed = Tensor::full(output.shape(), output.dtype(), 1);
-    } else {
-      seed = options.grad_outputs[k];
-      if (!seed.defined()) continue;
-      check(seed.shape() == output.shape() && seed.dtype() == output.dtype(),
-            "[grad] grad_outputs[{}] is {} {} but output {} is {} {}; they must match", k, seed.dtype(),
-            seed.shape(), k, output.dtype(), output.shape());
-    }
-    if (on_path.contains(output.node().get())) deliver(output.node(), output.output_index(), seed);
   }
 
   std::unordered_map<const Node*, std::vector<std::size_t>> wanted;
   for (std::size_t i = 0; i < inputs.size(); ++i) wanted[inputs[i].node().get()].push_back(i);
 
-  std::vector<Variable> results(inputs.size());
+  std::vector<std::vector<Variable>> results(directions, std::vector<Variable>(inputs.size()));
   std::vector<char> needs;
-  std::vector<Variable*> collected;
   while (!pending.empty()) {
     Pending p = std::move(pending.begin()->second);
     pending.erase(pending.begin());
     Node& node = *p.node;
     if (const auto it = wanted.find(&node); it != wanted.end()) {
-      for (std::size_t i : it->second)
-        results[i] = p.grads[static_cast<std::size_t>(inputs[i].output_index())];
+      for (std::size_t i : it->second) {
+        for (std::size_t d = 0; d < directions; ++d) {
+          results[d][i] = p.grads[d][static_cast<std::size_t>(inputs[i].output_index())];
+        }
+      }
     }
     if (node.op == nullptr) continue;
     needs.assign(node.inputs.size(), 0);
-    bool any = false;
-    for (std::size_t i = 0; i < needs.size(); ++i) {
+    for (std::size_t i = 0; i < needs.size(); ++i)
       needs[i] = on_path.contains(node.inputs[i].node.get()) ? 1 : 0;
-      any = any || needs[i] != 0;
-    }
-    if (!any) continue;
-    collected.assign(needs.size(), nullptr);
-    for (std::size_t i = 0; i < needs.size(); ++i) {
-      if (needs[i] == 0) continue;
-      const auto it = pending.find(node.inputs[i].node->sequence);
-      if (it == pending.end()) continue;
-      collected[i] = &it->second.grads[static_cast<std::size_t>(node.inputs[i].output)];
-    }
-    const std::vector<Variable> input_grads = node.vjp(Backward(p.node, p.grads, needs, collected));
-    check(input_grads.size() == needs.size(),
-          "[grad] the derivative of '{}' returned {} gradients for {} inputs", node.op->name,
-          input_grads.size(), needs.size());
-    for (std::size_t i = 0; i < needs.size(); ++i) {
-      if (needs[i] != 0 && input_grads[i].defined())
-        deliver(node.inputs[i].node, node.inputs[i].output, input_grads[i]);
+    if (std::find(needs.begin(), needs.end(), 1) == needs.end()) continue;
+    for (std::size_t d = 0; d < directions; ++d) {
+      std::vector<Variable>& grads = p.grads[d];
+      if (std::none_of(grads.begin(), grads.end(), [](const Variable& g) { return g.defined(); })) continue;
+      const std::vector<Variable*> collected = collected_slots(pending, node, needs, d);
+      const std::vector<Variable> input_grads = node.vjp(Backward(p.node, grads, needs, collected));
+      check(input_grads.size() == needs.size(),
+            "[grad] the derivative of '{}' returned {} gradients for {} inputs", node.op->name,
+            input_grads.size(), needs.size());
+      grads.clear();  // they may be what the next node can overwrite
+      for (std::size_t i = 0; i < needs.size(); ++i) {
+        if (needs[i] == 0 || !input_grads[i].defined()) continue;
+        deliver(pending, directions, d, node.inputs[i].node, node.inputs[i].output, input_grads[i]);
+      }
     }
   }
+  return results;
+}
 
+// Puts zeros in the place of undefined gradients, if that is allowed.
+void complete(std::span<const Variable> inputs, std::vector<Variable>& gradients, bool allow_unused) {
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    if (results[i].defined()) {
-      check(results[i].shape() == inputs[i].shape(),
-            "[grad] the gradient of input {} came out with shape {} instead of {}", i, results[i].shape(),
+    if (gradients[i].defined()) {
+      check(gradients[i].shape() == inputs[i].shape(),
+            "[grad] the gradient of input {} came out with shape {} instead of {}", i, gradients[i].shape(),
             inputs[i].shape());
       continue;
     }
-    check(options.allow_unused,
+    check(allow_unused,
           "[grad] no output depends on input {} (shape {}); leave it out, or set allow_unused for a zero "
           "gradient",
           i, inputs[i].shape());
-    results[i] = Tensor::zeros_like(inputs[i].value());
+    gradients[i] = Tensor::zeros_like(inputs[i].value());
   }
-  return results;
+}
+
+}  // namespace
+
+std::vector<Variable> grad(std::span<const Variable> outputs, std::span<const Variable> inputs,
+                           const GradOptions& options) {
+  check(options.grad_outputs.empty() || options.grad_outputs.size() == outputs.size(),
+        "[grad] {} gradients were given for {} outputs; give one each or none", options.grad_outputs.size(),
+        outputs.size());
+  check_inputs(inputs);
+  std::vector<Variable> seeds = options.grad_outputs;
+  if (seeds.empty()) {
+    for (std::size_t k = 0; k < outputs.size(); ++k) {
+      check(outputs[k].numel() == 1,
+            "[grad] output {} has shape {}; only a scalar has an implied gradient of 1, so pass grad_outputs",
+            k, outputs[k].shape());
+      seeds.emplace_back(Tensor::full(outputs[k].shape(), outputs[k].dtype(), 1));
+    }
+  }
+  std::vector<Variable> gradients =
+      std::move(differentiate(outputs, inputs, std::span(&seeds, 1), options.create_graph).front());
+  complete(inputs, gradients, options.allow_unused);
+  return gradients;
 }
 
 std::vector<Variable> grad(const Variable& output, std::span<const Variable> inputs,
@@ -170,21 +212,30 @@ GradientGraph::GradientGraph(const Variable& loss, std::vector<Variable> inputs)
 }
 
 std::vector<Tensor> GradientGraph::apply(std::span<const Tensor> v) const {
-  check(v.size() == inputs_.size(), "[hvp] {} vectors were given for {} inputs", v.size(), inputs_.size());
-  std::vector<Variable> outputs;
-  GradOptions options{.allow_unused = true};
-  for (std::size_t i = 0; i < v.size(); ++i) {
-    if (!v[i].defined()) continue;
-    check(v[i].shape() == inputs_[i].shape() && v[i].dtype() == inputs_[i].dtype(),
-          "[hvp] vector {} is {} {} but input {} is {} {}; they must match", i, v[i].dtype(), v[i].shape(), i,
-          inputs_[i].dtype(), inputs_[i].shape());
-    outputs.push_back(gradient_[i]);
-    options.grad_outputs.emplace_back(v[i]);
+  const std::vector<Tensor> vector(v.begin(), v.end());
+  return std::move(apply_many(std::span(&vector, 1)).front());
+}
+
+std::vector<std::vector<Tensor>> GradientGraph::apply_many(
+    std::span<const std::vector<Tensor>> vectors) const {
+  std::vector<std::vector<Variable>> seeds;
+  for (const std::vector<Tensor>& v : vectors) {
+    check(v.size() == inputs_.size(), "[hvp] {} vectors were given for {} inputs", v.size(), inputs_.size());
+    for (std::size_t i = 0; i < v.size(); ++i) {
+      check(!v[i].defined() || (v[i].shape() == inputs_[i].shape() && v[i].dtype() == inputs_[i].dtype()),
+            "[hvp] vector {} is {} {} but input {} is {} {}; they must match", i,
+            v[i].defined() ? dtype_name(v[i].dtype()) : "", v[i].shape(), i, inputs_[i].dtype(),
+            inputs_[i].shape());
+    }
+    seeds.emplace_back(v.begin(), v.end());
   }
-  std::vector<Tensor> product;
-  product.reserve(v.size());
-  for (const Variable& g : grad(outputs, inputs_, options)) product.push_back(g.value());
-  return product;
+  std::vector<std::vector<Tensor>> products;
+  for (std::vector<Variable>& product : differentiate(gradient_, inputs_, seeds, false)) {
+    complete(inputs_, product, true);
+    std::vector<Tensor>& values = products.emplace_back();
+    for (const Variable& block : product) values.push_back(block.value());
+  }
+  return products;
 }
 
 std::vector<Tensor> hvp(const Variable& loss, std::span<const Variable> inputs, std::span<const Tensor> v) {

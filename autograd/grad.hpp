@@ -43,6 +43,9 @@ class GradientGraph {
   /// Hessian-vector product: `v` has one tensor per input with its shape and dtype (an undefined tensor is
   /// zero); so has the result.
   std::vector<Tensor> apply(std::span<const Tensor> v) const;
+  /// Several products in one walk over the graph, each with the bits of apply(vectors[k]): what they share is
+  /// read from memory once. Needs memory for the intermediate results of all of them.
+  std::vector<std::vector<Tensor>> apply_many(std::span<const std::vector<Tensor>> vectors) const;
 
  private:
   Variable loss_;

@@ -8,6 +8,7 @@
 #include <tbb/blocked_range.h>
 #include <tbb/parallel_for.h>
 
+#include "core/error.hpp"
 #include "core/thread_sanitizer.hpp"
 
 namespace goshawk {
@@ -48,9 +49,10 @@ class ChunkRunner {
 
 /// Calls f(begin, end) for consecutive chunks of `grain` indices (the last may be shorter) that cover [0, n).
 /// Chunk boundaries depend only on n and grain. Chunks may run in any order and at the same time. An
-/// exception from f ends the loop and is thrown again here.
+/// exception from f ends the loop and is thrown again here. Throws Error for a grain below 1.
 template <class F>
 void parallel_for(std::int64_t n, std::int64_t grain, const F& f) {
+  check(grain > 0, "[parallel_for] the grain is {}; a chunk needs at least one index", grain);
   if (n <= 0) return;
   const std::int64_t chunks = (n + grain - 1) / grain;
   if (chunks == 1) {

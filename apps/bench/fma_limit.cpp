@@ -53,16 +53,19 @@ HWY_EXPORT(Multiply);
 }  // namespace
 
 double fma_limit_gflops() {
-  constexpr std::int64_t kRounds = 2'000'000;  // some milliseconds
-  constexpr int kRuns = 9;
+  constexpr std::int64_t kRounds = 100'000;  // a fraction of a millisecond
+  constexpr int kRuns = 40;                  // the first ones wake the threads
+  const std::int64_t chunks = 8 * num_threads();
   double best = 0;
   for (int run = 0; run < kRuns; ++run) {
-    std::vector<double> operations(static_cast<std::size_t>(num_threads()));
+    std::vector<double> operations(static_cast<std::size_t>(chunks));
     const auto start = std::chrono::steady_clock::now();
-    parallel_for(num_threads(), 1, [&](std::int64_t begin, std::int64_t) {
-      float value = 1;
-      const double done = HWY_DYNAMIC_DISPATCH(Multiply)(kRounds, &value);
-      operations[static_cast<std::size_t>(begin)] = value > 0 ? done : 0;
+    parallel_for(chunks, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t chunk = begin; chunk < end; ++chunk) {
+        float value = 1;
+        const double done = HWY_DYNAMIC_DISPATCH(Multiply)(kRounds, &value);
+        operations[static_cast<std::size_t>(chunk)] = value > 0 ? done : 0;
+      }
     });
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
     double total = 0;

@@ -11,6 +11,9 @@
 namespace goshawk {
 namespace {
 
+// Vectors that one walk over a graph multiplies with: more hardly share more, and each needs memory.
+constexpr std::size_t kVectorsAtOnce = 8;
+
 // sum ← sum + factor · x, with `sum` in f64.
 void accumulate(double factor, const Tensor& x, const Tensor& sum) {
   dispatch_floating(x.dtype(), "HessianOperator", [&]<class T>() {
@@ -146,11 +149,14 @@ std::vector<QuadraticForms> HessianOperator::quadratic_forms(std::span<const Vec
   for (const Vector& v : vectors) check_blocks(*this, v, "HessianOperator");
   const auto compute = [&](const GradientGraph& graph) {
     std::vector<std::vector<double>> forms;
-    for (const Vector& v : vectors) {
-      const Vector product = graph.apply(v);
-      std::vector<double>& blocks = forms.emplace_back();
-      for (std::size_t l = 0; l < v.size(); ++l) {
-        blocks.push_back(v[l].defined() ? block_dot(v[l], product[l]) : 0.0);
+    for (std::size_t first = 0; first < vectors.size(); first += kVectorsAtOnce) {
+      const auto some = vectors.subspan(first, std::min(kVectorsAtOnce, vectors.size() - first));
+      const std::vector<Vector> products = graph.apply_many(some);
+      for (std::size_t k = 0; k < some.size(); ++k) {
+        std::vector<double>& blocks = forms.emplace_back();
+        for (std::size_t l = 0; l < some[k].size(); ++l) {
+          blocks.push_back(some[k][l].defined() ? block_dot(some[k][l], products[k][l]) : 0.0);
+        }
       }
     }
     return forms;

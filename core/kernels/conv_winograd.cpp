@@ -281,20 +281,20 @@ struct Rows {
 /// The transformed kernel of out_channels [first, first + width), as tap_block reads it: position p is at
 /// p * channels * out_channels, and there [channel][width].
 void TransformWeights(const Weights& w, Index first, Index width, float* packed) {
-  HWY_ALIGN float buffer[kKernel * kKernel * kVector];
+  const hn::RebindToSigned<D> di;
+  const auto distances = hn::Mul(hn::Iota(di, 0), hn::Set(di, static_cast<std::int32_t>(w.out_channel)));
   for (Index channel = 0; channel < w.channels; ++channel) {
     for (Index v = 0; v < width; v += kVector) {
-      const float* from = w.data + channel * w.channel + (first + v) * w.out_channel;
-      for (Index e = 0; e < kKernel * kKernel; ++e) {
-        const float* element = from + (w.turned ? kKernel * kKernel - 1 - e : e) * w.element;
-        float* to = buffer + e * kVector;
-        for (Index i = 0; i < kVector; ++i) to[i] = element[i * w.out_channel];
-      }
-      float* to = packed + first * w.channels + channel * width + v;
-      transform<WeightTransform>(
-          [&](Index r, Index s) HWY_ATTR { return hn::Load(d, buffer + (r * kKernel + s) * kVector); },
-          [&](Index r, Index s, V value)
-              HWY_ATTR { hn::StoreU(value, d, to + (r * kPatch + s) * w.channels * w.out_channels); });
+      const float* const from = w.data + channel * w.channel + (first + v) * w.out_channel;
+      float* const to = packed + first * w.channels + channel * width + v;
+      const auto load = [&](Index r, Index s) HWY_ATTR {
+        const Index element = r * kKernel + s;
+        const float* const at = from + (w.turned ? kKernel * kKernel - 1 - element : element) * w.element;
+        return w.out_channel == 1 ? hn::LoadU(d, at) : hn::GatherIndex(d, at, distances);
+      };
+      transform<WeightTransform>(load, [&](Index r, Index s, V value) HWY_ATTR {
+        hn::StoreU(value, d, to + (r * kPatch + s) * w.channels * w.out_channels);
+      });
     }
   }
 }

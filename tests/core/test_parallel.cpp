@@ -150,6 +150,10 @@ TEST_CASE("an error inside a chunk comes out of the loop") {
   }
 }
 
+TEST_CASE("a grain below one is an error, not a division by zero") {
+  CHECK_THROWS_AS(parallel_for(5, 0, [](std::int64_t, std::int64_t) {}), Error);
+}
+
 TEST_CASE("loops nest") {
   const Threads limit(2);
   std::atomic<std::int64_t> sum{0};
