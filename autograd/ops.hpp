@@ -139,7 +139,7 @@ Variable batch_norm_train_composed(const Variable& x, const Variable& gamma, con
 // ---- pooling (autograd/ops/pool.cpp), NHWC
 // -------------------------------------------------------------------
 using kernels::PoolParams;
-/// Mean over each window; padded zeros count (the divisor is always kernel_h · kernel_w).
+/// Mean over each window; padded zeros count, but what hangs over the padding (params.ceil) does not.
 Variable avg_pool2d(const Variable& x, const PoolParams& params);
 /// Its adjoint: spreads gy over x_shape.
 Variable avg_unpool2d(const Variable& gy, const Shape& x_shape, const PoolParams& params);

@@ -7,6 +7,7 @@
 #include "core/error.hpp"
 #include "core/random.hpp"
 #include "models/resnet_cifar.hpp"
+#include "models/squeezenext.hpp"
 
 namespace goshawk {
 namespace {
@@ -16,8 +17,14 @@ struct Entry {
   std::function<std::unique_ptr<Module>(const ModelOptions&, Random&)> make;
 };
 
-constexpr InputSpec kCifarInput{
-    .height = 32, .width = 32, .channels = 3, .mean = {0.485, 0.456, 0.406}, .std = {0.229, 0.224, 0.225}};
+// Square colour pictures, normalised as for ImageNet; the usual models for CIFAR are trained that way too.
+constexpr InputSpec square_pictures(std::int64_t size) {
+  return {.height = size,
+          .width = size,
+          .channels = 3,
+          .mean = {0.485, 0.456, 0.406},
+          .std = {0.229, 0.224, 0.225}};
+}
 
 const std::map<std::string, Entry, std::less<>>& entries() {
   static const auto all = [] {
@@ -27,10 +34,21 @@ const std::map<std::string, Entry, std::less<>>& entries() {
         const std::string name =
             fmt::format("resnet{}{}", depth, shortcut == Shortcut::subsample ? "" : "_b");
         models[name] = {
-            kCifarInput, [depth, shortcut](const ModelOptions& options, Random& random) {
+            square_pictures(32), [depth, shortcut](const ModelOptions& options, Random& random) {
               return std::make_unique<ResNetCifar>(
                   ResNetCifarConfig{.depth = depth, .classes = options.classes, .shortcut = shortcut},
                   random);
+            }};
+      }
+    }
+    for (const auto& [variant, suffix] :
+         {std::pair(SqueezeNextVariant::sqnxt23, "23"), std::pair(SqueezeNextVariant::sqnxt23v5, "23v5")}) {
+      for (const double width : {1.0, 2.0}) {
+        const std::string name = fmt::format("squeezenext{}{}", suffix, width == 1 ? "" : "_w2");
+        models[name] = {
+            square_pictures(227), [variant, width](const ModelOptions& options, Random& random) {
+              return std::make_unique<SqueezeNext>(
+                  SqueezeNextConfig{.variant = variant, .width = width, .classes = options.classes}, random);
             }};
       }
     }

@@ -25,7 +25,8 @@ struct ModelOptions {
   DType dtype = DType::f32;
 };
 
-/// Known names in alphabetical order: resnet20, resnet20_b (option B shortcuts), ...
+/// Known names in alphabetical order: resnet20, resnet20_b (option B shortcuts), ...,
+/// squeezenext23, squeezenext23_w2 (twice as wide), ...
 std::vector<std::string> model_names();
 /// Throws UsageError for an unknown name, listing the known ones.
 InputSpec model_input(std::string_view name);

@@ -17,7 +17,8 @@ PoolParams pool_params(const Pool2dConfig& config) {
           .stride_h = config.stride,
           .stride_w = config.stride,
           .pad_h = config.padding,
-          .pad_w = config.padding};
+          .pad_w = config.padding,
+          .ceil = config.ceil};
 }
 
 }  // namespace
@@ -43,10 +44,14 @@ std::vector<std::pair<std::string, WeightedLayer*>> weighted_layers(Module& mode
 }
 
 Conv2d::Conv2d(Config config) : config_(config) {
-  check(config.in > 0 && config.out > 0 && config.kernel > 0 && config.stride > 0 && config.padding >= 0,
-        "[Conv2d] in {}, out {}, kernel {} and stride {} must be positive and padding {} not negative",
-        config.in, config.out, config.kernel, config.stride, config.padding);
-  weight = zero_parameter({config.kernel, config.kernel, config.in, config.out});
+  const HeightWidth kernel = config.kernel, stride = config.stride, padding = config.padding;
+  check(
+      config.in > 0 && config.out > 0 && kernel.height > 0 && kernel.width > 0 && stride.height > 0 &&
+          stride.width > 0 && padding.height >= 0 && padding.width >= 0,
+      "[Conv2d] in {}, out {}, kernel {}x{} and stride {}x{} must be positive and padding {}x{} not negative",
+      config.in, config.out, kernel.height, kernel.width, stride.height, stride.width, padding.height,
+      padding.width);
+  weight = zero_parameter({kernel.height, kernel.width, config.in, config.out});
   register_parameter("weight", weight);
   if (config.bias) {
     bias = zero_parameter({config.out});
@@ -56,10 +61,10 @@ Conv2d::Conv2d(Config config) : config_(config) {
 
 Variable Conv2d::apply(const Variable& x, const Variable& w) const {
   return conv2d(x, w,
-                {.stride_h = config_.stride,
-                 .stride_w = config_.stride,
-                 .pad_h = config_.padding,
-                 .pad_w = config_.padding});
+                {.stride_h = config_.stride.height,
+                 .stride_w = config_.stride.width,
+                 .pad_h = config_.padding.height,
+                 .pad_w = config_.padding.width});
 }
 
 Linear::Linear(Config config) : config_(config) {

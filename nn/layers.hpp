@@ -59,11 +59,20 @@ class WeightedLayer : public Module {
 /// ".weight": "conv1", "layer1.0.conv1", ..., "linear".
 std::vector<std::pair<std::string, WeightedLayer*>> weighted_layers(Module& model);
 
+/// A size along both axes of an image: one number for a square, as in .kernel = 3, or the two of a rectangle,
+/// as in .kernel = {1, 3}.
+struct HeightWidth {
+  std::int64_t height, width;
+  // NOLINTNEXTLINE(google-explicit-constructor): most are square
+  constexpr HeightWidth(std::int64_t both) : height(both), width(both) {}
+  constexpr HeightWidth(std::int64_t h, std::int64_t w) : height(h), width(w) {}
+};
+
 struct Conv2dConfig {
   std::int64_t in = 0, out = 0;  ///< channels
-  std::int64_t kernel = 1;       ///< height and width
-  std::int64_t stride = 1;
-  std::int64_t padding = 0;  ///< zeros on every side
+  HeightWidth kernel = 1;
+  HeightWidth stride = 1;
+  HeightWidth padding = 0;  ///< zeros above and below, and on the left and on the right
   bool bias = false;
 };
 
@@ -145,6 +154,7 @@ struct Pool2dConfig {
   std::int64_t kernel = 2;
   std::int64_t stride = 2;
   std::int64_t padding = 0;
+  bool ceil = false;  ///< also windows that hang over the far edge, see PoolParams
 };
 
 /// [N,H,W,C] → [N,OH,OW,C]; padded zeros count in the mean.

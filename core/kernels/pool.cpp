@@ -1,6 +1,8 @@
 #include "core/kernels/pool.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "core/parallel.hpp"
 
@@ -26,6 +28,30 @@ void for_each_tap(std::int64_t n, std::int64_t h, std::int64_t w, std::int64_t o
   }
 }
 
+// Number of windows along one axis; 0 when the first does not fit.
+std::int64_t window_count(std::int64_t in, std::int64_t kernel, std::int64_t stride, std::int64_t pad,
+                          bool ceil) {
+  const std::int64_t room = in + 2 * pad - kernel + (ceil ? stride - 1 : 0);
+  if (in == 0 || room < 0) return 0;
+  // A window that `ceil` added may start past the image, where the padding behind it is all there is.
+  const std::int64_t last = room / stride;
+  return last * stride < in + pad ? last + 1 : last;
+}
+
+// 1 / divisor of every window of an image, in order.
+template <class T>
+std::vector<T> window_shares(const Shape& x, const Shape& out, const PoolParams& p) {
+  std::vector<T> shares;
+  for (std::int64_t oy = 0; oy < out[1]; ++oy) {
+    const std::int64_t rows = std::min(p.kernel_h, x[1] + 2 * p.pad_h - oy * p.stride_h);
+    for (std::int64_t ox = 0; ox < out[2]; ++ox) {
+      const std::int64_t columns = std::min(p.kernel_w, x[2] + 2 * p.pad_w - ox * p.stride_w);
+      shares.push_back(T{1} / static_cast<T>(rows * columns));
+    }
+  }
+  return shares;
+}
+
 }  // namespace
 
 Shape pool_output_shape(const Shape& x, const PoolParams& p, std::string_view op) {
@@ -36,11 +62,11 @@ Shape pool_output_shape(const Shape& x, const PoolParams& p, std::string_view op
         "smaller "
         "than the kernel",
         op, p.kernel_h, p.kernel_w, p.stride_h, p.stride_w, p.pad_h, p.pad_w);
-  check(x[1] + 2 * p.pad_h >= p.kernel_h && x[2] + 2 * p.pad_w >= p.kernel_w,
-        "[{}] a {}x{} window does not fit into images of shape {} with padding {}x{}", op, p.kernel_h,
-        p.kernel_w, x, p.pad_h, p.pad_w);
-  return {x[0], (x[1] + 2 * p.pad_h - p.kernel_h) / p.stride_h + 1,
-          (x[2] + 2 * p.pad_w - p.kernel_w) / p.stride_w + 1, x[3]};
+  const std::int64_t oh = window_count(x[1], p.kernel_h, p.stride_h, p.pad_h, p.ceil);
+  const std::int64_t ow = window_count(x[2], p.kernel_w, p.stride_w, p.pad_w, p.ceil);
+  check(oh > 0 && ow > 0, "[{}] a {}x{} window does not fit into images of shape {} with padding {}x{}", op,
+        p.kernel_h, p.kernel_w, x, p.pad_h, p.pad_w);
+  return {x[0], oh, ow, x[3]};
 }
 
 Tensor avg_pool2d(const Tensor& x, const PoolParams& p) {
@@ -48,12 +74,14 @@ Tensor avg_pool2d(const Tensor& x, const PoolParams& p) {
   const Tensor out = Tensor::zeros(shape, x.dtype());
   const std::int64_t c = shape[3];
   dispatch_floating(x.dtype(), "avg_pool2d", [&]<class T>() {
-    const T share = T{1} / static_cast<T>(p.kernel_h * p.kernel_w);
+    const std::vector<T> shares = window_shares<T>(x.shape(), shape, p);
+    const std::int64_t windows = shape[1] * shape[2];
     parallel_for(shape[0], 1, [&](std::int64_t n, std::int64_t) {
       for_each_tap(n, x.dim(1), x.dim(2), shape[1], shape[2], p,
                    [&](std::int64_t window, std::int64_t position) {
                      const T* from = x.data<T>() + position * c;
                      T* to = out.data<T>() + window * c;
+                     const T share = shares[static_cast<std::size_t>(window - n * windows)];
                      for (std::int64_t i = 0; i < c; ++i) to[i] += share * from[i];
                    });
     });
@@ -68,12 +96,14 @@ Tensor avg_unpool2d(const Tensor& gy, const Shape& x_shape, const PoolParams& p)
   const Tensor out = Tensor::zeros(x_shape, gy.dtype());
   const std::int64_t c = x_shape[3];
   dispatch_floating(gy.dtype(), "avg_unpool2d", [&]<class T>() {
-    const T share = T{1} / static_cast<T>(p.kernel_h * p.kernel_w);
+    const std::vector<T> shares = window_shares<T>(x_shape, expected, p);
+    const std::int64_t windows = expected[1] * expected[2];
     parallel_for(x_shape[0], 1, [&](std::int64_t n, std::int64_t) {
       for_each_tap(n, x_shape[1], x_shape[2], expected[1], expected[2], p,
                    [&](std::int64_t window, std::int64_t position) {
                      const T* from = gy.data<T>() + window * c;
                      T* to = out.data<T>() + position * c;
+                     const T share = shares[static_cast<std::size_t>(window - n * windows)];
                      for (std::int64_t i = 0; i < c; ++i) to[i] += share * from[i];
                    });
     });

@@ -190,6 +190,8 @@ const AddCases norm_gradient_cases({
 
 const PoolParams kOverlapping{
     .kernel_h = 3, .kernel_w = 2, .stride_h = 2, .stride_w = 1, .pad_h = 1, .pad_w = 1};
+// Of six rows and four columns, the last windows hang over by one row and by one column.
+const PoolParams kCeil{.kernel_h = 3, .kernel_w = 2, .stride_h = 2, .stride_w = 3, .pad_h = 1, .ceil = true};
 
 const AddCases pooling({
     {"avg_pool2d",
@@ -203,6 +205,17 @@ const AddCases pooling({
     {"gather",
      [](const V& v) { return mul(max_pool2d(v[0], kOverlapping), max_pool2d(v[0], kOverlapping)); },
      {normal({2, 5, 4, 3})}},
+    {"avg_pool2d",
+     [](const V& v) { return mul(avg_pool2d(v[0], kCeil), v[1]); },
+     {normal({2, 6, 4, 3}), normal({2, 4, 2, 3}, 2)}},
+    {"avg_unpool2d",
+     [](const V& v) {
+       return mul(avg_unpool2d(v[0], {2, 6, 4, 3}, kCeil), v[1]);
+     },
+     {normal({2, 4, 2, 3}), normal({2, 6, 4, 3}, 2)}},
+    {"gather",
+     [](const V& v) { return mul(max_pool2d(v[0], kCeil), max_pool2d(v[0], kCeil)); },
+     {normal({2, 6, 4, 3})}},
     {"global_avg_pool",
      [](const V& v) { return mul(global_avg_pool(v[0]), v[1]); },
      {normal({2, 3, 4, 5}), normal({2, 5}, 2)}},

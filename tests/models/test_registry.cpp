@@ -7,17 +7,26 @@ using namespace goshawk;
 
 TEST_CASE("models by name") {
   CHECK(model_names() == std::vector<std::string>{"resnet20", "resnet20_b", "resnet32", "resnet32_b",
-                                                  "resnet44", "resnet44_b", "resnet56", "resnet56_b"});
+                                                  "resnet44", "resnet44_b", "resnet56", "resnet56_b",
+                                                  "squeezenext23", "squeezenext23_w2", "squeezenext23v5",
+                                                  "squeezenext23v5_w2"});
   CHECK(make_model("resnet20")->parameter_count() == 269722);
   CHECK(make_model("resnet20", {.classes = 100})->parameter_count() == 269722 + 65 * 90);
   CHECK(make_model("resnet20_b")->parameter_count() == 272474);
   CHECK(make_model("resnet56")->parameter_count() == 853018);
   CHECK(model_input("resnet32").height == 32);
   CHECK(model_input("resnet32").channels == 3);
+  CHECK(make_model("squeezenext23_w2", {.classes = 1000})->parameter_count() == 2583752);
+  CHECK(make_model("squeezenext23", {.classes = 10})->parameter_count() == 724056 - 129 * 990);
+  CHECK(make_model("squeezenext23v5")->parameter_count() <
+        make_model("squeezenext23v5_w2")->parameter_count());
+  CHECK(model_input("squeezenext23v5").height == 227);
+  CHECK(model_input("squeezenext23v5").width == 227);
   CHECK_THROWS_WITH_AS(
       make_model("resnet21"),
       "[make_model] there is no model 'resnet21'; choose one of resnet20, resnet20_b, resnet32, "
-      "resnet32_b, resnet44, resnet44_b, resnet56, resnet56_b",
+      "resnet32_b, resnet44, resnet44_b, resnet56, resnet56_b, squeezenext23, squeezenext23_w2, "
+      "squeezenext23v5, squeezenext23v5_w2",
       UsageError);
   CHECK_THROWS_AS(model_input(""), UsageError);
 }

@@ -67,6 +67,13 @@ TEST_CASE("convolution and linear layers compute their sums") {
   }
   CHECK(y.value().data<double>()[((3 + 1) * 2 + 1) * 3 + 2] == doctest::Approx(expected).epsilon(1e-12));
 
+  // A rectangular kernel: heights come first, and every size has two.
+  Conv2d wide({.in = 1, .out = 1, .kernel = {1, 3}, .stride = {2, 1}, .padding = {0, 1}});
+  wide.weight.value().copy_from(Tensor::from<float>({1, 10, 100}, {1, 3, 1, 1}));
+  const Tensor digits = Tensor::from<float>({1, 2, 3, 4, 5, 6}, {1, 3, 2, 1});
+  CHECK(wide(digits).shape() == Shape{1, 2, 2, 1});
+  CHECK(wide(digits).value().to_vector<float>() == std::vector<float>{210, 21, 650, 65});
+
   Linear linear({.in = 4, .out = 2});
   linear.to(DType::f64);
   linear.weight.value().copy_from(Tensor::from<double>({1, 2, 3, 4, 5, 6, 7, 8}, {4, 2}));
@@ -197,6 +204,10 @@ TEST_CASE("layers refuse what they cannot do, and say why") {
   CHECK_THROWS_AS(Conv2d({.in = 0, .out = 3}), Error);
   CHECK_THROWS_AS(Conv2d({.in = 3, .out = 3, .stride = 0}), Error);
   CHECK_THROWS_AS(Conv2d({.in = 3, .out = 3, .padding = -1}), Error);
+  CHECK_THROWS_WITH_AS(Conv2d({.in = 3, .out = 3, .kernel = {1, 0}}),
+                       "[Conv2d] in 3, out 3, kernel 1x0 and stride 1x1 must be positive and padding 0x0 not "
+                       "negative",
+                       Error);
   CHECK_THROWS_AS(Linear({.in = 3, .out = 0}), Error);
   CHECK_THROWS_AS(BatchNorm2d({.channels = 0}), Error);
   CHECK_THROWS_AS(BatchNorm2d({.channels = 3, .momentum = 1.5}), Error);
@@ -227,6 +238,8 @@ TEST_CASE("pooling layers, flatten and rows of modules") {
   CHECK(net.named_modules()[2].name == "1");
   MaxPool2d largest({.kernel = 2, .stride = 2});
   CHECK(largest(x).value().to_vector<float>() == std::vector<float>{4, -5});
+  MaxPool2d over({.kernel = 3, .stride = 2, .ceil = true});
+  CHECK(over(x).value().to_vector<float>() == std::vector<float>{4, -5});
   GlobalAvgPool mean;
   CHECK(mean(x).value().to_vector<float>() == std::vector<float>{2.5F, -6.5F});
 }
