@@ -4,7 +4,7 @@
 # To build, test and run everything.
 # shellcheck disable=SC2034
 build_packages=(g++ cmake ninja-build libtbb-dev libopenblas-dev libhwy-dev libfmt-dev libcli11-dev
-  nlohmann-json3-dev doctest-dev libstb-dev)
+  nlohmann-json3-dev doctest-dev libstb-dev libbenchmark-dev)
 
 # require_packages NAME...: installs those that are missing; needs neither network nor rights when none is.
 require_packages() {

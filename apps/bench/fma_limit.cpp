@@ -54,7 +54,7 @@ HWY_EXPORT(Multiply);
 
 double fma_limit_gflops() {
   constexpr std::int64_t kRounds = 100'000;  // a fraction of a millisecond
-  constexpr int kRuns = 40;                  // the first ones wake the threads
+  constexpr int kRuns = 200;                 // the first ones wake the threads
   const std::int64_t chunks = 8 * num_threads();
   double best = 0;
   for (int run = 0; run < kRuns; ++run) {

@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/bench/fma_limit.hpp"
+#include "apps/bench/kernels.hpp"
 #include "apps/bench/stages.hpp"
 #include "apps/support/command_line.hpp"
 #include "apps/support/program.hpp"
@@ -74,11 +75,23 @@ int main(int argc, char** argv) {
     program.add_option("--only", options.only, "Time only this stage (may be repeated)")
         ->delimiter(',')
         ->check(CLI::IsMember(names));
+    std::string filter;
+    CLI::Option* const kernels =
+        program
+            .add_option("--kernels", filter,
+                        "Time kernels instead: all, or those that match this regular expression")
+            ->expected(0, 1)
+            ->type_name("REGEX")
+            ->default_str("");
     program.add_flag("--json", json, "Print one JSON object");
     add_threads_option(program);
     add_convolution_option(program, "winograd");
     program.callback([&] {
       const double limit = fma_limit_gflops();
+      if (kernels->count() > 0) {
+        run_kernel_benchmarks(filter, json, limit);
+        return;
+      }
       const std::vector<StageResult> results = run_stages(options);
       if (json) {
         print_result("{}\n", to_json(options, limit, results).dump(2));

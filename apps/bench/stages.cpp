@@ -19,7 +19,11 @@
 namespace goshawk {
 namespace {
 
-constexpr std::int64_t kClasses = 10;
+/// As many as CIFAR-10 has, or ImageNet.
+std::int64_t classes(const InputSpec& input) {
+  return input.height <= 32 ? 10 : 1000;
+}
+
 constexpr std::int64_t kVectors = 8;  // of hvp_eval_k8
 
 /// A model and a batch that all stages share the making of.
@@ -29,15 +33,16 @@ struct Bench {
   std::int64_t microbatch = 0;
   double macs = 0;  // of one forward pass over the batch
 
-  Bench(const BenchOptions& options, Mode mode) : model(make_model(options.model, {.classes = kClasses})) {
+  Bench(const BenchOptions& options, Mode mode)
+      : model(make_model(options.model, {.classes = classes(model_input(options.model))})) {
     const InputSpec input = model_input(options.model);
     Random random(1);
     images = random_normal({options.batch, input.height, input.width, input.channels}, DType::f32, random);
     labels = Tensor::empty({options.batch}, DType::i64);
     for (std::int64_t& label : labels.span<std::int64_t>()) {
-      label = static_cast<std::int64_t>(random.below(kClasses));
+      label = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(classes(input))));
     }
-    constexpr std::int64_t kMicrobatchPixels = 8 * 32 * 32;
+    constexpr std::int64_t kMicrobatchPixels = 32 * 32 * 32;
     microbatch = options.microbatch > 0
                      ? options.microbatch
                      : std::max<std::int64_t>(1, kMicrobatchPixels / (input.height * input.width));
