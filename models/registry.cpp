@@ -46,7 +46,8 @@ const std::map<std::string, Entry, std::less<>>& entries() {
       for (const double width : {1.0, 2.0}) {
         const std::string name = fmt::format("squeezenext{}{}", suffix, width == 1 ? "" : "_w2");
         models[name] = {
-            square_pictures(227), [variant, width](const ModelOptions& options, Random& random) {
+            square_pictures(227),
+            [variant = variant, width = width](const ModelOptions& options, Random& random) {
               return std::make_unique<SqueezeNext>(
                   SqueezeNextConfig{.variant = variant, .width = width, .classes = options.classes}, random);
             }};

@@ -55,7 +55,7 @@ HWY_EXPORT(Multiply);
 double fma_limit_gflops() {
   constexpr std::int64_t kRounds = 100'000;  // a fraction of a millisecond
   constexpr int kRuns = 200;                 // the first ones wake the threads
-  const std::int64_t chunks = 8 * num_threads();
+  const std::int64_t chunks = std::int64_t{8} * num_threads();
   double best = 0;
   for (int run = 0; run < kRuns; ++run) {
     std::vector<double> operations(static_cast<std::size_t>(chunks));

@@ -1,6 +1,8 @@
 #include "apps/bench/kernels.hpp"
 
 #include <benchmark/benchmark.h>
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "core/error.hpp"
@@ -26,6 +28,23 @@ constexpr ConvCase kConvCases[] = {
     {"1x1_64to32_28", 28, 64, 32, 1, 1, 0},
 };
 
+/// What each registered benchmark runs; its argument is the place in here.
+std::vector<std::function<void(benchmark::State&)>>& bodies() {
+  static std::vector<std::function<void(benchmark::State&)>> all;
+  return all;
+}
+
+void run_body(benchmark::State& state) {
+  bodies()[static_cast<std::size_t>(state.range(0))](state);
+}
+
+void add(const std::string& name, std::function<void(benchmark::State&)> body) {
+  benchmark::RegisterBenchmark(name.c_str(), run_body)
+      ->Arg(static_cast<std::int64_t>(bodies().size()))
+      ->UseRealTime();
+  bodies().push_back(std::move(body));
+}
+
 void report(benchmark::State& state, double operations, double limit) {
   const double gflops = 1e-9 * operations;
   state.counters["GFLOP/s"] = benchmark::Counter(gflops, benchmark::Counter::kIsIterationInvariantRate);
@@ -40,7 +59,7 @@ void add_conv(const ConvCase& c, const char* direction, bool winograd, double li
   const Shape y_shape = kernels::conv2d_output_shape(x_shape, w_shape, params);
   const double operations = 2.0 * static_cast<double>(y_shape.numel() * c.kernel * c.kernel * c.in);
   const std::string name = fmt::format("conv/{}/{}/{}", c.name, direction, winograd ? "winograd" : "direct");
-  benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
+  add(name, [=](benchmark::State& state) {
     Random random(1);
     const Tensor x = random_normal(x_shape, DType::f32, random),
                  w = random_normal(w_shape, DType::f32, random),
@@ -49,34 +68,32 @@ void add_conv(const ConvCase& c, const char* direction, bool winograd, double li
     for (auto _ : state) benchmark::DoNotOptimize(f(x, w, y, params));
     kernels::set_winograd(true);
     report(state, operations, limit);
-  })->UseRealTime();
+  });
 }
 
 void add_norm(std::int64_t size, std::int64_t channels) {
   const Shape shape{kBatch, size, size, channels};
-  const auto add = [&](const char* name, int tensors, auto f) {
-    benchmark::RegisterBenchmark(fmt::format("norm/{}/{}_{}", name, channels, size).c_str(),
-                                 [=](benchmark::State& state) {
-                                   Random random(1);
-                                   const Tensor x = random_normal(shape, DType::f32, random),
-                                                g = random_normal(shape, DType::f32, random),
-                                                u = random_normal(shape, DType::f32, random);
-                                   const Tensor s = random_normal({channels}, DType::f32, random);
-                                   for (auto _ : state) f(x, g, u, s);
-                                   state.SetBytesProcessed(state.iterations() * tensors * x.bytes());
-                                 })
-        ->UseRealTime();
+  const auto add_one = [&](const char* name, int tensors, auto f) {
+    add(fmt::format("norm/{}/{}_{}", name, channels, size), [=](benchmark::State& state) {
+      Random random(1);
+      const Tensor x = random_normal(shape, DType::f32, random), g = random_normal(shape, DType::f32, random),
+                   u = random_normal(shape, DType::f32, random);
+      const Tensor s = random_normal({channels}, DType::f32, random);
+      for (auto _ : state) f(x, g, u, s);
+      state.SetBytesProcessed(state.iterations() * tensors * x.bytes());
+    });
   };
   // Tensors read and written once each.
-  add("moments", 1,
-      [](const Tensor& x, auto&, auto&, auto&) { benchmark::DoNotOptimize(kernels::channel_moments(x)); });
-  add("forward", 2, [](const Tensor& x, auto&, auto&, const Tensor& s) {
+  add_one("moments", 1, [](const Tensor& x, auto&, auto&, auto&) {
+    benchmark::DoNotOptimize(kernels::channel_moments(x));
+  });
+  add_one("forward", 2, [](const Tensor& x, auto&, auto&, const Tensor& s) {
     benchmark::DoNotOptimize(kernels::channel_affine(x, s, s, {}, true));
   });
-  add("backward", 6, [](const Tensor& x, const Tensor& g, const Tensor& u, const Tensor& s) {
+  add_one("backward", 6, [](const Tensor& x, const Tensor& g, const Tensor& u, const Tensor& s) {
     benchmark::DoNotOptimize(kernels::batch_norm_backward(g, x, s, s, s, u, {}));
   });
-  add("double_backward", 10, [](const Tensor& x, const Tensor& g, const Tensor& u, const Tensor& s) {
+  add_one("double_backward", 10, [](const Tensor& x, const Tensor& g, const Tensor& u, const Tensor& s) {
     benchmark::DoNotOptimize(
         kernels::batch_norm_double_backward({u, s, s, {}}, {{}, s, s, {}}, g, x, s, s, s, x));
   });

@@ -42,7 +42,7 @@ struct Bench {
     for (std::int64_t& label : labels.span<std::int64_t>()) {
       label = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(classes(input))));
     }
-    constexpr std::int64_t kMicrobatchPixels = 32 * 32 * 32;
+    constexpr std::int64_t kMicrobatchPixels = std::int64_t{32} * 32 * 32;
     microbatch = options.microbatch > 0
                      ? options.microbatch
                      : std::max<std::int64_t>(1, kMicrobatchPixels / (input.height * input.width));

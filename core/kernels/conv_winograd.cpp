@@ -207,15 +207,17 @@ class Pixels {
   Pixels(const float* image, Index rows, Index columns, Index channels, Index top, Index left,
          const float* zeros)
       : inside_(top >= 0 && left >= 0 && top + kSide <= rows && left + kSide <= columns),
-        first_(image + (top * columns + left) * channels),
         row_(columns * channels),
         column_(channels) {
-    if (inside_) return;
+    if (inside_) {
+      first_ = image + top * row_ + left * column_;
+      return;
+    }
     for (Index r = 0; r < kSide; ++r) {
       const bool row_inside = top + r >= 0 && top + r < rows;
       for (Index s = 0; s < kSide; ++s) {
         const bool pixel_inside = row_inside && left + s >= 0 && left + s < columns;
-        at_[r * kSide + s] = pixel_inside ? first_ + r * row_ + s * column_ : zeros;
+        at_[r * kSide + s] = pixel_inside ? image + (top + r) * row_ + (left + s) * column_ : zeros;
       }
     }
   }
@@ -236,9 +238,9 @@ class Pixels {
 
  private:
   bool inside_;
-  const float* first_;
-  Index row_, column_;
-  const float* at_[kSide * kSide];
+  const float* first_ = nullptr;    // the pixel in the corner, if all are inside
+  Index row_, column_;              // elements from one to the next
+  const float* at_[kSide * kSide];  // otherwise
 };
 
 /// A tile's place in the batch.
