@@ -1,6 +1,7 @@
 #include "apps/support/program.hpp"
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <new>
 
@@ -18,6 +19,8 @@ int report(const char* name, std::string message, int status) {
 }  // namespace
 
 int run_program(const char* name, const std::function<int()>& body) {
+  // A file that may not grow further is then an error like a full disk, not the end of the process.
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
     return body();
   } catch (const UsageError& e) {

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "tests/apps/run_program.hpp"
+#include "tests/support/file_size_limit.hpp"
 
 using namespace goshawk;
 
@@ -125,6 +126,26 @@ TEST_CASE("rows can be chosen, and a finished run only prints its table again") 
   const ProgramResult again = run_built_program(kProgram, {"--out", out, "--resume", "--only", "direct"});
   CHECK(again.status == 0);
   CHECK(again.out == first.out);
+}
+
+TEST_CASE("a file that cannot be written ends a run with one line, and it goes on when there is room") {
+  const ScratchDirectory scratch;
+  const std::string out = (scratch.path() / "run").string();
+  {
+    const FileSizeLimit limit(100 * 1024);  // a checkpoint of ResNet-20 takes some megabytes
+    const ProgramResult result =
+        run_built_program(kProgram, tiny_run(out, {"--only", "baseline", "--quiet"}));
+    INFO(result.err);
+    CHECK(result.status == 1);
+    CHECK(is_one_line(result.err));
+    CHECK(result.err.find("baseline.training.safetensors") != std::string::npos);
+    CHECK(result.err.find("choose another place") != std::string::npos);
+  }
+  CHECK(std::filesystem::is_empty(std::filesystem::path(out) / "checkpoints"));  // no half of a file
+  const ProgramResult again =
+      run_built_program(kProgram, {"--out", out, "--resume", "--only", "baseline", "--quiet"});
+  REQUIRE_MESSAGE(again.status == 0, again.err);
+  CHECK(again.out.find("| Baseline") != std::string::npos);
 }
 
 TEST_CASE("wrong use and bad input: one line that names the culprit, and nothing is lost") {
