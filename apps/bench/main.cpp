@@ -85,8 +85,10 @@ int main(int argc, char** argv) {
             ->default_str("");
     program.add_flag("--json", json, "Print one JSON object");
     add_threads_option(program);
-    add_convolution_option(program, "winograd");
+    std::string convolution = "winograd";
+    add_convolution_option(program, convolution);
     program.callback([&] {
+      choose_convolution(convolution);
       const double limit = fma_limit_gflops();
       if (kernels->count() > 0) {
         run_kernel_benchmarks(filter, json, limit);

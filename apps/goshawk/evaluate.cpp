@@ -22,6 +22,7 @@ struct Options {
   std::int64_t batch_size = 250;
   std::int64_t images = 0;  // 0: all
   bool json = false;
+  std::string convolution = "winograd";
   NormalizationOptions normalization;
 };
 
@@ -41,6 +42,7 @@ ImageFolderOptions folder_options(const InputSpec& input) {
 }
 
 void run(const Options& options) {
+  choose_convolution(options.convolution);
   const InputSpec input = model_input(options.model);
   const LoadedModel loaded = load_model(options.model, options.weights, DType::f32);
   std::shared_ptr<const Dataset> data = open_dataset(
@@ -112,7 +114,7 @@ void add_evaluate_command(CLI::App& program) {
   command.add_flag("--json", options->json,
                    "Print one JSON object: accuracy (0 to 1), correct, images, loss");
   add_threads_option(command);
-  add_convolution_option(command, "winograd");
+  add_convolution_option(command, options->convolution);
   command.footer(
       "Pixels are scaled to [0,1], then normalised with --mean and --std, by default those in the metadata "
       "of the "

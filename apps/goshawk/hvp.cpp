@@ -25,6 +25,7 @@ struct Options {
   std::string model, weights, batch, vector, out;
   std::string bn;
   std::string dtype = "f32";
+  std::string convolution = "direct";  // one product: its accuracy counts, not its speed
 };
 
 struct LabelledImages {
@@ -117,6 +118,7 @@ Derivatives differentiate(Module& model, const LabelledImages& batch, const Vect
 }
 
 void run(const Options& options) {
+  choose_convolution(options.convolution);
   const DType dtype = options.dtype == "f64" ? DType::f64 : DType::f32;
   const bool train = options.bn == "train";
   const LoadedModel loaded = load_model(options.model, options.weights, dtype);
@@ -196,8 +198,7 @@ void add_hvp_command(CLI::App& program) {
       ->required()
       ->type_name("FILE");
   add_threads_option(command);
-  // One product: its accuracy counts, not its speed.
-  add_convolution_option(command, "direct");
+  add_convolution_option(command, options->convolution);
   command.callback([options] { run(*options); });
 }
 

@@ -99,11 +99,8 @@ void choose_convolution(const std::string& name) {
   kernels::set_winograd(name == "winograd");
 }
 
-void add_convolution_option(CLI::App& command, const char* fallback) {
-  command.add_option_function<std::string>("--convolution", choose_convolution, kConvolutionHelp)
-      ->type_name("NAME")
-      ->default_str(fallback)
-      ->force_callback();
+void add_convolution_option(CLI::App& command, std::string& name) {
+  command.add_option("--convolution", name, kConvolutionHelp)->type_name("NAME")->capture_default_str();
 }
 
 void add_normalization_options(CLI::App& command, NormalizationOptions& options) {

@@ -30,8 +30,8 @@ void add_threads_option(CLI::App& command);
 inline constexpr const char* kConvolutions[] = {"winograd", "direct"};
 /// Chooses one of kConvolutions for the whole process; throws UsageError for another name.
 void choose_convolution(const std::string& name);
-/// --convolution NAME: calls choose_convolution with it, or with `fallback` when it is not given.
-void add_convolution_option(CLI::App& command, const char* fallback);
+/// --convolution NAME, for choose_convolution; `name` holds the default.
+void add_convolution_option(CLI::App& command, std::string& name);
 inline constexpr const char* kConvolutionHelp =
     "winograd, or direct: slower 3x3 convolutions with smaller rounding errors (no difference in f64)";
 

@@ -278,6 +278,23 @@ TEST_CASE("hvp is symmetric and linear, f32 agrees with f64") {
   }
 }
 
+TEST_CASE("hvp uses direct convolutions unless told otherwise") {
+  Command command;
+  command.options["--dtype"] = "f32";
+  // Pictures enough for Winograd to be worthwhile.
+  const SafeTensors by_default = command.result_for("b", make_batch({4, 3, 32, 32}));
+  command.options["--convolution"] = "direct";
+  CHECK(same_bits(command.result(), by_default));
+  command.options["--convolution"] = "winograd";
+  const SafeTensors winograd = command.result();
+  CHECK_FALSE(same_bits(winograd, by_default));
+  CHECK(distance(part(winograd, "grad."), part(by_default, "grad.")) < 1e-3);
+  command.options["--convolution"] = "fft";
+  const ProgramResult refused = command.run();
+  CHECK(refused.status == 2);
+  CHECK(refused.err.find("fft") != std::string::npos);
+}
+
 TEST_CASE("hvp takes a missing tensor of the vector as zero") {
   Command command;
   Tensors sparse, dense;
