@@ -3,53 +3,11 @@
 #include <algorithm>
 #include <map>
 #include <unordered_map>
-#include <unordered_set>
 
-#include "autograd/ops.hpp"
-#include "core/kernels/elementwise.hpp"
+#include "autograd/walk.hpp"
 
 namespace goshawk {
 namespace {
-
-// The nodes on a path from an output to a wanted input, as keys; only these are differentiated.
-std::unordered_set<const Node*> nodes_on_paths(std::span<const Variable> outputs,
-                                               std::span<const Variable> inputs) {
-  std::unordered_set<const Node*> targets;
-  std::uint64_t oldest = ~std::uint64_t{0};
-  for (const Variable& input : inputs) {
-    targets.insert(input.node().get());
-    oldest = std::min(oldest, input.node()->sequence);
-  }
-  // Ascending sequence numbers are a topological order, so one pass over the reachable nodes decides.
-  std::map<std::uint64_t, const Node*> reachable;
-  std::vector<const Node*> stack;
-  for (const Variable& output : outputs) stack.push_back(output.node().get());
-  while (!stack.empty()) {
-    const Node* node = stack.back();
-    stack.pop_back();
-    if (node == nullptr || node->sequence < oldest || !reachable.emplace(node->sequence, node).second)
-      continue;
-    for (const Edge& edge : node->inputs) stack.push_back(edge.node.get());
-  }
-  std::unordered_set<const Node*> on_path;
-  for (const auto& [sequence, node] : reachable) {
-    bool leads_to_input = targets.contains(node);
-    for (const Edge& edge : node->inputs)
-      leads_to_input = leads_to_input || on_path.contains(edge.node.get());
-    if (leads_to_input) on_path.insert(node);
-  }
-  return on_path;
-}
-
-void accumulate(Variable& sum, const Variable& term) {
-  if (!sum.defined()) {
-    sum = term;
-  } else if (!recording() && sum.value().unique()) {
-    kernels::add_to(sum.value(), term.value());
-  } else {
-    sum = add(sum, term);
-  }
-}
 
 // Gradients that have arrived so far at a node's outputs, for each direction.
 struct Pending {
@@ -64,7 +22,7 @@ void deliver(PendingNodes& pending, std::size_t directions, std::size_t directio
   Pending& p = pending[node->sequence];
   if (p.node == nullptr) {
     p.node = node;
-    p.grads.assign(directions, std::vector<Variable>(static_cast<std::size_t>(node->outputs)));
+    p.grads.assign(directions, std::vector<Variable>(node->outputs.size()));
   }
   accumulate(p.grads[direction][static_cast<std::size_t>(output)], g);
 }
@@ -82,16 +40,6 @@ std::vector<Variable*> collected_slots(PendingNodes& pending, const Node& node, 
   return slots;
 }
 
-void check_inputs(std::span<const Variable> inputs) {
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    check(
-        inputs[i].requires_grad(),
-        "[grad] input {} (shape {}) is a constant; make it with Variable::leaf, or compute it from one while "
-        "recording is on",
-        i, inputs[i].shape());
-  }
-}
-
 void check_seed(const Variable& seed, const Variable& output, std::size_t k) {
   check(seed.shape() == output.shape() && seed.dtype() == output.dtype(),
         "[grad] grad_outputs[{}] is {} {} but output {} is {} {}; they must match", k, seed.dtype(),
@@ -106,7 +54,7 @@ std::vector<std::vector<Variable>> differentiate(std::span<const Variable> outpu
                                                  std::span<const std::vector<Variable>> seeds,
                                                  bool create_graph) {
   RecordingGuard guard(create_graph);
-  const auto on_path = nodes_on_paths(outputs, inputs);
+  const Paths on_path(outputs, inputs);
   const std::size_t directions = seeds.size();
   PendingNodes pending;
   for (std::size_t d = 0; d < directions; ++d) {
@@ -182,7 +130,7 @@ std::vector<Variable> grad(std::span<const Variable> outputs, std::span<const Va
   check(options.grad_outputs.empty() || options.grad_outputs.size() == outputs.size(),
         "[grad] {} gradients were given for {} outputs; give one each or none", options.grad_outputs.size(),
         outputs.size());
-  check_inputs(inputs);
+  check_differentiable(inputs, "grad");
   std::vector<Variable> seeds = options.grad_outputs;
   if (seeds.empty()) {
     for (std::size_t k = 0; k < outputs.size(); ++k) {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "autograd/grad.hpp"
+#include "autograd/jvp.hpp"
 #include "autograd/ops.hpp"
 #include "core/random.hpp"
 
@@ -141,6 +142,103 @@ GradcheckResult surrogatecheck(const CheckedFunction& f, const CheckedFunction& 
   const auto [surrogate_first, surrogate_second] = derivatives(surrogate);
   compare(first, surrogate_first, "first");
   compare(second, surrogate_second, "second");
+  result.ok = result.error <= options.tolerance;
+  return result;
+}
+
+namespace {
+
+// Compares ⟨u, J v⟩ with ⟨Jᵀ u, v⟩ for y = f(x), and remembers the largest disagreement.
+class AdjointCheck {
+ public:
+  AdjointCheck(std::vector<Variable> y, std::vector<Variable> x, Random& random, const char* what,
+               GradcheckResult& worst)
+      : y_(std::move(y)), x_(std::move(x)), what_(what), worst_(worst) {
+    for (const Variable& output : y_) u_.emplace_back(random_normal(output.shape(), DType::f64, random));
+    for (const Variable& input : x_) v_.emplace_back(random_normal(input.shape(), DType::f64, random));
+  }
+
+  // Every input and every output alone, and all together.
+  void run() const {
+    for (std::size_t i = 0; i <= x_.size(); ++i) {
+      for (std::size_t k = 0; k <= y_.size(); ++k) compare(i, k);
+    }
+  }
+  // The same for ∂⟨u, J v⟩/∂(x, u, v) from the recorded tangents, against ∂⟨Jᵀ u, v⟩/∂(x, u, v).
+  void run_recorded() const {
+    std::vector<Variable> y, u, v, all = x_;
+    for (std::size_t k = 0; k < y_.size(); ++k) {
+      if (!y_[k].requires_grad()) continue;
+      y.push_back(y_[k]);
+      u.push_back(Variable::leaf(u_[k].value()));
+    }
+    for (const Variable& direction : v_) v.push_back(Variable::leaf(direction.value()));
+    all.insert(all.end(), u.begin(), u.end());
+    all.insert(all.end(), v.begin(), v.end());
+    const auto derivatives = [&](const std::vector<Variable>& a, const std::vector<Variable>& b) {
+      Variable sum = Tensor::scalar(0, DType::f64);
+      for (std::size_t i = 0; i < a.size(); ++i) sum = add(sum, dot(a[i], b[i]));
+      return grad(sum, all, {.allow_unused = true});
+    };
+    const std::vector<Variable> forward =
+        derivatives(u, jvp(y, x_, v, {.create_graph = true, .allow_unused = true}));
+    const std::vector<Variable> reverse =
+        derivatives(v, grad(y, x_, {.grad_outputs = u, .create_graph = true, .allow_unused = true}));
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      for (std::int64_t e = 0; e < all[i].numel(); ++e)
+        note(forward[i].value().data<double>()[e], reverse[i].value().data<double>()[e],
+             "derivative of the tangents");
+    }
+  }
+
+ private:
+  void compare(std::size_t input, std::size_t output) const {
+    std::vector<Variable> y, u, v(x_.size());
+    for (std::size_t i = 0; i < x_.size(); ++i) {
+      if (input == i || input == x_.size()) v[i] = v_[i];
+    }
+    for (std::size_t k = 0; k < y_.size(); ++k) {
+      if (output != k && output != y_.size()) continue;
+      y.push_back(y_[k]);
+      u.push_back(u_[k]);
+    }
+    const std::vector<Variable> tangents = jvp(y, x_, v, {.allow_unused = true});
+    const std::vector<Variable> gradients = grad(y, x_, {.grad_outputs = u, .allow_unused = true});
+    double forward = 0, reverse = 0;
+    for (std::size_t k = 0; k < y.size(); ++k) forward += inner(u[k].value(), tangents[k].value());
+    for (std::size_t i = 0; i < x_.size(); ++i) {
+      if (v[i].defined()) reverse += inner(gradients[i].value(), v[i].value());
+    }
+    note(forward, reverse, what_);
+  }
+
+  void note(double forward, double reverse, const char* what) const {
+    const double error = relative_error(forward, reverse);
+    if (error <= worst_.error) return;
+    worst_.analytic = forward;
+    worst_.numeric = reverse;
+    worst_.error = error;
+    worst_.message =
+        fmt::format("{}: forward {:.15g}, reverse {:.15g}, error {:.3g}", what, forward, reverse, error);
+  }
+
+  std::vector<Variable> y_, x_, u_, v_;
+  const char* what_;
+  GradcheckResult& worst_;
+};
+
+}  // namespace
+
+GradcheckResult jvpcheck(const CheckedFunction& f, const std::vector<Tensor>& inputs,
+                         const GradcheckOptions& options) {
+  Random random(options.seed, 0x67726164 + 3);
+  GradcheckResult result;
+  const std::vector<Variable> x = leaves(inputs);
+  const AdjointCheck first({f(x)}, x, random, "first derivative", result);
+  first.run();
+  first.run_recorded();
+  const std::vector<Variable> xu = leaves(with_cotangent(f, inputs, options));
+  AdjointCheck(gradient_function(f, xu), xu, random, "derivative of the gradient", result).run();
   result.ok = result.error <= options.tolerance;
   return result;
 }

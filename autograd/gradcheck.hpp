@@ -39,4 +39,11 @@ GradcheckResult gradgradcheck(const CheckedFunction& f, const std::vector<Tensor
 GradcheckResult surrogatecheck(const CheckedFunction& f, const CheckedFunction& surrogate,
                                const std::vector<Tensor>& inputs, const GradcheckOptions& options = {});
 
+/// Forward against reverse: ⟨u, J v⟩ = ⟨Jᵀ u, v⟩ for f, for its gradient (x, u) ↦ ∂⟨u, f(x)⟩/∂x, and for the
+/// gradient of ⟨u, J v⟩ when the tangents are recorded. All inputs move at once, then each alone; all outputs
+/// are asked for at once, then each alone. No differences are taken, so `step` is not used and a tolerance of
+/// 1e-10 is not too much to ask.
+GradcheckResult jvpcheck(const CheckedFunction& f, const std::vector<Tensor>& inputs,
+                         const GradcheckOptions& options = {.tolerance = 1e-10});
+
 }  // namespace goshawk

@@ -31,9 +31,11 @@ void release_iteratively(Node* node) {
   draining = false;
 }
 
-std::shared_ptr<Node> make_node() {
+std::shared_ptr<Node> make_node(std::span<const Tensor> outputs) {
   std::shared_ptr<Node> node(new Node, release_iteratively);
   node->sequence = next_sequence.fetch_add(1, std::memory_order_relaxed);
+  node->outputs.reserve(outputs.size());
+  for (const Tensor& output : outputs) node->outputs.push_back({output.shape(), output.dtype()});
   return node;
 }
 
@@ -53,7 +55,8 @@ Variable Variable::leaf(Tensor value) {
   check(value.defined() && is_floating(value.dtype()),
         "[Variable::leaf] only f32 and f64 tensors can be differentiated, not {}",
         value.defined() ? dtype_name(value.dtype()) : "an undefined tensor");
-  return {std::move(value), make_node(), 0};
+  std::shared_ptr<Node> node = make_node(std::span(&value, 1));
+  return {std::move(value), std::move(node), 0};
 }
 
 Tensor Variable::release_if_unique() {
@@ -68,10 +71,10 @@ Tensor Backward::take_collected(int i) const {
   return recording() || sum == nullptr ? Tensor() : sum->release_if_unique();
 }
 
-const Op& register_op(std::string_view name, OpKind kind) {
+const Op& register_op(std::string_view name, OpKind kind, Linearity linearity) {
   Registry& r = registry();
   std::lock_guard lock(r.mutex);
-  const auto [it, inserted] = r.ops.emplace(std::string(name), Op{std::string(name), kind});
+  const auto [it, inserted] = r.ops.emplace(std::string(name), Op{std::string(name), kind, linearity});
   check(inserted, "[register_op] the op '{}' is registered twice; op names are unique", name);
   return it->second;
 }
@@ -96,7 +99,7 @@ RecordingGuard::~RecordingGuard() {
 }
 
 std::vector<Variable> record(const Op& op, std::initializer_list<Variable> inputs,
-                             std::vector<Tensor> outputs, Vjp vjp) {
+                             std::vector<Tensor> outputs, Vjp vjp, Jvp jvp) {
   std::vector<Variable> results;
   results.reserve(outputs.size());
   const bool differentiable = recording() && std::any_of(inputs.begin(), inputs.end(),
@@ -105,22 +108,22 @@ std::vector<Variable> record(const Op& op, std::initializer_list<Variable> input
     for (Tensor& output : outputs) results.emplace_back(std::move(output));
     return results;
   }
-  const auto node = make_node();
+  const auto node = make_node(outputs);
   node->op = &op;
-  node->outputs = static_cast<int>(outputs.size());
   node->inputs.reserve(inputs.size());
   for (const Variable& input : inputs) node->inputs.push_back({input.node(), input.output_index()});
   node->vjp = std::move(vjp);
+  node->jvp = std::move(jvp);
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     results.emplace_back(std::move(outputs[i]), node, static_cast<int>(i));
   }
   return results;
 }
 
-Variable record(const Op& op, std::initializer_list<Variable> inputs, Tensor output, Vjp vjp) {
+Variable record(const Op& op, std::initializer_list<Variable> inputs, Tensor output, Vjp vjp, Jvp jvp) {
   std::vector<Tensor> outputs;
   outputs.push_back(std::move(output));
-  return std::move(record(op, inputs, std::move(outputs), std::move(vjp)).front());
+  return std::move(record(op, inputs, std::move(outputs), std::move(vjp), std::move(jvp)).front());
 }
 
 std::vector<std::string> graph_ops(const Variable& v) {

@@ -64,14 +64,28 @@ enum class OpKind : std::uint8_t {
               ///< function
 };
 
+/// How an op depends on its differentiable inputs (for OpKind::surrogate: how the function does whose
+/// derivative it takes). See autograd/linearity.hpp for what this is good for.
+enum class Linearity : std::uint8_t {
+  general,   ///< any way at all
+  linear,    ///< piecewise linear or affine in all inputs jointly: add, relu, reshape
+  bilinear,  ///< input 0 times input 1, plus what is linear in the other inputs, up to pieces: linear in all
+             ///< inputs jointly as long as one of the first two is held: mul, conv2d, channel_affine
+};
+
 /// One entry of the op registry.
 struct Op {
   std::string name;
   OpKind kind;
+  Linearity linearity;
 };
 
 /// Enters an op into the registry, once, from the file that defines it. Names are unique.
-const Op& register_op(std::string_view name, OpKind kind = OpKind::exact);
+const Op& register_op(std::string_view name, OpKind kind = OpKind::exact,
+                      Linearity linearity = Linearity::general);
+inline const Op& register_op(std::string_view name, Linearity linearity) {
+  return register_op(name, OpKind::exact, linearity);
+}
 /// Every registered op, ordered by name.
 std::vector<const Op*> registered_ops();
 
@@ -108,10 +122,51 @@ class Backward {
 /// derivative needs no code.
 using Vjp = std::function<std::vector<Variable>(const Backward&)>;
 
+/// What an op's Jacobian-vector product (JVP) is given.
+class Forward {
+ public:
+  /// `tangents`: one per input, undefined for zero; a rule may take them. `wanted`: one per output.
+  Forward(const std::shared_ptr<Node>& node, std::span<Variable> tangents, std::span<const char> wanted)
+      : node_(node), tangents_(tangents), wanted_(wanted) {}
+
+  /// The direction in which input i moves: undefined when it does not, which at least one does.
+  const Variable& tangent(int i = 0) const { return tangents_[static_cast<std::size_t>(i)]; }
+  /// Tangent i, given up: if nobody else uses it, its tensor may be overwritten (see accumulate in
+  /// autograd/walk.hpp).
+  Variable take(int i = 0) const { return std::move(tangents_[static_cast<std::size_t>(i)]); }
+  /// Whether the tangent of output i is wanted; the others may be left undefined.
+  bool needs(int i) const { return wanted_[static_cast<std::size_t>(i)] != 0; }
+  /// Output i as a Variable of the graph, from its value, as in Backward.
+  Variable output(Tensor value, int i = 0) const { return {std::move(value), node_, i}; }
+
+  /// The tangents of the outputs from the op's VJP, for any op: Jv = ∂⟨Jᵀg, v⟩/∂g. Costs the VJP and its
+  /// derivative.
+  std::vector<Variable> by_transposition() const;
+  /// The VJP applied to the tangent, which is the JVP where the Jacobian is symmetric.
+  std::vector<Variable> by_symmetry() const;
+
+ private:
+  const std::shared_ptr<Node>& node_;
+  std::span<Variable> tangents_;
+  std::span<const char> wanted_;
+};
+
+/// Maps tangents of an op's inputs to tangents of its outputs (one each, undefined for "zero" or "not
+/// needed"). Written with differentiable ops, like a VJP.
+using Jvp = std::function<std::vector<Variable>(const Forward&)>;
+
+/// The rule of ops of one input whose Jacobian is symmetric: everything elementwise, softmax.
+std::vector<Variable> symmetric(const Forward& d);
+
 /// A place in the graph that a gradient flows to.
 struct Edge {
   std::shared_ptr<Node> node;
   int output = 0;
+};
+
+struct OutputType {
+  Shape shape;
+  DType dtype = DType::f32;
 };
 
 /// One application of an op. Users never make one; ops do, through `record`.
@@ -119,8 +174,9 @@ struct Node {
   const Op* op = nullptr;      ///< null for a leaf
   std::uint64_t sequence = 0;  ///< grows along every path of the graph: a topological order
   std::vector<Edge> inputs;    ///< edge i has a null node when input i is a constant
-  int outputs = 1;
+  std::vector<OutputType> outputs;
   Vjp vjp;
+  Jvp jvp;  ///< empty: by transposition
 };
 
 /// Whether ops on this thread build the graph. On by default.
@@ -143,11 +199,12 @@ class NoGrad : public RecordingGuard {
   NoGrad() : RecordingGuard(false) {}
 };
 
-/// Turns an op's result into a Variable: joins the graph when recording and an input requires a gradient.
-Variable record(const Op& op, std::initializer_list<Variable> inputs, Tensor output, Vjp vjp);
+/// Turns an op's result into a Variable: joins the graph when recording and an input requires a gradient. An
+/// op without a `jvp` is differentiated forward by transposing its `vjp`.
+Variable record(const Op& op, std::initializer_list<Variable> inputs, Tensor output, Vjp vjp, Jvp jvp = {});
 /// The same for an op with several outputs.
 std::vector<Variable> record(const Op& op, std::initializer_list<Variable> inputs,
-                             std::vector<Tensor> outputs, Vjp vjp);
+                             std::vector<Tensor> outputs, Vjp vjp, Jvp jvp = {});
 
 /// Names of the ops in the graph behind `v`, sorted, each once.
 std::vector<std::string> graph_ops(const Variable& v);

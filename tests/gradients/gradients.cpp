@@ -28,6 +28,14 @@ TEST_CASE("every op's first and second derivative") {
   }
 }
 
+TEST_CASE("every op's tangents agree with its gradients") {
+  for (const OpCase& c : op_cases()) {
+    INFO("op ", c.op);
+    const GradcheckResult result = jvpcheck(c.f, c.inputs);
+    CHECK_MESSAGE(result.ok, result.message);
+  }
+}
+
 TEST_CASE("coverage gate: every registered op has a derivative test") {
   std::set<std::string> covered;
   for (const OpCase& c : op_cases()) covered.insert(c.op);

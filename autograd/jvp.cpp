@@ -1,0 +1,194 @@
+#include "autograd/jvp.hpp"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "autograd/grad.hpp"
+#include "autograd/walk.hpp"
+
+namespace goshawk {
+namespace {
+
+// What is known of a node on a path.
+struct Moving {
+  std::vector<std::vector<Variable>> tangents;  // [direction][output]; undefined: zero, or given up
+  std::vector<int> uses;                        // by output: how many inputs of younger nodes still need it
+  std::vector<char> wanted;                     // by output: whether anybody needs its tangent
+  std::vector<std::size_t> seeded, asked;       // indices of jvp's inputs and outputs that this node made
+};
+using MovingNodes = std::unordered_map<const Node*, Moving>;
+
+MovingNodes plan(const Paths& paths, std::span<const Variable> outputs, std::span<const Variable> inputs,
+                 std::size_t directions) {
+  MovingNodes nodes;
+  for (const std::shared_ptr<Node>& node : paths.nodes()) {
+    const std::size_t n = node->outputs.size();
+    nodes.emplace(node.get(), Moving{.tangents = std::vector(directions, std::vector<Variable>(n)),
+                                     .uses = std::vector<int>(n),
+                                     .wanted = std::vector<char>(n),
+                                     .seeded = {},
+                                     .asked = {}});
+    for (const Edge& edge : node->inputs) {
+      const auto it = nodes.find(edge.node.get());
+      if (it == nodes.end()) continue;
+      const auto output = static_cast<std::size_t>(edge.output);
+      ++it->second.uses[output];
+      it->second.wanted[output] = 1;
+    }
+  }
+  for (std::size_t k = 0; k < outputs.size(); ++k) {
+    const auto it = nodes.find(outputs[k].node().get());
+    if (it == nodes.end()) continue;
+    it->second.asked.push_back(k);
+    it->second.wanted[static_cast<std::size_t>(outputs[k].output_index())] = 1;
+  }
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    // An input that no output depends on is on no path.
+    if (const auto it = nodes.find(inputs[i].node().get()); it != nodes.end()) it->second.seeded.push_back(i);
+  }
+  return nodes;
+}
+
+// The tangents that arrive at a node, [direction][input], taken from where they were kept if this is their
+// last use.
+std::vector<std::vector<Variable>> arriving(MovingNodes& nodes, const Node& node, std::size_t directions) {
+  std::vector<std::vector<Variable>> tangents(directions, std::vector<Variable>(node.inputs.size()));
+  for (std::size_t i = 0; i < node.inputs.size(); ++i) {
+    const auto it = nodes.find(node.inputs[i].node.get());
+    if (it == nodes.end()) continue;
+    Moving& from = it->second;
+    const auto output = static_cast<std::size_t>(node.inputs[i].output);
+    const bool last = --from.uses[output] == 0;
+    for (std::size_t d = 0; d < directions; ++d) {
+      Variable& kept = from.tangents[d][output];
+      tangents[d][i] = last ? std::move(kept) : kept;
+    }
+  }
+  return tangents;
+}
+
+std::vector<Variable> push(const std::shared_ptr<Node>& node, std::span<Variable> tangents,
+                           std::span<const char> wanted) {
+  const Forward forward(node, tangents, wanted);
+  std::vector<Variable> results = node->jvp ? node->jvp(forward) : forward.by_transposition();
+  check(results.size() == node->outputs.size(), "[jvp] the rule of '{}' returned {} tangents for {} outputs",
+        node->op->name, results.size(), node->outputs.size());
+  for (std::size_t k = 0; k < results.size(); ++k) {
+    const OutputType& type = node->outputs[k];
+    check(!results[k].defined() || (results[k].shape() == type.shape && results[k].dtype() == type.dtype),
+          "[jvp] the rule of '{}' returned a tangent {} {} for output {}, which is {} {}", node->op->name,
+          results[k].dtype(), results[k].shape(), k, type.dtype, type.shape);
+  }
+  return results;
+}
+
+void check_tangents(std::span<const Variable> inputs, std::span<const Variable> tangents) {
+  check(tangents.size() == inputs.size(), "[jvp] {} tangents were given for {} inputs; give one each",
+        tangents.size(), inputs.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const Variable& v = tangents[i];
+    check(!v.defined() || (v.shape() == inputs[i].shape() && v.dtype() == inputs[i].dtype()),
+          "[jvp] tangent {} is {} {} but input {} is {} {}; they must match", i, v.dtype(), v.shape(), i,
+          inputs[i].dtype(), inputs[i].shape());
+  }
+}
+
+}  // namespace
+
+std::vector<std::vector<Variable>> jvp_many(std::span<const Variable> outputs,
+                                            std::span<const Variable> inputs,
+                                            std::span<const std::vector<Variable>> directions,
+                                            const JvpOptions& options) {
+  check_differentiable(inputs, "jvp");
+  for (const std::vector<Variable>& tangents : directions) check_tangents(inputs, tangents);
+  const Paths paths(outputs, inputs);
+  for (std::size_t k = 0; k < outputs.size(); ++k) {
+    check(
+        options.allow_unused || paths.contains(outputs[k].node().get()),
+        "[jvp] output {} (shape {}) does not depend on any of the inputs; leave it out, or set allow_unused "
+        "for a zero tangent",
+        k, outputs[k].shape());
+  }
+
+  const RecordingGuard guard(options.create_graph);
+  MovingNodes nodes = plan(paths, outputs, inputs, directions.size());
+  std::vector<std::vector<Variable>> results(directions.size(), std::vector<Variable>(outputs.size()));
+  for (const std::shared_ptr<Node>& node : paths.nodes()) {
+    Moving& moving = nodes.at(node.get());
+    auto tangents = arriving(nodes, *node, directions.size());
+    for (std::size_t d = 0; d < directions.size(); ++d) {
+      std::vector<Variable>& out = moving.tangents[d];
+      const auto moves = [](const Variable& v) { return v.defined(); };
+      if (std::any_of(tangents[d].begin(), tangents[d].end(), moves))
+        out = push(node, tangents[d], moving.wanted);
+      tangents[d].clear();
+      for (std::size_t i : moving.seeded)
+        accumulate(out[static_cast<std::size_t>(inputs[i].output_index())], directions[d][i]);
+      for (std::size_t k : moving.asked)
+        results[d][k] = out[static_cast<std::size_t>(outputs[k].output_index())];
+      for (std::size_t k = 0; k < out.size(); ++k) {
+        if (moving.uses[k] == 0) out[k] = Variable();
+      }
+    }
+  }
+  for (std::vector<Variable>& tangents : results) {
+    for (std::size_t k = 0; k < outputs.size(); ++k) {
+      if (!tangents[k].defined()) tangents[k] = Tensor::zeros_like(outputs[k].value());
+    }
+  }
+  return results;
+}
+
+std::vector<Variable> jvp(std::span<const Variable> outputs, std::span<const Variable> inputs,
+                          std::span<const Variable> tangents, const JvpOptions& options) {
+  const std::vector<Variable> direction(tangents.begin(), tangents.end());
+  return std::move(jvp_many(outputs, inputs, std::span(&direction, 1), options).front());
+}
+
+Variable jvp(const Variable& output, std::span<const Variable> inputs, std::span<const Variable> tangents,
+             const JvpOptions& options) {
+  return std::move(jvp(std::span(&output, 1), inputs, tangents, options).front());
+}
+
+std::vector<Variable> Forward::by_transposition() const {
+  std::vector<Variable> g(node_->outputs.size()), leaves;
+  for (std::size_t k = 0; k < g.size(); ++k) {
+    if (wanted_[k] == 0) continue;
+    // The VJP is linear in g, so any value does.
+    g[k] = Variable::leaf(Tensor::zeros(node_->outputs[k].shape, node_->outputs[k].dtype));
+    leaves.push_back(g[k]);
+  }
+  std::vector<char> moves;
+  for (const Variable& tangent : tangents_) moves.push_back(tangent.defined() ? 1 : 0);
+  const std::vector<Variable*> collected(tangents_.size(), nullptr);
+  std::vector<Variable> pulled;
+  {
+    const RecordingGuard on(true);
+    pulled = node_->vjp(Backward(node_, g, moves, collected));
+  }
+  std::vector<Variable> used, seeds;
+  for (std::size_t i = 0; i < pulled.size(); ++i) {
+    if (moves[i] == 0 || !pulled[i].requires_grad()) continue;
+    used.push_back(pulled[i]);
+    seeds.push_back(tangents_[i]);
+  }
+  const std::vector<Variable> pushed =
+      grad(used, leaves, {.grad_outputs = seeds, .create_graph = recording(), .allow_unused = true});
+  std::vector<Variable> results(g.size());
+  for (std::size_t k = 0, next = 0; k < g.size(); ++k) {
+    if (wanted_[k] != 0) results[k] = pushed[next++];
+  }
+  return results;
+}
+
+std::vector<Variable> Forward::by_symmetry() const {
+  const char needed = 1;
+  Variable* const collected = nullptr;
+  return node_->vjp(Backward(node_, tangents_, std::span(&needed, 1), std::span(&collected, 1)));
+}
+
+std::vector<Variable> symmetric(const Forward& d) {
+  return d.by_symmetry();
+}
+
+}  // namespace goshawk
