@@ -46,14 +46,12 @@ void check_seed(const Variable& seed, const Variable& output, std::size_t k) {
         seed.shape(), k, output.dtype(), output.shape());
 }
 
-// Gradients [direction][input] for the seeds [direction][output]; undefined seeds are zero, and so are
-// undefined gradients. One walk over the graph: what the directions share is in the cache when the second one
-// needs it.
-std::vector<std::vector<Variable>> differentiate(std::span<const Variable> outputs,
-                                                 std::span<const Variable> inputs,
-                                                 std::span<const std::vector<Variable>> seeds,
-                                                 bool create_graph) {
-  RecordingGuard guard(create_graph);
+// Differentiates along the seeds [direction][output], of which undefined ones are zero, and calls visit(i,
+// gradients of input i, one a direction) for every input that something has arrived at, from the youngest to
+// the oldest; undefined gradients are zero. One walk over the graph: what the directions share is in the
+// cache when the second one needs it.
+void walk(std::span<const Variable> outputs, std::span<const Variable> inputs,
+          std::span<const std::vector<Variable>> seeds, const GradientVisitor& visit) {
   const Paths on_path(outputs, inputs);
   const std::size_t directions = seeds.size();
   PendingNodes pending;
@@ -70,7 +68,7 @@ std::vector<std::vector<Variable>> differentiate(std::span<const Variable> outpu
   std::unordered_map<const Node*, std::vector<std::size_t>> wanted;
   for (std::size_t i = 0; i < inputs.size(); ++i) wanted[inputs[i].node().get()].push_back(i);
 
-  std::vector<std::vector<Variable>> results(directions, std::vector<Variable>(inputs.size()));
+  std::vector<Variable> arrived(directions);
   std::vector<char> needs;
   while (!pending.empty()) {
     Pending p = std::move(pending.begin()->second);
@@ -79,8 +77,11 @@ std::vector<std::vector<Variable>> differentiate(std::span<const Variable> outpu
     if (const auto it = wanted.find(&node); it != wanted.end()) {
       for (std::size_t i : it->second) {
         for (std::size_t d = 0; d < directions; ++d) {
-          results[d][i] = p.grads[d][static_cast<std::size_t>(inputs[i].output_index())];
+          arrived[d] = p.grads[d][static_cast<std::size_t>(inputs[i].output_index())];
         }
+        visit(i, arrived);
+        // What nobody kept can be overwritten by the next node.
+        std::fill(arrived.begin(), arrived.end(), Variable());
       }
     }
     if (node.op == nullptr) continue;
@@ -103,6 +104,18 @@ std::vector<std::vector<Variable>> differentiate(std::span<const Variable> outpu
       }
     }
   }
+}
+
+// The gradients [direction][input] of a walk.
+std::vector<std::vector<Variable>> differentiate(std::span<const Variable> outputs,
+                                                 std::span<const Variable> inputs,
+                                                 std::span<const std::vector<Variable>> seeds,
+                                                 bool create_graph) {
+  RecordingGuard guard(create_graph);
+  std::vector<std::vector<Variable>> results(seeds.size(), std::vector<Variable>(inputs.size()));
+  walk(outputs, inputs, seeds, [&](std::size_t i, std::span<const Variable> gradients) {
+    for (std::size_t d = 0; d < gradients.size(); ++d) results[d][i] = gradients[d];
+  });
   return results;
 }
 
@@ -149,6 +162,17 @@ std::vector<Variable> grad(std::span<const Variable> outputs, std::span<const Va
 std::vector<Variable> grad(const Variable& output, std::span<const Variable> inputs,
                            const GradOptions& options) {
   return grad(std::span(&output, 1), inputs, options);
+}
+
+void visit_gradients(std::span<const Variable> outputs, std::span<const Variable> inputs,
+                     std::span<const std::vector<Variable>> seeds, const GradientVisitor& visit) {
+  check_differentiable(inputs, "grad");
+  for (std::size_t d = 0; d < seeds.size(); ++d) {
+    check(seeds[d].size() == outputs.size(), "[grad] direction {} has {} seeds for {} outputs; give one each",
+          d, seeds[d].size(), outputs.size());
+  }
+  const NoGrad no_grad;
+  walk(outputs, inputs, seeds, visit);
 }
 
 GradientGraph::GradientGraph(const Variable& loss, std::vector<Variable> inputs)

@@ -2,6 +2,7 @@
 // once.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -27,6 +28,17 @@ std::vector<Variable> grad(std::span<const Variable> outputs, std::span<const Va
 /// The gradients of one scalar output.
 std::vector<Variable> grad(const Variable& output, std::span<const Variable> inputs,
                            const GradOptions& options = {});
+
+/// Is given the index of an input and its gradient along each direction; an undefined one is zero.
+using GradientVisitor = std::function<void(std::size_t input, std::span<const Variable> gradients)>;
+
+/// Gradients of Σ ⟨seeds[d][k], outputs[k]⟩ for several directions d in one walk over the graph, handed out
+/// as they come up and not collected: `visit` is called once for every input that some output depends on,
+/// from the last input in the order of the forward pass to the first. Gradients of many intermediate results
+/// then need no more memory than a single one, unless `visit` keeps them. Undefined seeds are zero. Records
+/// nothing.
+void visit_gradients(std::span<const Variable> outputs, std::span<const Variable> inputs,
+                     std::span<const std::vector<Variable>> seeds, const GradientVisitor& visit);
 
 /// The gradient of a scalar loss as a graph, ready to be differentiated along any number of directions:
 /// H v = ∂(gᵀv)/∂w, reverse over reverse. The graph is built once; each `apply` only replays its derivative

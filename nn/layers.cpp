@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/error.hpp"
+#include "nn/layer_recorder.hpp"
 
 namespace goshawk {
 namespace {
@@ -27,8 +28,12 @@ PoolParams pool_params(const Pool2dConfig& config) {
 // ---------------------------------------------------------------------------------------
 
 Variable WeightedLayer::forward(const Variable& x) {
-  const Variable input = input_transform ? input_transform(x) : x;
-  const Variable y = apply(input, weight_transform ? weight_transform(weight) : weight);
+  LayerRecorder* const recorder = LayerRecorder::of(*this);
+  Variable input = input_transform ? input_transform(x) : x;
+  if (recorder != nullptr) input = LayerRecorder::separate(input);
+  const Variable w = weight_transform ? weight_transform(weight) : weight;
+  const Variable y = apply(input, w);
+  if (recorder != nullptr) recorder->add(*this, input, w, y);
   const std::int64_t images = std::max<std::int64_t>(1, x.dim(0));
   output_pixels_.store(y.numel() / images / out_channels(), std::memory_order_relaxed);
   input_elements_.store(x.numel() / images, std::memory_order_relaxed);
@@ -59,12 +64,15 @@ Conv2d::Conv2d(Config config) : config_(config) {
   }
 }
 
+ConvParams Conv2d::params() const {
+  return {.stride_h = config_.stride.height,
+          .stride_w = config_.stride.width,
+          .pad_h = config_.padding.height,
+          .pad_w = config_.padding.width};
+}
+
 Variable Conv2d::apply(const Variable& x, const Variable& w) const {
-  return conv2d(x, w,
-                {.stride_h = config_.stride.height,
-                 .stride_w = config_.stride.width,
-                 .pad_h = config_.padding.height,
-                 .pad_w = config_.padding.width});
+  return conv2d(x, w, params());
 }
 
 Linear::Linear(Config config) : config_(config) {

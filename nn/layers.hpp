@@ -83,6 +83,8 @@ class Conv2d : public WeightedLayer {
   explicit Conv2d(Config config);
   LayerKind kind() const override { return LayerKind::conv2d; }
   const Conv2dConfig& config() const { return config_; }
+  /// Strides and padding as the op takes them.
+  ConvParams params() const;
 
  private:
   Variable apply(const Variable& x, const Variable& w) const override;

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "core/kernels/conv_checks.hpp"
+#include "core/kernels/conv_plan.hpp"
 #include "core/kernels/conv_simd.hpp"
 #include "core/kernels/conv_winograd.hpp"
 #include "core/memory.hpp"
@@ -286,14 +287,9 @@ void input_grad(const Geometry& g, const T* gy, const T* w, T* gx, bool add) {
                {g.kw, g.ci * g.co, 1, g.co}, gx);
 }
 
+/// The direct sums of a weight gradient, in groups of rows that fit the first-level cache.
 template <class T>
-void weight_grad(const Geometry& g, const T* x, const T* gy, T* gw) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (const auto problem = winograd_problem(g, Direction::forward)) {
-      winograd::weight_grad(*problem, x, gy, gw);
-      return;
-    }
-  }
+simd::WeightGrad direct_weight_grad(const Geometry& g) {
   const Index lanes = current_target<T>().lanes;
   constexpr Index size = static_cast<Index>(sizeof(T));
   simd::WeightGrad grad;
@@ -323,7 +319,19 @@ void weight_grad(const Geometry& g, const T* x, const T* gy, T* gw) {
   grad.group_images = grad.row_groups > 1
                           ? 1
                           : std::max({Index{1}, kGroupBytes / image_bytes, kMinGroupPixels / (g.oh * g.ow)});
+  return grad;
+}
 
+template <class T>
+void weight_grad(const Geometry& g, const T* x, const T* gy, T* gw) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (const auto problem = winograd_problem(g, Direction::forward)) {
+      winograd::weight_grad(*problem, x, gy, gw);
+      return;
+    }
+  }
+  const simd::WeightGrad grad = direct_weight_grad<T>(g);
+  constexpr Index size = static_cast<Index>(sizeof(T));
   const Index groups = g.n * grad.row_groups;
   const Index sum_size = g.kh * g.kw * g.ci * grad.padded_outputs;
   const Index chunks = std::clamp(
@@ -362,6 +370,12 @@ Tensor target(const Shape& shape, DType dtype, const Tensor& sum, std::string_vi
 }
 
 }  // namespace
+
+simd::WeightGrad plan_weight_grad(const Shape& x, const Shape& w, const Shape& y, const ConvParams& params,
+                                  DType dtype) {
+  return dispatch_floating(dtype, "plan_weight_grad",
+                           [&]<class T>() { return direct_weight_grad<T>(geometry(x, w, y, params)); });
+}
 
 void set_winograd(bool enabled) {
   winograd_allowed = enabled;

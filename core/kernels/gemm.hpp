@@ -10,4 +10,9 @@ namespace goshawk::kernels {
 /// Throws Error when the shapes do not match.
 Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b);
 
+/// out [rows, rows] = a aᵀ for a row-major [rows, columns], on the calling thread: a part of somebody's
+/// parallel task.
+void gram_task(const float* a, std::int64_t rows, std::int64_t columns, float* out);
+void gram_task(const double* a, std::int64_t rows, std::int64_t columns, double* out);
+
 }  // namespace goshawk::kernels

@@ -223,3 +223,33 @@ TEST_CASE("cross-entropy keeps its relative precision on saturated samples") {
     CHECK(h[0].data<double>()[1] == doctest::Approx(-q * (1 - q)).epsilon(1e-13));
   }
 }
+
+TEST_CASE("gradients visited along several directions are those of grad, one visit for each input") {
+  Random random(8);
+  const Variable a = Variable::leaf(random_normal({3, 4}, DType::f64, random));
+  const Variable b = Variable::leaf(random_normal({4, 2}, DType::f64, random));
+  const Variable inside = tanh(matmul(a, b));
+  const Variable unused = scale(inside, 3);
+  const std::vector<Variable> outputs{mul(inside, inside), add(inside, inside)};
+  const std::vector<Variable> inputs{a, inside, b};
+  std::vector<std::vector<Variable>> seeds;
+  for (int d = 0; d < 3; ++d) {
+    seeds.push_back({random_normal({3, 2}, DType::f64, random), random_normal({3, 2}, DType::f64, random)});
+  }
+  seeds[1][0] = Variable();
+  std::vector<std::size_t> visited;
+  visit_gradients(outputs, inputs, seeds, [&](std::size_t i, std::span<const Variable> gradients) {
+    visited.push_back(i);
+    REQUIRE(gradients.size() == 3);
+    for (std::size_t d = 0; d < 3; ++d) {
+      std::vector<Variable> seed = seeds[d];
+      if (!seed[0].defined()) seed[0] = Tensor::zeros({3, 2}, DType::f64);
+      const Variable expected = grad(outputs, inputs, {.grad_outputs = seed})[i];
+      CHECK_FALSE(gradients[d].requires_grad());
+      for (std::int64_t k = 0; k < expected.numel(); ++k) {
+        CHECK(std::abs(gradients[d].value().data<double>()[k] - expected.value().data<double>()[k]) < 1e-14);
+      }
+    }
+  });
+  CHECK(visited == std::vector<std::size_t>{1, 2, 0});
+}

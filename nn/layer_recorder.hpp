@@ -1,0 +1,45 @@
+// Records what every weighted layer of a forward pass was given and made of it.
+#pragma once
+
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "autograd/curvature/linear_site.hpp"
+#include "nn/layers.hpp"
+
+namespace goshawk {
+
+/// While it lives, every forward of a weighted layer of `model` on this thread adds a LinearSite. Recorders
+/// on different threads do not know of each other, so several may run the same model's forward at once; on
+/// one thread the youngest records. Layers of other models are left alone.
+class LayerRecorder {
+ public:
+  /// Throws Error when the model has no weighted layers.
+  explicit LayerRecorder(Module& model);
+  ~LayerRecorder();
+  LayerRecorder(const LayerRecorder&) = delete;
+  LayerRecorder& operator=(const LayerRecorder&) = delete;
+
+  const std::vector<LinearSite>& sites() const { return sites_; }
+  std::vector<LinearSite> take_sites() { return std::move(sites_); }
+
+  // What WeightedLayer::forward calls.
+  /// The recorder on this thread that knows `layer`, or null.
+  static LayerRecorder* of(const WeightedLayer& layer);
+  /// x as a node of its own that gradients can be taken with respect to.
+  static Variable separate(const Variable& x);
+  void add(const WeightedLayer& layer, const Variable& input, const Variable& weight, const Variable& output);
+
+ private:
+  std::unordered_map<const WeightedLayer*, std::string> names_;
+  std::vector<LinearSite> sites_;
+  LayerRecorder* outer_;
+};
+
+/// One recorded forward pass: images [N,H,W,C] of the model's dtype, labels i64 [N]. The model stays in the
+/// mode it is in; curvature over several microbatches needs eval mode. May be called from several threads at
+/// once in eval mode.
+ClassifierGraph record_classifier(Module& model, const Tensor& images, const Tensor& labels);
+
+}  // namespace goshawk
