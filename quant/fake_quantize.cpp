@@ -8,11 +8,11 @@
 namespace goshawk {
 namespace {
 
-const Op& kFakeQuantize = register_op("fake_quantize", OpKind::surrogate);
-const Op& kLearnedStepQuantize = register_op("learned_step_quantize", OpKind::surrogate);
-const Op& kPact = register_op("pact", OpKind::surrogate);
-const Op& kClipGrad = register_op("clip_grad");
-const Op& kClipTangent = register_op("clip_tangent");
+const Op& kFakeQuantize = register_op("fake_quantize", OpKind::surrogate, Linearity::linear);
+const Op& kLearnedStepQuantize = register_op("learned_step_quantize", OpKind::surrogate, Linearity::linear);
+const Op& kPact = register_op("pact", OpKind::surrogate, Linearity::linear);
+const Op& kClipGrad = register_op("clip_grad", Linearity::linear);
+const Op& kClipTangent = register_op("clip_tangent", Linearity::linear);
 
 // Slack, in steps, at the ends of a fixed clip range: the extremes that define the range lie on it up to
 // rounding.
@@ -86,6 +86,12 @@ Variable zeros_if_undefined(const Variable& v, const Shape& shape, DType dtype) 
   return v.defined() ? v : Variable(Tensor::zeros(shape, dtype));
 }
 
+// How clip(x, 0 or −clip, clip) moves along the tangents of x and of the clip.
+Variable moved(const Forward& d, const Tensor& x, double clip, bool is_signed) {
+  return clip_tangent(zeros_if_undefined(d.tangent(0), x.shape(), x.dtype()),
+                      zeros_if_undefined(d.tangent(1), {1}, x.dtype()), x, clip, is_signed);
+}
+
 }  // namespace
 
 Variable fake_quantize(const Variable& w, const WeightSpec& spec, const WeightGrid& grid) {
@@ -101,11 +107,13 @@ Variable fake_quantize(const Variable& w, const WeightSpec& spec, const WeightGr
                        [=](std::int64_t i, const Rounding<T>& q) { to[i] = q.value(from[i]); });
   });
   const Tensor value = w.value();
-  return record(kFakeQuantize, {w}, std::move(out),
-                [value, grid, range, bits = spec.bits](const Backward& d) {
-                  if (bits == 1) return std::vector{d.grad()};
-                  return std::vector{mask_positive(d.grad(), inside_mask(value, grid, range))};
-                });
+  return record(
+      kFakeQuantize, {w}, std::move(out),
+      [value, grid, range, bits = spec.bits](const Backward& d) {
+        if (bits == 1) return std::vector{d.grad()};
+        return std::vector{mask_positive(d.grad(), inside_mask(value, grid, range))};
+      },
+      symmetric);
 }
 
 Variable learned_step_quantize(const Variable& w, const Variable& step, const WeightSpec& spec) {
@@ -174,10 +182,13 @@ Variable pact(const Variable& x, const Variable& clip, int bits, bool is_signed)
     });
   });
   const Tensor value = x.value();
-  return record(kPact, {x, clip}, std::move(out), [value, alpha, is_signed](const Backward& d) {
-    ClipGrad g = clip_grad(d.grad(), value, alpha, is_signed);
-    return std::vector{std::move(g.input), std::move(g.clip)};
-  });
+  return record(
+      kPact, {x, clip}, std::move(out),
+      [value, alpha, is_signed](const Backward& d) {
+        ClipGrad g = clip_grad(d.grad(), value, alpha, is_signed);
+        return std::vector{std::move(g.input), std::move(g.clip)};
+      },
+      [value, alpha, is_signed](const Forward& d) { return std::vector{moved(d, value, alpha, is_signed)}; });
 }
 
 ClipGrad clip_grad(const Variable& grad, const Tensor& x, double clip, bool is_signed) {
@@ -232,6 +243,10 @@ ClipGrad clip_grad(const Variable& grad, const Tensor& x, double clip, bool is_s
       [x, clip, is_signed, dtype](const Backward& d) {
         return std::vector{clip_tangent(zeros_if_undefined(d.grad(0), x.shape(), dtype),
                                         zeros_if_undefined(d.grad(1), {1}, dtype), x, clip, is_signed)};
+      },
+      [x, clip, is_signed](const Forward& d) {
+        ClipGrad g = clip_grad(d.tangent(), x, clip, is_signed);
+        return std::vector{std::move(g.input), std::move(g.clip)};
       });
   return {std::move(out[0]), std::move(out[1])};
 }
@@ -255,10 +270,13 @@ Variable clip_tangent(const Variable& dx, const Variable& da, const Tensor& x, d
       }
     });
   });
-  return record(kClipTangent, {dx, da}, std::move(out), [x, clip, is_signed](const Backward& d) {
-    ClipGrad g = clip_grad(d.grad(), x, clip, is_signed);
-    return std::vector{std::move(g.input), std::move(g.clip)};
-  });
+  return record(
+      kClipTangent, {dx, da}, std::move(out),
+      [x, clip, is_signed](const Backward& d) {
+        ClipGrad g = clip_grad(d.grad(), x, clip, is_signed);
+        return std::vector{std::move(g.input), std::move(g.clip)};
+      },
+      [x, clip, is_signed](const Forward& d) { return std::vector{moved(d, x, clip, is_signed)}; });
 }
 
 }  // namespace goshawk

@@ -4,8 +4,8 @@
 namespace goshawk {
 namespace {
 
-const Op& kGather = register_op("gather");
-const Op& kScatterAdd = register_op("scatter_add");
+const Op& kGather = register_op("gather", Linearity::linear);
+const Op& kScatterAdd = register_op("scatter_add", Linearity::linear);
 
 void check_index(const Tensor& index, std::int64_t size, const char* op) {
   const std::int64_t* at = index.data<std::int64_t>();
@@ -24,9 +24,12 @@ Variable gather(const Variable& x, const Tensor& index) {
     const std::int64_t* at = index.data<std::int64_t>();
     for (std::int64_t i = 0; i < index.numel(); ++i) out.data<T>()[i] = x.value().data<T>()[at[i]];
   });
-  return record(kGather, {x}, std::move(out), [index, shape = x.shape()](const Backward& d) {
-    return std::vector{scatter_add(d.grad(), index, shape)};
-  });
+  return record(
+      kGather, {x}, std::move(out),
+      [index, shape = x.shape()](const Backward& d) {
+        return std::vector{scatter_add(d.grad(), index, shape)};
+      },
+      [index](const Forward& d) { return std::vector{gather(d.tangent(), index)}; });
 }
 
 Variable scatter_add(const Variable& x, const Tensor& index, const Shape& shape) {
@@ -38,8 +41,10 @@ Variable scatter_add(const Variable& x, const Tensor& index, const Shape& shape)
     const std::int64_t* at = index.data<std::int64_t>();
     for (std::int64_t i = 0; i < index.numel(); ++i) out.data<T>()[at[i]] += x.value().data<T>()[i];
   });
-  return record(kScatterAdd, {x}, std::move(out),
-                [index](const Backward& d) { return std::vector{gather(d.grad(), index)}; });
+  return record(
+      kScatterAdd, {x}, std::move(out),
+      [index](const Backward& d) { return std::vector{gather(d.grad(), index)}; },
+      [index, shape](const Forward& d) { return std::vector{scatter_add(d.tangent(), index, shape)}; });
 }
 
 }  // namespace goshawk

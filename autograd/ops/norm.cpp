@@ -12,7 +12,7 @@
 namespace goshawk {
 namespace {
 
-const Op& kChannelAffine = register_op("channel_affine");
+const Op& kChannelAffine = register_op("channel_affine", Linearity::bilinear);
 const Op& kChannelAffineGrad = register_op("channel_affine_grad");
 const Op& kBatchNormTrain = register_op("batch_norm_train");
 const Op& kBatchNormTrainGrad = register_op("batch_norm_train_grad");
@@ -65,6 +65,14 @@ NormGradients cotangents(const Backward& d) {
   return {d.grad(0).value(), d.grad(1).value(), d.grad(2).value(), d.grad(3).value()};
 }
 
+NormGradients tangents(const Forward& d) {
+  return {d.tangent(0).value(), d.tangent(1).value(), d.tangent(2).value(), d.tangent(3).value()};
+}
+
+std::vector<Variable> as_variables(const NormGradients& g) {
+  return {g.x, g.scale, g.shift, g.residual};
+}
+
 std::vector<Variable> incoming(const Backward& d) {
   return {d.grad(0), d.grad(1), d.grad(2), d.grad(3)};
 }
@@ -85,7 +93,14 @@ std::vector<Variable> channel_affine_grad(const Variable& gy, const Variable& x,
         kernels::affine_double_backward(cotangents(d), gy.value(), x.value(), s.value(), y);
     return std::vector<Variable>{second.gy, second.x, second.scale};
   };
-  return record(kChannelAffineGrad, {gy, x, s}, {first.x, first.scale, first.shift, first.residual}, vjp);
+  const auto jvp = [gy, x, s, y](const Forward& d) {
+    if (recording()) return d.by_transposition();
+    return as_variables(kernels::affine_backward_tangent(
+        d.tangent(0).value(), d.tangent(1).value(), d.tangent(2).value(), gy.value(), x.value(), s.value(), y,
+        {.x = d.needs(0), .residual = d.needs(3)}));
+  };
+  return record(kChannelAffineGrad, {gy, x, s}, {first.x, first.scale, first.shift, first.residual}, vjp,
+                jvp);
 }
 
 /// Gradients of batch_norm_train with respect to x, gamma, beta and the residual, written with elementary
@@ -126,8 +141,14 @@ std::vector<Variable> batch_norm_train_grad(const Variable& gy, const Variable& 
         cotangents(d), sums, gy.value(), x.value(), gamma.value(), batch.mean, batch.inv_std, y);
     return std::vector<Variable>{second.gy, second.x, second.scale};
   };
-  return record(kBatchNormTrainGrad, {gy, x, gamma}, {first.x, first.scale, first.shift, first.residual},
-                vjp);
+  const auto jvp = [gy, x, gamma, batch, y, sums](const Forward& d) {
+    if (recording()) return d.by_transposition();
+    return as_variables(kernels::batch_norm_backward_tangent(
+        d.tangent(0).value(), d.tangent(1).value(), d.tangent(2).value(), sums, gy.value(), x.value(),
+        gamma.value(), batch.mean, batch.inv_std, y, {.x = d.needs(0), .residual = d.needs(3)}));
+  };
+  return record(kBatchNormTrainGrad, {gy, x, gamma}, {first.x, first.scale, first.shift, first.residual}, vjp,
+                jvp);
 }
 
 }  // namespace
@@ -137,9 +158,14 @@ Variable channel_affine(const Variable& x, const Variable& s, const Variable& t,
   const Tensor y =
       kernels::channel_affine(x.value(), s.value(), t.value(), epilogue.residual.value(), epilogue.relu);
   const Tensor mask = epilogue.relu ? y : Tensor();
-  return record(kChannelAffine, {x, s, t, epilogue.residual}, y, [x, s, epilogue, mask](const Backward& d) {
+  const auto vjp = [x, s, epilogue, mask](const Backward& d) {
     return channel_affine_grad(d.grad(), x, s, mask, wants(d, epilogue));
-  });
+  };
+  const auto jvp = [x, s, mask](const Forward& d) {
+    if (recording()) return d.by_transposition();
+    return std::vector<Variable>{kernels::affine_tangent(tangents(d), x.value(), s.value(), mask)};
+  };
+  return record(kChannelAffine, {x, s, t, epilogue.residual}, y, vjp, jvp);
 }
 
 Variable batch_norm_eval(const Variable& x, const Variable& gamma, const Variable& beta, const Tensor& mean,
@@ -170,7 +196,13 @@ BatchNormTrain batch_norm_train(const Variable& x, const Variable& gamma, const 
   const auto vjp = [x, gamma, eps, epilogue, batch, mask](const Backward& d) {
     return batch_norm_train_grad(d.grad(), x, gamma, eps, batch, mask, wants(d, epilogue));
   };
-  return {record(kBatchNormTrain, {x, gamma, beta, epilogue.residual}, y, vjp), moments.mean, moments.var};
+  const auto jvp = [x, gamma, batch, mask](const Forward& d) {
+    if (recording()) return d.by_transposition();
+    return std::vector<Variable>{
+        kernels::batch_norm_tangent(tangents(d), x.value(), gamma.value(), batch.mean, batch.inv_std, mask)};
+  };
+  return {record(kBatchNormTrain, {x, gamma, beta, epilogue.residual}, y, vjp, jvp), moments.mean,
+          moments.var};
 }
 
 }  // namespace goshawk

@@ -8,11 +8,11 @@
 namespace goshawk {
 namespace {
 
-const Op& kReshape = register_op("reshape");
-const Op& kBroadcastTo = register_op("broadcast_to");
-const Op& kSumTo = register_op("sum_to");
-const Op& kSlice = register_op("slice");
-const Op& kUnslice = register_op("unslice");
+const Op& kReshape = register_op("reshape", Linearity::linear);
+const Op& kBroadcastTo = register_op("broadcast_to", Linearity::linear);
+const Op& kSumTo = register_op("sum_to", Linearity::linear);
+const Op& kSlice = register_op("slice", Linearity::linear);
+const Op& kUnslice = register_op("unslice", Linearity::linear);
 
 using Strides = std::array<std::int64_t, Shape::kMaxDims>;
 
@@ -92,8 +92,11 @@ void for_each_row(const Shape& extents, const LatticeWalk& w, F f) {
 }  // namespace
 
 Variable reshape(const Variable& x, std::span<const std::int64_t> dims) {
-  return record(kReshape, {x}, x.value().reshape(dims),
-                [shape = x.shape()](const Backward& d) { return std::vector{reshape(d.grad(), shape)}; });
+  const Tensor y = x.value().reshape(dims);
+  return record(
+      kReshape, {x}, y,
+      [shape = x.shape()](const Backward& d) { return std::vector{reshape(d.grad(), shape)}; },
+      [shape = y.shape()](const Forward& d) { return std::vector{reshape(d.tangent(), shape)}; });
 }
 
 Variable broadcast_to(const Variable& x, const Shape& shape) {
@@ -108,8 +111,10 @@ Variable broadcast_to(const Variable& x, const Shape& shape) {
       for_each_offset(shape, strides, 0, [&](std::int64_t i, std::int64_t offset) { to[i] = from[offset]; });
     }
   });
-  return record(kBroadcastTo, {x}, std::move(out),
-                [small = x.shape()](const Backward& d) { return std::vector{sum_to(d.grad(), small)}; });
+  return record(
+      kBroadcastTo, {x}, std::move(out),
+      [small = x.shape()](const Backward& d) { return std::vector{sum_to(d.grad(), small)}; },
+      [shape](const Forward& d) { return std::vector{broadcast_to(d.tangent(), shape)}; });
 }
 
 Variable sum_to(const Variable& x, const Shape& shape) {
@@ -123,9 +128,10 @@ Variable sum_to(const Variable& x, const Shape& shape) {
     });
     std::transform(sums.begin(), sums.end(), out.data<T>(), [](double s) { return static_cast<T>(s); });
   });
-  return record(kSumTo, {x}, std::move(out), [large = x.shape()](const Backward& d) {
-    return std::vector{broadcast_to(d.grad(), large)};
-  });
+  return record(
+      kSumTo, {x}, std::move(out),
+      [large = x.shape()](const Backward& d) { return std::vector{broadcast_to(d.grad(), large)}; },
+      [shape](const Forward& d) { return std::vector{sum_to(d.tangent(), shape)}; });
 }
 
 Variable sum(const Variable& x) {
@@ -150,9 +156,12 @@ Variable slice(const Variable& x, const Lattice& lattice, const Shape& extents) 
       std::memcpy(to + dense, from + offset, static_cast<std::size_t>(length) * sizeof(T));
     });
   });
-  return record(kSlice, {x}, std::move(out), [lattice, shape = x.shape()](const Backward& d) {
-    return std::vector{unslice(d.grad(), lattice, shape)};
-  });
+  return record(
+      kSlice, {x}, std::move(out),
+      [lattice, shape = x.shape()](const Backward& d) {
+        return std::vector{unslice(d.grad(), lattice, shape)};
+      },
+      [lattice, extents](const Forward& d) { return std::vector{slice(d.tangent(), lattice, extents)}; });
 }
 
 Variable unslice(const Variable& x, const Lattice& lattice, const Shape& shape) {
@@ -165,9 +174,12 @@ Variable unslice(const Variable& x, const Lattice& lattice, const Shape& shape) 
       std::memcpy(to + offset, from + dense, static_cast<std::size_t>(length) * sizeof(T));
     });
   });
-  return record(kUnslice, {x}, std::move(out), [lattice, extents = x.shape()](const Backward& d) {
-    return std::vector{slice(d.grad(), lattice, extents)};
-  });
+  return record(
+      kUnslice, {x}, std::move(out),
+      [lattice, extents = x.shape()](const Backward& d) {
+        return std::vector{slice(d.grad(), lattice, extents)};
+      },
+      [lattice, shape](const Forward& d) { return std::vector{unslice(d.tangent(), lattice, shape)}; });
 }
 
 }  // namespace goshawk

@@ -70,11 +70,14 @@ Variable softmax(const Variable& logits) {
   const Tensor p =
       rowwise(logits.value(), "softmax",
               [](std::int64_t, const auto* z, std::int64_t c, auto* out) { softmax_row(z, c, out); });
-  return record(kSoftmax, {logits}, p, [p](const Backward& d) {
-    const Variable probability = d.output(p);
-    const Variable weighted = mul(d.grad(), probability);
-    return std::vector{sub(weighted, mul(probability, row_sum(weighted)))};
-  });
+  return record(
+      kSoftmax, {logits}, p,
+      [p](const Backward& d) {
+        const Variable probability = d.output(p);
+        const Variable weighted = mul(d.grad(), probability);
+        return std::vector{sub(weighted, mul(probability, row_sum(weighted)))};
+      },
+      symmetric);
 }
 
 Variable log_softmax(const Variable& logits) {
@@ -90,9 +93,14 @@ Variable log_softmax(const Variable& logits) {
         const T log_total = std::log1p(rest);
         for (std::int64_t i = 0; i < c; ++i) out[i] = z[i] - z[top] - log_total;
       });
-  return record(kLogSoftmax, {logits}, y, [logits](const Backward& d) {
-    return std::vector{sub(d.grad(), mul(softmax(logits), row_sum(d.grad())))};
-  });
+  return record(
+      kLogSoftmax, {logits}, y,
+      [logits](const Backward& d) {
+        return std::vector{sub(d.grad(), mul(softmax(logits), row_sum(d.grad())))};
+      },
+      [logits](const Forward& d) {
+        return std::vector{sub(d.tangent(), row_sum(mul(softmax(logits), d.tangent())))};
+      });
 }
 
 Variable softmax_residual(const Variable& logits, const Tensor& labels) {
@@ -107,13 +115,16 @@ Variable softmax_residual(const Variable& logits, const Tensor& labels) {
                              for (std::int64_t i = 0; i < c; ++i) others += i == label ? T{0} : out[i];
                              out[label] = -others;
                            });
-  return record(kSoftmaxResidual, {logits}, r, [logits, labels, r](const Backward& d) {
-    // (diag(p) − p pᵀ) g = p ∘ (g − g_y − rᵀg), because pᵀg = g_y + rᵀg with r = p − y.
-    const Variable& g = d.grad();
-    const Variable at_label = gather(g, label_index(labels, g.dim(1)));
-    const Variable relative = sub(g, at_label);
-    return std::vector{mul(softmax(logits), sub(relative, row_sum(mul(d.output(r), g))))};
-  });
+  return record(
+      kSoftmaxResidual, {logits}, r,
+      [logits, labels, r](const Backward& d) {
+        // (diag(p) − p pᵀ) g = p ∘ (g − g_y − rᵀg), because pᵀg = g_y + rᵀg with r = p − y.
+        const Variable& g = d.grad();
+        const Variable at_label = gather(g, label_index(labels, g.dim(1)));
+        const Variable relative = sub(g, at_label);
+        return std::vector{mul(softmax(logits), sub(relative, row_sum(mul(d.output(r), g))))};
+      },
+      symmetric);
 }
 
 Variable softmax_cross_entropy(const Variable& logits, const Tensor& labels, Reduction reduction) {
@@ -132,9 +143,13 @@ Variable softmax_cross_entropy(const Variable& logits, const Tensor& labels, Red
       losses.data<T>()[i] = (z[top] - z[label]) + std::log1p(rest);
     }
   });
-  const Variable per_sample =
-      record(kSoftmaxCrossEntropy, {logits}, std::move(losses), [logits, labels](const Backward& d) {
+  const Variable per_sample = record(
+      kSoftmaxCrossEntropy, {logits}, std::move(losses),
+      [logits, labels](const Backward& d) {
         return std::vector{mul(softmax_residual(logits, labels), reshape(d.grad(), {d.grad().dim(0), 1}))};
+      },
+      [logits, labels](const Forward& d) {
+        return std::vector{reshape(row_sum(mul(softmax_residual(logits, labels), d.tangent())), {-1})};
       });
   switch (reduction) {
     case Reduction::mean:

@@ -1,6 +1,7 @@
 #include "core/kernels/norm.hpp"
 
 #include "core/kernels/channel_rows.hpp"
+#include "core/kernels/elementwise.hpp"
 
 // clang-format off
 #undef HWY_TARGET_INCLUDE
@@ -46,9 +47,10 @@ struct SecondSums {
 /// ggy = (a1 · u + r + b1 · x + c1) where y > 0; gx = a2 · u + b2 · g + c2 · x + d2.
 template <class T>
 struct SecondRows {
-  const T *u, *r, *gy, *y, *x;  // u and r null: 0; y null: no mask
+  const T *u, *r, *gy, *y, *x;  // u and r null: 0; gy null: no gx; y null: no mask
   const T *a1, *b1, *c1, *a2, *b2, *c2, *d2;
-  T *ggy, *gx;
+  T *ggy, *gx;  // null: not wanted
+  bool add_gx;  // to what it holds
   std::int64_t rows, channels;
 };
 
@@ -152,22 +154,21 @@ struct SecondBody {
   HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t i, std::int64_t c) const {
     const auto at = [&](const T* v) HWY_ATTR { return hn::LoadU(d, v + c); };
     const auto x = hn::LoadU(d, p.x + i);
-    auto ggy = hn::MulAdd(at(p.b1), x, at(p.c1));
-    auto gx = hn::MulAdd(at(p.c2), x, at(p.d2));
-    auto g = hn::LoadU(d, p.gy + i);
-    if constexpr (kU) {
-      const auto u = hn::LoadU(d, p.u + i);
-      ggy = hn::MulAdd(at(p.a1), u, ggy);
-      gx = hn::MulAdd(at(p.a2), u, gx);
+    const auto u = kU ? hn::LoadU(d, p.u + i) : hn::Zero(d);
+    if (p.ggy != nullptr) {
+      auto ggy = hn::MulAdd(at(p.b1), x, at(p.c1));
+      if constexpr (kU) ggy = hn::MulAdd(at(p.a1), u, ggy);
+      if constexpr (kResidual) ggy = hn::Add(ggy, hn::LoadU(d, p.r + i));
+      if constexpr (kMask) {
+        ggy = hn::IfThenElseZero(hn::Gt(hn::LoadU(d, p.y + i), hn::Zero(d)), ggy);
+      }
+      hn::StoreU(ggy, d, p.ggy + i);
     }
-    if constexpr (kResidual) ggy = hn::Add(ggy, hn::LoadU(d, p.r + i));
-    if constexpr (kMask) {
-      const auto passed = hn::Gt(hn::LoadU(d, p.y + i), hn::Zero(d));
-      ggy = hn::IfThenElseZero(passed, ggy);
-      g = hn::IfThenElseZero(passed, g);
+    if (p.gx != nullptr) {
+      auto gx = hn::MulAdd(at(p.c2), x, at(p.d2));
+      if constexpr (kU) gx = hn::MulAdd(at(p.a2), u, gx);
+      store<D>(hn::MulAdd(at(p.b2), masked_load<kMask>(d, p.gy, p.y, i), gx), p.gx + i, p.add_gx);
     }
-    hn::StoreU(ggy, d, p.ggy + i);
-    hn::StoreU(hn::MulAdd(at(p.b2), g, gx), d, p.gx + i);
   }
 };
 
@@ -385,16 +386,15 @@ Sums second_pass_sums(const Rows& rows, const Tensor& u, const Tensor& gy, const
 enum Coefficient : std::uint8_t { A1, B1, C1, A2, B2, C2, D2, kCoefficients };
 
 template <class T>
-NormSecondGradients second_pass(const Rows& rows, const NormGradients& u, const Tensor& gy, const Tensor& x,
-                                const Tensor& y, const Tensor& coefficients) {
+void second_pass(const Rows& rows, const NormGradients& u, const Tensor& gy, const Tensor& x, const Tensor& y,
+                 const Tensor& coefficients, const Tensor& ggy, const Target& gx) {
   const std::int64_t n = rows.channels;
-  NormSecondGradients result{Tensor::empty_like(x), Tensor::empty_like(x), {}};
   const T* k = coefficients.data<T>();
   parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t at = begin * n;
     run(SecondRows<T>{.u = data_at<T>(u.x, at),
                       .r = data_at<T>(u.residual, at),
-                      .gy = gy.data<T>() + at,
+                      .gy = data_at<T>(gy, at),
                       .y = data_at<T>(y, at),
                       .x = x.data<T>() + at,
                       .a1 = k + A1 * n,
@@ -404,12 +404,12 @@ NormSecondGradients second_pass(const Rows& rows, const NormGradients& u, const 
                       .b2 = k + B2 * n,
                       .c2 = k + C2 * n,
                       .d2 = k + D2 * n,
-                      .ggy = result.gy.data<T>() + at,
-                      .gx = result.x.data<T>() + at,
+                      .ggy = data_at<T>(ggy, at),
+                      .gx = data_at<T>(gx.tensor, at),
+                      .add_gx = gx.add,
                       .rows = end - begin,
                       .channels = n});
   });
-  return result;
 }
 
 void check_cotangents(const NormGradients& u, const Rows& rows, const Tensor& x, std::string_view op) {
@@ -508,60 +508,173 @@ NormSecondGradients affine_double_backward(const NormGradients& u, const Tensor&
       at[B1 * n] = at[B2 * n] = static_cast<T>(value<T>(u.scale, c));
       at[C1 * n] = static_cast<T>(value<T>(u.shift, c));
     }
-    NormSecondGradients result = second_pass<T>(rows, u, gy, x, y, k);
+    NormSecondGradients result{Tensor::empty_like(x), Tensor::empty_like(x), {}};
+    second_pass<T>(rows, u, gy, x, y, k, result.gy, {result.x});
     const Tensor zero = Tensor::zeros({n}, x.dtype());
     result.scale = to_tensor<T>(second_pass_sums<T>(rows, u.x, gy, x, y, zero).ug);
     return result;
   });
 }
 
+namespace {
+
+/// The second order of batch norm: ggy and gx where they have a tensor, and the gradient in gamma.
+template <class T>
+Tensor batch_norm_second(const NormGradients& u, const NormGradients& first, const Tensor& gy,
+                         const Tensor& x, const Tensor& gamma, const Tensor& mean, const Tensor& inv_std,
+                         const Tensor& y, const Tensor& ggy, const Target& gx, std::string_view op) {
+  // With P(g) = g − mean(g) − x̂ mean(g x̂), which is self-adjoint, the first order is gx = γ s P(g), Σ g x̂,
+  // Σ g and g. Its product with the cotangents (u, v, w, r) is
+  //   F = γ s ⟨u, P g⟩ + v Σ g x̂ + w Σ g + ⟨r, g⟩.
+  // In g:  γ s P(u) + v x̂ + w + r where the ReLU passed.
+  // In γ:  s ⟨u, P g⟩.
+  // In x̂:  h = −γ s mean(g x̂) u + (v − γ s mean(u x̂)) g. A change of x changes x̂ by s P(·), which is
+  // self-adjoint,
+  //        and s by −s² mean(x̂ ·), so the gradient in x is s P(h) − s² γ ⟨u, P g⟩ x̂ / N.
+  const Rows rows(x, op);
+  const std::int64_t n = rows.channels;
+  const auto count = static_cast<double>(rows.rows);
+  const Sums sums = second_pass_sums<T>(rows, u.x, gy, x, y, mean);
+  const Tensor k = Tensor::empty({kCoefficients, n}, x.dtype());
+  const Tensor scale = Tensor::empty({n}, x.dtype());
+  for (std::int64_t c = 0; c < n; ++c) {
+    const auto i = static_cast<std::size_t>(c);
+    const double s = value<T>(inv_std, c), mu = value<T>(mean, c), gs = value<T>(gamma, c) * s;
+    const double v = value<T>(u.scale, c), w = value<T>(u.shift, c);
+    const double mean_u = sums.u[i] / count, mean_ux = sums.ux[i] * s / count;
+    const double mean_g = value<T>(first.shift, c) / count, mean_gx = value<T>(first.scale, c) / count;
+    const double u_pg = sums.ug[i] - count * (mean_u * mean_g + mean_ux * mean_gx);
+    scale.data<T>()[c] = static_cast<T>(s * u_pg);
+
+    const double along_x = s * (v - gs * mean_ux);
+    const double h_u = -gs * mean_gx, h_g = v - gs * mean_ux;
+    const double mean_h = h_u * mean_u + h_g * mean_g, mean_hx = h_u * mean_ux + h_g * mean_gx;
+    const double x_slope = -s * (s * mean_hx + s * gs * u_pg / count);
+    const auto set = [&](Coefficient which, double number) {
+      k.data<T>()[which * n + c] = static_cast<T>(number);
+    };
+    set(A1, gs);
+    set(B1, along_x);
+    set(C1, w - gs * mean_u - along_x * mu);
+    set(A2, s * h_u);
+    set(B2, s * h_g);
+    set(C2, x_slope);
+    set(D2, -s * mean_h - x_slope * mu);
+  }
+  second_pass<T>(rows, u, gy, x, y, k, ggy, gx);
+  return scale;
+}
+
+/// sum ← sum + term for tensors that may be undefined (zero); the sum may be overwritten.
+void add_defined(Tensor& sum, const Tensor& term) {
+  if (!sum.defined()) {
+    sum = term;
+  } else if (term.defined()) {
+    add_to(sum, term);
+  }
+}
+
+}  // namespace
+
 NormSecondGradients batch_norm_double_backward(const NormGradients& u, const NormGradients& first,
                                                const Tensor& gy, const Tensor& x, const Tensor& gamma,
                                                const Tensor& mean, const Tensor& inv_std, const Tensor& y) {
   constexpr std::string_view op = "batch_norm_double_backward";
   check_operands(gy, x, gamma, y, op);
-  const Rows rows(x, op);
-  check_cotangents(u, rows, x, op);
+  check_cotangents(u, Rows(x, op), x, op);
   return dispatch_floating(x.dtype(), op, [&]<class T>() {
-    // With P(g) = g − mean(g) − x̂ mean(g x̂), which is self-adjoint, the first order is gx = γ s P(g), Σ g x̂,
-    // Σ g and g. Its product with the cotangents (u, v, w, r) is
-    //   F = γ s ⟨u, P g⟩ + v Σ g x̂ + w Σ g + ⟨r, g⟩.
-    // In g:  γ s P(u) + v x̂ + w + r where the ReLU passed.
-    // In γ:  s ⟨u, P g⟩.
-    // In x̂:  h = −γ s mean(g x̂) u + (v − γ s mean(u x̂)) g. A change of x changes x̂ by s P(·), which is
-    // self-adjoint,
-    //        and s by −s² mean(x̂ ·), so the gradient in x is s P(h) − s² γ ⟨u, P g⟩ x̂ / N.
+    NormSecondGradients result{Tensor::empty_like(x), Tensor::empty_like(x), {}};
+    result.scale = batch_norm_second<T>(u, first, gy, x, gamma, mean, inv_std, y, result.gy, {result.x}, op);
+    return result;
+  });
+}
+
+Tensor affine_tangent(const NormGradients& tangents, const Tensor& x, const Tensor& s, const Tensor& y) {
+  constexpr std::string_view op = "affine_tangent";
+  check_operands(x, x, s, y, op);
+  const Rows rows(x, op);
+  check_cotangents(tangents, rows, x, op);
+  return dispatch_floating(x.dtype(), op, [&]<class T>() {
+    // What multiplies the tangents is what multiplies cotangents in the second order: the map's Jacobian.
+    const std::int64_t n = rows.channels;
+    const Tensor k = Tensor::zeros({kCoefficients, n}, x.dtype());
+    for (std::int64_t c = 0; c < n; ++c) {
+      T* const at = k.data<T>() + c;
+      at[A1 * n] = s.data<T>()[c];
+      at[B1 * n] = static_cast<T>(value<T>(tangents.scale, c));
+      at[C1 * n] = static_cast<T>(value<T>(tangents.shift, c));
+    }
+    Tensor dy = Tensor::empty_like(x);
+    second_pass<T>(rows, tangents, {}, x, y, k, dy, {});
+    return dy;
+  });
+}
+
+Tensor batch_norm_tangent(const NormGradients& tangents, const Tensor& x, const Tensor& gamma,
+                          const Tensor& mean, const Tensor& inv_std, const Tensor& y) {
+  constexpr std::string_view op = "batch_norm_tangent";
+  check_operands(x, x, gamma, y, op);
+  const Rows rows(x, op);
+  check_cotangents(tangents, rows, x, op);
+  return dispatch_floating(x.dtype(), op, [&]<class T>() {
+    // dy = γ s P(dx) + dγ x̂ + dβ + dr where the ReLU passed, with P from batch_norm_second.
     const std::int64_t n = rows.channels;
     const auto count = static_cast<double>(rows.rows);
-    const Sums sums = second_pass_sums<T>(rows, u.x, gy, x, y, mean);
-    const Tensor k = Tensor::empty({kCoefficients, n}, x.dtype());
-    const Tensor scale = Tensor::empty({n}, x.dtype());
+    const std::vector<double> zeros(static_cast<std::size_t>(n));
+    const FirstSums sums = tangents.x.defined() ? first_pass<T>(rows, tangents.x, x, {}, mean, {}, {}, {})
+                                                : FirstSums{zeros, zeros};
+    const Tensor k = Tensor::zeros({kCoefficients, n}, x.dtype());
     for (std::int64_t c = 0; c < n; ++c) {
       const auto i = static_cast<std::size_t>(c);
-      const double s = value<T>(inv_std, c), mu = value<T>(mean, c), gs = value<T>(gamma, c) * s;
-      const double v = value<T>(u.scale, c), w = value<T>(u.shift, c);
-      const double mean_u = sums.u[i] / count, mean_ux = sums.ux[i] * s / count;
-      const double mean_g = value<T>(first.shift, c) / count, mean_gx = value<T>(first.scale, c) / count;
-      const double u_pg = sums.ug[i] - count * (mean_u * mean_g + mean_ux * mean_gx);
-      scale.data<T>()[c] = static_cast<T>(s * u_pg);
-
-      const double along_x = s * (v - gs * mean_ux);
-      const double h_u = -gs * mean_gx, h_g = v - gs * mean_ux;
-      const double mean_h = h_u * mean_u + h_g * mean_g, mean_hx = h_u * mean_ux + h_g * mean_gx;
-      const double x_slope = -s * (s * mean_hx + s * gs * u_pg / count);
-      const auto set = [&](Coefficient which, double number) {
-        k.data<T>()[which * n + c] = static_cast<T>(number);
-      };
-      set(A1, gs);
-      set(B1, along_x);
-      set(C1, w - gs * mean_u - along_x * mu);
-      set(A2, s * h_u);
-      set(B2, s * h_g);
-      set(C2, x_slope);
-      set(D2, -s * mean_h - x_slope * mu);
+      const double s = value<T>(inv_std, c), gs = value<T>(gamma, c) * s;
+      const double along_x = s * (value<T>(tangents.scale, c) - gs * sums.gx[i] * s / count);
+      T* const at = k.data<T>() + c;
+      at[A1 * n] = static_cast<T>(gs);
+      at[B1 * n] = static_cast<T>(along_x);
+      at[C1 * n] =
+          static_cast<T>(value<T>(tangents.shift, c) - gs * sums.g[i] / count - along_x * value<T>(mean, c));
     }
-    NormSecondGradients result = second_pass<T>(rows, u, gy, x, y, k);
-    result.scale = scale;
+    Tensor dy = Tensor::empty_like(x);
+    second_pass<T>(rows, tangents, {}, x, y, k, dy, {});
+    return dy;
+  });
+}
+
+NormGradients affine_backward_tangent(const Tensor& dgy, const Tensor& dx, const Tensor& ds, const Tensor& gy,
+                                      const Tensor& x, const Tensor& s, const Tensor& y,
+                                      const NormWants& wants) {
+  // The gradient is linear in gy, and bilinear in gy and (x, s).
+  NormGradients result;
+  if (dgy.defined()) result = affine_backward(dgy, x, s, y, {.x = wants.x, .residual = wants.residual});
+  if (!dx.defined() && !ds.defined()) return result;
+  // With dx and ds in the places of x and s: ds · g and Σ g dx.
+  const NormGradients moved = affine_backward(gy, dx.defined() ? dx : x, ds.defined() ? ds : s, y,
+                                              {.x = wants.x && ds.defined(), .x_sum = result.x});
+  if (moved.x.defined()) result.x = moved.x;
+  if (dx.defined()) add_defined(result.scale, moved.scale);
+  return result;
+}
+
+NormGradients batch_norm_backward_tangent(const Tensor& dgy, const Tensor& dx, const Tensor& dgamma,
+                                          const NormGradients& first, const Tensor& gy, const Tensor& x,
+                                          const Tensor& gamma, const Tensor& mean, const Tensor& inv_std,
+                                          const Tensor& y, const NormWants& wants) {
+  constexpr std::string_view op = "batch_norm_backward_tangent";
+  check_operands(gy, x, gamma, y, op);
+  const NormGradients moved{.x = dx, .scale = dgamma, .shift = {}, .residual = {}};
+  check_cotangents(moved, Rows(x, op), x, op);
+  return dispatch_floating(x.dtype(), op, [&]<class T>() {
+    NormGradients result;
+    if (dgy.defined()) {
+      result =
+          batch_norm_backward(dgy, x, gamma, mean, inv_std, y, {.x = wants.x, .residual = wants.residual});
+    }
+    if (!dx.defined() && !dgamma.defined()) return result;
+    // In (x, gamma) the gradient's Jacobian is the Hessian of ⟨gy, y⟩, which is symmetric: what it makes of
+    // tangents is what the second order makes of cotangents.
+    const Target gx = target(wants.x, result.x, x, op);
+    add_defined(result.scale, batch_norm_second<T>(moved, first, gy, x, gamma, mean, inv_std, y, {}, gx, op));
+    result.x = gx.tensor;
     return result;
   });
 }

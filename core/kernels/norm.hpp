@@ -1,5 +1,6 @@
-// The derivatives of what normalisation does to a tensor [..., C], first and second order, each in as few
-// passes over memory as its sums allow. f32 and f64; the same bits for any number of threads.
+// The derivatives of what normalisation does to a tensor [..., C], first and second order, backward and
+// forward, each in as few passes over memory as its sums allow. f32 and f64; the same bits for any number of
+// threads.
 //
 // Two maps, with g = gy where the ReLU passed (all of it without one):
 //   affine     y = relu?(x · s + t + residual?)
@@ -10,8 +11,8 @@
 
 namespace goshawk::kernels {
 
-/// Gradients with respect to the map's inputs, or cotangents of such gradients, where an undefined tensor is
-/// zero.
+/// Gradients with respect to the map's inputs, or cotangents of such gradients, or tangents of the inputs or
+/// of the gradients, where an undefined tensor is zero.
 struct NormGradients {
   Tensor x;         ///< of x's shape
   Tensor scale;     ///< [C]: of s or gamma
@@ -36,6 +37,13 @@ NormGradients affine_backward(const Tensor& gy, const Tensor& x, const Tensor& s
 NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tensor& gamma, const Tensor& mean,
                                   const Tensor& inv_std, const Tensor& y, const NormWants& wants);
 
+/// How the output of the affine map moves with its inputs: s · dx + ds · x + dt + dr where the ReLU passed.
+Tensor affine_tangent(const NormGradients& tangents, const Tensor& x, const Tensor& s, const Tensor& y);
+
+/// How the output of batch norm moves with its inputs, through the batch's mean and variance.
+Tensor batch_norm_tangent(const NormGradients& tangents, const Tensor& x, const Tensor& gamma,
+                          const Tensor& mean, const Tensor& inv_std, const Tensor& y);
+
 /// Gradients of ⟨cotangents, backward(gy, x, scale)⟩.
 struct NormSecondGradients {
   Tensor gy;     ///< of gy's shape
@@ -52,5 +60,17 @@ NormSecondGradients affine_double_backward(const NormGradients& cotangents, cons
 NormSecondGradients batch_norm_double_backward(const NormGradients& cotangents, const NormGradients& first,
                                                const Tensor& gy, const Tensor& x, const Tensor& gamma,
                                                const Tensor& mean, const Tensor& inv_std, const Tensor& y);
+
+/// How the gradient of the affine map moves with dgy, dx and ds (each may be undefined: zero); x and residual
+/// as far as they are wanted, `x_sum` and `residual_sum` unused.
+NormGradients affine_backward_tangent(const Tensor& dgy, const Tensor& dx, const Tensor& ds, const Tensor& gy,
+                                      const Tensor& x, const Tensor& s, const Tensor& y,
+                                      const NormWants& wants);
+
+/// The same for batch norm; `first` as for batch_norm_double_backward.
+NormGradients batch_norm_backward_tangent(const Tensor& dgy, const Tensor& dx, const Tensor& dgamma,
+                                          const NormGradients& first, const Tensor& gy, const Tensor& x,
+                                          const Tensor& gamma, const Tensor& mean, const Tensor& inv_std,
+                                          const Tensor& y, const NormWants& wants);
 
 }  // namespace goshawk::kernels
