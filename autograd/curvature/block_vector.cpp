@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "core/parallel.hpp"
 
@@ -88,6 +89,65 @@ void rescale(const Vector& x, double factor) {
       });
     });
   }
+}
+
+std::vector<double> project_out(const Vector& v, std::span<const Vector> basis) {
+  std::vector<double> coefficients(basis.size(), 0.0);
+  for (int pass = 0; pass < 2; ++pass) {
+    for (std::size_t k = 0; k < basis.size(); ++k) {
+      const double part = dot(basis[k], v);
+      axpy(-part, basis[k], v);
+      coefficients[k] += part;
+    }
+  }
+  return coefficients;
+}
+
+double orthonormalise(const Vector& v, std::span<const Vector> basis) {
+  if (v.empty()) return 0;
+  const double before = norm(v);
+  project_out(v, basis);
+  const double length = norm(v);
+  const double epsilon = v.front().dtype() == DType::f32 ? double{std::numeric_limits<float>::epsilon()}
+                                                         : std::numeric_limits<double>::epsilon();
+  if (!(length > 64 * epsilon * before)) return 0;
+  rescale(v, 1 / length);
+  // What is left may be a small part of v, with v's rounding errors: cleaned again at full length.
+  project_out(v, basis);
+  rescale(v, 1 / norm(v));
+  return length;
+}
+
+Vector clone(const Vector& x) {
+  Vector copy;
+  for (const Tensor& block : x) copy.push_back(block.clone());
+  return copy;
+}
+
+std::optional<std::string> find_non_finite(const Vector& x) {
+  for (std::size_t l = 0; l < x.size(); ++l) {
+    if (!x[l].defined()) continue;
+    const std::optional<std::string> found =
+        dispatch_floating(x[l].dtype(), "find_non_finite", [&]<class T>() -> std::optional<std::string> {
+          const std::span<const T> data = x[l].span<T>();
+          const std::int64_t n = x[l].numel();
+          std::vector<char> bad(static_cast<std::size_t>((n + kElementwiseGrain - 1) / kElementwiseGrain), 0);
+          parallel_for(n, kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
+            // 0 · x is NaN unless x is finite; summed up without a branch.
+            T sum = 0;
+            for (std::int64_t i = begin; i < end; ++i) {
+              sum += 0 * data[static_cast<std::size_t>(i)];
+            }
+            bad[static_cast<std::size_t>(begin / kElementwiseGrain)] = sum == 0 ? 0 : 1;
+          });
+          if (std::find(bad.begin(), bad.end(), 1) == bad.end()) return std::nullopt;
+          const auto first =
+              std::find_if(data.begin(), data.end(), [](T value) { return !std::isfinite(value); });
+          return fmt::format("element {} of block {} is {}", first - data.begin(), l, *first);
+        });
+    if (found) return found;
+  }
+  return std::nullopt;
 }
 
 Vector zero_vector(std::span<const Shape> shapes, DType dtype) {

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/random.hpp"
@@ -25,6 +27,19 @@ double norm(const Vector& a);
 void axpy(double factor, const Vector& x, const Vector& y);
 /// x ← factor · x, in place.
 void rescale(const Vector& x, double factor);
+/// v ← (I − Q Qᵀ) v, in place, for the orthonormal vectors Q of `basis` (modified Gram–Schmidt). Twice,
+/// because once leaves behind what rounding lost (Giraud, Langou & Rozložník, "The loss of orthogonality in
+/// the Gram–Schmidt orthogonalization process", 2005). Returns what was taken out: Qᵀ v.
+std::vector<double> project_out(const Vector& v, std::span<const Vector> basis);
+/// Makes v orthogonal to the orthonormal `basis` and of length 1, in place. Returns the length it had before
+/// that, beside the basis; 0, with v of no use, when nothing was left of it but rounding errors.
+double orthonormalise(const Vector& v, std::span<const Vector> basis);
+/// New tensors with the elements of x.
+Vector clone(const Vector& x);
+
+/// The first element that is NaN or infinite, in words ("element 3 of block 1 is nan"); nothing when all are
+/// finite. An undefined block counts as zeros.
+std::optional<std::string> find_non_finite(const Vector& x);
 
 /// Zeros in the given blocks.
 Vector zero_vector(std::span<const Shape> shapes, DType dtype);

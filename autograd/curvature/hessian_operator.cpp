@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
+#include <iterator>
 #include <tbb/task_arena.h>
 #include <utility>
 
@@ -23,6 +25,15 @@ void accumulate(double factor, const Tensor& x, const Tensor& sum) {
       for (std::int64_t i = begin; i < end; ++i) to[i] += factor * static_cast<double>(from[i]);
     });
   });
+}
+
+// The products with all vectors, some at a time; `use` sees the number of the first of some and their
+// products.
+template <class Use>
+void multiply(const GradientGraph& graph, std::span<const Vector> vectors, const Use& use) {
+  for (std::size_t first = 0; first < vectors.size(); first += kVectorsAtOnce) {
+    use(first, graph.apply_many(vectors.subspan(first, std::min(kVectorsAtOnce, vectors.size() - first))));
+  }
 }
 
 }  // namespace
@@ -72,6 +83,9 @@ GradientGraph HessianOperator::build(std::size_t microbatch) const {
   RecordingGuard on(true);
   GradientGraph graph(loss_(microbatch), parameters_);
   const double value = graph.loss();
+  check(std::isfinite(value),
+        "[HessianOperator] the loss of microbatch {} is {}; check the weights and the pictures", microbatch,
+        value);
   std::optional<double>& known = losses_[microbatch];
   check(!known || std::bit_cast<std::uint64_t>(*known) == std::bit_cast<std::uint64_t>(value),
         "[HessianOperator] the loss of microbatch {} was {} and is now {}; put batch norm in eval mode, "
@@ -133,32 +147,44 @@ void HessianOperator::for_each_microbatch(const Compute& compute, const Fold& fo
 }
 
 Vector HessianOperator::apply(const Vector& v) const {
-  check_blocks(*this, v, "HessianOperator");
-  const Vector sum = zero_vector(shapes_, DType::f64);
-  for_each_microbatch([&](const GradientGraph& graph) { return graph.apply(v); },
-                      [&](std::size_t b, const Vector& product) {
-                        for (std::size_t l = 0; l < sum.size(); ++l)
-                          accumulate(weight(b), product[l], sum[l]);
-                      });
-  Vector result;
-  for (const Tensor& block : sum) result.push_back(block.to(dtype()));
-  return result;
+  return std::move(apply_many(std::span(&v, 1)).front());
+}
+
+std::vector<Vector> HessianOperator::apply_many(std::span<const Vector> vectors) const {
+  for (const Vector& v : vectors) check_blocks(*this, v, "HessianOperator");
+  std::vector<Vector> sums;
+  for (std::size_t k = 0; k < vectors.size(); ++k) sums.push_back(zero_vector(shapes_, DType::f64));
+  const auto compute = [&](const GradientGraph& graph) {
+    std::vector<Vector> all;
+    multiply(graph, vectors, [&](std::size_t, std::vector<Vector> products) {
+      std::move(products.begin(), products.end(), std::back_inserter(all));
+    });
+    return all;
+  };
+  for_each_microbatch(compute, [&](std::size_t b, const std::vector<Vector>& products) {
+    for (std::size_t k = 0; k < sums.size(); ++k) {
+      for (std::size_t l = 0; l < shapes_.size(); ++l) accumulate(weight(b), products[k][l], sums[k][l]);
+    }
+  });
+  for (Vector& sum : sums) {
+    for (Tensor& block : sum) block = block.to(dtype());
+  }
+  return sums;
 }
 
 std::vector<QuadraticForms> HessianOperator::quadratic_forms(std::span<const Vector> vectors) const {
   for (const Vector& v : vectors) check_blocks(*this, v, "HessianOperator");
   const auto compute = [&](const GradientGraph& graph) {
     std::vector<std::vector<double>> forms;
-    for (std::size_t first = 0; first < vectors.size(); first += kVectorsAtOnce) {
-      const auto some = vectors.subspan(first, std::min(kVectorsAtOnce, vectors.size() - first));
-      const std::vector<Vector> products = graph.apply_many(some);
-      for (std::size_t k = 0; k < some.size(); ++k) {
+    multiply(graph, vectors, [&](std::size_t first, const std::vector<Vector>& products) {
+      for (std::size_t k = 0; k < products.size(); ++k) {
+        const Vector& v = vectors[first + k];
         std::vector<double>& blocks = forms.emplace_back();
-        for (std::size_t l = 0; l < some[k].size(); ++l) {
-          blocks.push_back(some[k][l].defined() ? block_dot(some[k][l], products[k][l]) : 0.0);
+        for (std::size_t l = 0; l < v.size(); ++l) {
+          blocks.push_back(v[l].defined() ? block_dot(v[l], products[k][l]) : 0.0);
         }
       }
-    }
+    });
     return forms;
   };
   std::vector<QuadraticForms> result(vectors.size());

@@ -42,8 +42,10 @@ class HessianOperator final : public LinearOperator {
   DType dtype() const override { return parameters_.front().dtype(); }
 
   /// H v. An undefined tensor in `v` stands for a block of zeros. One product at a time per operator. Throws
-  /// Error when a microbatch's loss is not the same as before.
+  /// Error when a microbatch's loss is not finite or not the same as before.
   Vector apply(const Vector& v) const override;
+  /// Each graph that is not kept is built once for all vectors.
+  std::vector<Vector> apply_many(std::span<const Vector> vectors) const override;
   /// With the microbatches as subsets. Each graph that is not kept is built once for all vectors.
   std::vector<QuadraticForms> quadratic_forms(std::span<const Vector> vectors) const override;
   std::vector<double> subset_weights() const override;

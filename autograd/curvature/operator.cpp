@@ -11,14 +11,20 @@ std::int64_t LinearOperator::size() const {
   return n;
 }
 
+std::vector<Vector> LinearOperator::apply_many(std::span<const Vector> vectors) const {
+  std::vector<Vector> products;
+  products.reserve(vectors.size());
+  for (const Vector& v : vectors) products.push_back(apply(v));
+  return products;
+}
+
 std::vector<QuadraticForms> LinearOperator::quadratic_forms(std::span<const Vector> vectors) const {
-  std::vector<QuadraticForms> forms;
-  forms.reserve(vectors.size());
-  for (const Vector& v : vectors) {
-    const Vector product = apply(v);
-    QuadraticForms& f = forms.emplace_back();
+  const std::vector<Vector> products = apply_many(vectors);
+  std::vector<QuadraticForms> forms(vectors.size());
+  for (std::size_t k = 0; k < vectors.size(); ++k) {
+    const Vector& v = vectors[k];
     for (std::size_t l = 0; l < v.size(); ++l) {
-      f.blocks.push_back(v[l].defined() ? block_dot(v[l], product[l]) : 0.0);
+      forms[k].blocks.push_back(v[l].defined() ? block_dot(v[l], products[k][l]) : 0.0);
     }
   }
   return forms;
@@ -34,6 +40,16 @@ void check_blocks(const LinearOperator& a, const Vector& v, std::string_view op)
           "[{}] block {} of the vector is {} {} but the operator's is {} {}; they must match", op, l,
           v[l].dtype(), v[l].shape(), a.dtype(), shapes[l]);
   }
+  const std::optional<std::string> bad = find_non_finite(v);
+  check(!bad, "[{}] the vector is not finite: {}; check where it comes from", op, bad.value_or(""));
+}
+
+void check_product(const Vector& product, std::string_view op) {
+  const std::optional<std::string> bad = find_non_finite(product);
+  check(!bad,
+        "[{}] the product with a finite vector is not finite: {}; the loss or its derivatives overflow, so "
+        "check the weights and the pictures",
+        op, bad.value_or(""));
 }
 
 void check_deterministic(const LinearOperator& a, std::uint64_t seed) {

@@ -33,9 +33,11 @@ class LinearOperator {
 
   /// A v. `v` has the operator's blocks and so has the product, in new storage.
   virtual Vector apply(const Vector& v) const = 0;
+  /// A V: several products, each with the bits of apply(vectors[k]). An operator that must build something
+  /// costly for a product overrides this, to build it once for all of them.
+  virtual std::vector<Vector> apply_many(std::span<const Vector> vectors) const;
 
-  /// The quadratic forms of several vectors, each as if it were alone. An operator that must build something
-  /// costly for a product overrides this to build it once for all of them.
+  /// The quadratic forms of several vectors, each as if it were alone; from apply_many unless overridden.
   virtual std::vector<QuadraticForms> quadratic_forms(std::span<const Vector> vectors) const;
   /// The weight of each subset of QuadraticForms::subsets, summing to 1; empty when there are none.
   virtual std::vector<double> subset_weights() const { return {}; }
@@ -48,8 +50,10 @@ class LinearOperator {
   LinearOperator& operator=(LinearOperator&&) = default;
 };
 
-/// Throws Error, naming `op`, unless `v` has the operator's blocks and dtype.
+/// Throws Error, naming `op`, unless `v` has the operator's blocks and dtype and is finite.
 void check_blocks(const LinearOperator& a, const Vector& v, std::string_view op);
+/// Throws Error, naming `op`, unless a product with a finite vector is finite as well.
+void check_product(const Vector& product, std::string_view op);
 
 /// Applies `a` twice to the same random vector. Throws Error when the products differ in a single bit, which
 /// makes every estimate from the operator meaningless (batch norm in train mode, dropout, augmentation, a

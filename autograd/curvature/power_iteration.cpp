@@ -9,27 +9,18 @@
 namespace goshawk {
 namespace {
 
-// Removes from v its part along the vectors found. Twice, because once leaves behind what rounding lost
-// (Giraud, Langou & Rozložník, "The loss of orthogonality in the Gram–Schmidt process", 2005).
-void orthogonalise(const Vector& v, const std::vector<Eigenpair>& found) {
-  for (int pass = 0; pass < 2; ++pass) {
-    for (const Eigenpair& pair : found) axpy(-dot(pair.vector, v), pair.vector, v);
-  }
-}
-
 // ‖product − λ v‖
 double residual_norm(const Vector& product, double value, const Vector& v) {
-  Vector difference;
-  for (const Tensor& block : product) difference.push_back(block.clone());
+  const Vector difference = clone(product);
   axpy(-value, v, difference);
   return norm(difference);
 }
 
-Vector start_vector(const LinearOperator& a, const std::vector<Eigenpair>& found, Random random) {
+Vector start_vector(const LinearOperator& a, std::span<const Vector> found, Random random) {
   Vector v = normal_vector(a.shapes(), a.dtype(), random);
   // The last directions left are a small part of a random vector: cleaned again once they are at full length.
   for (int pass = 0; pass < 2; ++pass) {
-    orthogonalise(v, found);
+    project_out(v, found);
     rescale(v, 1 / norm(v));
   }
   return v;
@@ -48,22 +39,19 @@ std::vector<Eigenpair> power_iteration(const LinearOperator& a, const PowerItera
   const double epsilon = a.dtype() == DType::f32 ? double{std::numeric_limits<float>::epsilon()}
                                                  : std::numeric_limits<double>::epsilon();
   std::vector<Eigenpair> found;
+  std::vector<Vector> vectors;  // of the pairs found
   double largest = 0;
   for (int p = 0; p < options.pairs; ++p) {
-    Vector v = start_vector(a, found, Random(options.seed, options.stream + static_cast<std::uint64_t>(p)));
+    Vector v = start_vector(a, vectors, Random(options.seed, options.stream + static_cast<std::uint64_t>(p)));
     Eigenpair pair;
     std::optional<double> previous;
     bool go_on = true;
     for (int iteration = 1; go_on && !pair.converged; ++iteration) {
       Vector product = a.apply(v);
+      check_product(product, "power_iteration");
       const double value = dot(v, product);
-      check(std::isfinite(value),
-            "[power_iteration] product {} of pair {} gave λ = {}; the loss or its derivatives overflow, so "
-            "check the "
-            "weights and the pictures",
-            iteration, p, value);
       const double error = residual_norm(product, value, v);
-      orthogonalise(product, found);
+      project_out(product, vectors);
       const double length = norm(product);
       pair.value = value;
       pair.vector = v;
@@ -91,6 +79,7 @@ std::vector<Eigenpair> power_iteration(const LinearOperator& a, const PowerItera
       }
     }
     largest = std::max(largest, std::abs(pair.value));
+    vectors.push_back(pair.vector);
     found.push_back(std::move(pair));
   }
   return found;

@@ -108,7 +108,29 @@ inline Eigen jacobi(Matrix m) {
   return eigen;
 }
 
-/// A matrix given element by element, in blocks of the given numbers of rows.
+/// Independent N(0, 1) elements, with `shift` added to the diagonal.
+inline Matrix random_symmetric(std::size_t n, std::uint64_t seed, double shift = 4) {
+  Matrix m(n);
+  Random random(seed);
+  for (std::size_t i = 0; i < n; ++i) {
+    for (std::size_t j = 0; j <= i; ++j) m(i, j) = m(j, i) = random.normal() + (i == j ? shift : 0);
+  }
+  return m;
+}
+
+/// Q diag(values) Qᵀ with a random orthogonal Q.
+inline Matrix symmetric_with(const std::vector<double>& values, std::uint64_t seed = 1) {
+  const std::vector<std::vector<double>> q = jacobi(random_symmetric(values.size(), seed, 0)).vectors;
+  Matrix m(values.size());
+  for (std::size_t i = 0; i < m.n; ++i) {
+    for (std::size_t j = 0; j < m.n; ++j) {
+      for (std::size_t k = 0; k < m.n; ++k) m(i, j) += values[k] * q[k][i] * q[k][j];
+    }
+  }
+  return m;
+}
+
+/// A matrix given element by element, in blocks of the given numbers of rows. Counts its products.
 class MatrixOperator final : public LinearOperator {
  public:
   MatrixOperator(Matrix m, const std::vector<std::int64_t>& rows) : m_(std::move(m)) {
@@ -117,6 +139,7 @@ class MatrixOperator final : public LinearOperator {
   const std::vector<Shape>& shapes() const override { return shapes_; }
   DType dtype() const override { return DType::f64; }
   Vector apply(const Vector& v) const override {
+    ++products;
     const std::vector<double> x = flatten(v);
     Vector product = zero_vector(shapes_, DType::f64);
     std::size_t i = 0;
@@ -128,6 +151,8 @@ class MatrixOperator final : public LinearOperator {
     }
     return product;
   }
+
+  mutable int products = 0;
 
  private:
   Matrix m_;

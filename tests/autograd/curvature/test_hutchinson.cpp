@@ -24,15 +24,6 @@ HutchinsonOptions fixed(int samples, std::uint64_t seed, Probe probe = Probe::ra
   return {.probe = probe, .seed = seed, .relative_error = 0, .min_samples = samples, .max_samples = samples};
 }
 
-Matrix random_symmetric(std::size_t n, std::uint64_t seed) {
-  Matrix m(n);
-  Random random(seed);
-  for (std::size_t i = 0; i < n; ++i) {
-    for (std::size_t j = 0; j <= i; ++j) m(i, j) = m(j, i) = random.normal() + (i == j ? 4 : 0);
-  }
-  return m;
-}
-
 }  // namespace
 
 TEST_CASE("mean and standard error of samples") {

@@ -10,23 +10,6 @@ using namespace goshawk::testing;
 
 namespace {
 
-// Q diag(values) Qᵀ with a random orthogonal Q.
-Matrix symmetric_with(const std::vector<double>& values, std::uint64_t seed = 1) {
-  Matrix random_symmetric(values.size());
-  Random random(seed);
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    for (std::size_t j = 0; j <= i; ++j) random_symmetric(i, j) = random_symmetric(j, i) = random.normal();
-  }
-  const std::vector<std::vector<double>> q = jacobi(random_symmetric).vectors;
-  Matrix m(values.size());
-  for (std::size_t i = 0; i < m.n; ++i) {
-    for (std::size_t j = 0; j < m.n; ++j) {
-      for (std::size_t k = 0; k < m.n; ++k) m(i, j) += values[k] * q[k][i] * q[k][j];
-    }
-  }
-  return m;
-}
-
 double cosine(const Vector& v, const std::vector<double>& u) {
   const std::vector<double> flat = flatten(v);
   double sum = 0;
