@@ -1,9 +1,11 @@
 #include "autograd/grad.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <unordered_map>
 
+#include "autograd/jvp.hpp"
 #include "autograd/walk.hpp"
 
 namespace goshawk {
@@ -175,12 +177,31 @@ void visit_gradients(std::span<const Variable> outputs, std::span<const Variable
   walk(outputs, inputs, seeds, visit);
 }
 
-GradientGraph::GradientGraph(const Variable& loss, std::vector<Variable> inputs)
-    : loss_(loss), inputs_(std::move(inputs)) {
+GradientGraph::GradientGraph(const Variable& loss, std::vector<Variable> inputs, HvpRoad road)
+    : loss_(loss), inputs_(std::move(inputs)), road_(road) {
   check(loss.numel() == 1,
         "[GradientGraph] the loss must be a scalar but has shape {}; reduce it with mean or sum",
         loss.shape());
   gradient_ = grad(loss, inputs_, {.create_graph = true});
+  if (road_ == HvpRoad::automatic) road_ = faster_road();
+}
+
+HvpRoad GradientGraph::faster_road() {
+  std::vector<Tensor> v;
+  for (const Variable& g : gradient_) v.push_back(g.value());
+  const auto seconds = [&](HvpRoad road) {
+    road_ = road;
+    const auto start = std::chrono::steady_clock::now();
+    apply(v);
+    return std::chrono::steady_clock::now() - start;
+  };
+  // The better of two each: the first ones also find memory and warm it up.
+  const auto reverse1 = seconds(HvpRoad::reverse_over_reverse);
+  const auto forward1 = seconds(HvpRoad::forward_over_reverse);
+  const auto reverse2 = seconds(HvpRoad::reverse_over_reverse);
+  const auto forward2 = seconds(HvpRoad::forward_over_reverse);
+  return std::min(forward1, forward2) < std::min(reverse1, reverse2) ? HvpRoad::forward_over_reverse
+                                                                     : HvpRoad::reverse_over_reverse;
 }
 
 std::vector<Tensor> GradientGraph::apply(std::span<const Tensor> v) const {
@@ -201,8 +222,11 @@ std::vector<std::vector<Tensor>> GradientGraph::apply_many(
     }
     seeds.emplace_back(v.begin(), v.end());
   }
+  auto derivatives = road_ == HvpRoad::forward_over_reverse
+                         ? jvp_many(gradient_, inputs_, seeds, {.allow_unused = true})
+                         : differentiate(gradient_, inputs_, seeds, false);
   std::vector<std::vector<Tensor>> products;
-  for (std::vector<Variable>& product : differentiate(gradient_, inputs_, seeds, false)) {
+  for (std::vector<Variable>& product : derivatives) {
     complete(inputs_, product, true);
     std::vector<Tensor>& values = products.emplace_back();
     for (const Variable& block : product) values.push_back(block.value());
@@ -210,8 +234,9 @@ std::vector<std::vector<Tensor>> GradientGraph::apply_many(
   return products;
 }
 
-std::vector<Tensor> hvp(const Variable& loss, std::span<const Variable> inputs, std::span<const Tensor> v) {
-  return GradientGraph(loss, {inputs.begin(), inputs.end()}).apply(v);
+std::vector<Tensor> hvp(const Variable& loss, std::span<const Variable> inputs, std::span<const Tensor> v,
+                        HvpRoad road) {
+  return GradientGraph(loss, {inputs.begin(), inputs.end()}, road).apply(v);
 }
 
 }  // namespace goshawk

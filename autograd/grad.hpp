@@ -2,6 +2,7 @@
 // once.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <span>
 #include <vector>
@@ -40,14 +41,28 @@ using GradientVisitor = std::function<void(std::size_t input, std::span<const Va
 void visit_gradients(std::span<const Variable> outputs, std::span<const Variable> inputs,
                      std::span<const std::vector<Variable>> seeds, const GradientVisitor& visit);
 
-/// The gradient of a scalar loss as a graph, ready to be differentiated along any number of directions:
-/// H v = ∂(gᵀv)/∂w, reverse over reverse. The graph is built once; each `apply` only replays its derivative
-/// and records nothing, at the cost of about two gradients.
+/// How a product with the Hessian, the derivative of the gradient g, is computed. All agree up to rounding,
+/// but not to the bit.
+enum class HvpRoad : std::uint8_t {
+  reverse_over_reverse,  ///< ∂(gᵀv)/∂w, from the loss's gradient back again: the double-backward trick
+  forward_over_reverse,  ///< the tangent of g along v (Pearlmutter 1994, "Fast exact multiplication by the
+                         ///< Hessian")
+  automatic,  ///< whichever of the two is measured to be faster; so the bits of a result may change from run
+              ///< to run
+};
+
+/// The gradient of a scalar loss as a graph, ready to be differentiated along any number of directions. The
+/// graph is built once; each `apply` only replays its derivative and records nothing, at the cost of about
+/// two gradients.
 class GradientGraph {
  public:
-  /// `loss` must be a scalar that depends on every one of `inputs`.
-  GradientGraph(const Variable& loss, std::vector<Variable> inputs);
+  /// `loss` must be a scalar that depends on every one of `inputs`. `automatic` takes four products, two by
+  /// each road along the gradient, and keeps to the faster one.
+  GradientGraph(const Variable& loss, std::vector<Variable> inputs,
+                HvpRoad road = HvpRoad::reverse_over_reverse);
 
+  /// Which road products take: never automatic.
+  HvpRoad road() const { return road_; }
   double loss() const { return loss_.item(); }
   const std::vector<Variable>& inputs() const { return inputs_; }
   /// ∂loss/∂inputs, one Variable per input, still part of the graph.
@@ -60,12 +75,16 @@ class GradientGraph {
   std::vector<std::vector<Tensor>> apply_many(std::span<const std::vector<Tensor>> vectors) const;
 
  private:
+  HvpRoad faster_road();
+
   Variable loss_;
   std::vector<Variable> inputs_;
   std::vector<Variable> gradient_;
+  HvpRoad road_;
 };
 
 /// One Hessian-vector product of a scalar loss; for several on the same batch keep a GradientGraph.
-std::vector<Tensor> hvp(const Variable& loss, std::span<const Variable> inputs, std::span<const Tensor> v);
+std::vector<Tensor> hvp(const Variable& loss, std::span<const Variable> inputs, std::span<const Tensor> v,
+                        HvpRoad road = HvpRoad::reverse_over_reverse);
 
 }  // namespace goshawk

@@ -33,10 +33,10 @@ nlohmann::ordered_json to_json(const BenchOptions& options, double limit,
 void print_table(const BenchOptions& options, double limit, const std::vector<StageResult>& results) {
   print_result("{}, batch {}, {} threads, FMA limit {:.0f} GFLOP/s\n", options.model, options.batch,
                num_threads(), limit);
-  print_result("{:<14}{:>10}{:>12}{:>10}{:>9}{:>10}{:>13}{:>14}\n", "stage", "ms", "images/s", "GFLOP/s",
+  print_result("{:<18}{:>10}{:>12}{:>10}{:>9}{:>10}{:>13}{:>14}\n", "stage", "ms", "images/s", "GFLOP/s",
                "of limit", "RSS, MB", "allocations", "of the system");
   for (const StageResult& r : results) {
-    print_result("{:<14}{:>10.1f}{:>12.1f}{:>10.0f}{:>8.0f}%{:>10.0f}{:>13.0f}{:>14.0f}\n", r.name,
+    print_result("{:<18}{:>10.1f}{:>12.1f}{:>10.0f}{:>8.0f}%{:>10.0f}{:>13.0f}{:>14.0f}\n", r.name,
                  r.seconds * 1e3, r.images_per_second, r.gflops, 100 * r.gflops / limit, r.peak_rss_mb,
                  r.allocations, r.system_allocations);
   }
@@ -51,7 +51,7 @@ int main(int argc, char** argv) {
     BenchOptions options;
     bool json = false;
     std::string stages;
-    for (const StageKind& kind : stage_kinds()) stages += fmt::format("\n  {:<14}{}", kind.name, kind.what);
+    for (const StageKind& kind : stage_kinds()) stages += fmt::format("\n  {:<18}{}", kind.name, kind.what);
     CLI::App program(
         "Times a model end to end on random pictures; operations are counted as those the convolutions and "
         "linear\n"

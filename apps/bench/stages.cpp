@@ -25,6 +25,7 @@ std::int64_t classes(const InputSpec& input) {
 }
 
 constexpr std::int64_t kVectors = 8;  // of hvp_eval_k8
+constexpr HvpRoad kReverse = HvpRoad::reverse_over_reverse, kForward = HvpRoad::forward_over_reverse;
 
 /// A model and a batch that all stages share the making of.
 struct Bench {
@@ -62,13 +63,16 @@ struct Bench {
   }
 
   /// The Hessian over the batch in microbatches; batch norm in eval mode.
-  HessianOperator hessian() const {
+  HessianOperator hessian(HvpRoad road) const {
     std::vector<std::int64_t> sizes;
     for (std::int64_t i = 0; i < batch(); i += microbatch) sizes.push_back(std::min(microbatch, batch() - i));
-    return {model->parameters(), sizes, [this](std::size_t b) {
+    return {model->parameters(),
+            sizes,
+            [this](std::size_t b) {
               const auto begin = static_cast<std::int64_t>(b) * microbatch;
               return loss(begin, std::min(batch(), begin + microbatch));
-            }};
+            },
+            {.road = road}};
   }
   Vector direction(std::uint64_t seed) const {
     std::vector<Shape> shapes;
@@ -101,24 +105,26 @@ Stage gradient_eval(const BenchOptions& options) {
           static_cast<double>(bench->batch()), 3 * bench->macs};
 }
 
+template <HvpRoad kRoad>
 Stage hvp_eval(const BenchOptions& options) {
   const auto bench = std::make_shared<Bench>(options, Mode::eval);
-  const auto hessian = std::make_shared<HessianOperator>(bench->hessian());
+  const auto hessian = std::make_shared<HessianOperator>(bench->hessian(kRoad));
   return {[bench, hessian, v = bench->direction(2)] { hessian->apply(v); },
           static_cast<double>(bench->batch()), 6 * bench->macs};
 }
 
+template <HvpRoad kRoad>
 Stage hvp_train(const BenchOptions& options) {
   const auto bench = std::make_shared<Bench>(options, Mode::train);
   const auto graph =
-      std::make_shared<GradientGraph>(bench->loss(0, bench->batch()), bench->model->parameters());
+      std::make_shared<GradientGraph>(bench->loss(0, bench->batch()), bench->model->parameters(), kRoad);
   return {[bench, graph, v = bench->direction(2)] { graph->apply(v); }, static_cast<double>(bench->batch()),
           6 * bench->macs};
 }
 
 Stage hvp_eval_k8(const BenchOptions& options) {
   const auto bench = std::make_shared<Bench>(options, Mode::eval);
-  const auto hessian = std::make_shared<HessianOperator>(bench->hessian());
+  const auto hessian = std::make_shared<HessianOperator>(bench->hessian(kReverse));
   std::vector<Vector> vectors;
   for (std::uint64_t k = 0; k < kVectors; ++k) vectors.push_back(bench->direction(2 + k));
   return {[bench, hessian, vectors] { hessian->quadratic_forms(vectors); },
@@ -153,9 +159,11 @@ const std::vector<StageKind>& stage_kinds() {
       {"forward_eval", "logits of the batch, batch norm in eval mode", forward_eval},
       {"train_step", "loss, gradient and SGD step, batch norm in train mode", train_step},
       {"gradient_eval", "loss and gradient, batch norm in eval mode", gradient_eval},
-      {"hvp_eval", "Hessian-vector product on kept graphs, batch norm in eval mode", hvp_eval},
-      {"hvp_train", "the same on one graph, batch norm in train mode", hvp_train},
+      {"hvp_eval", "Hessian-vector product on kept graphs, batch norm in eval mode", hvp_eval<kReverse>},
+      {"hvp_train", "the same on one graph, batch norm in train mode", hvp_train<kReverse>},
       {"hvp_eval_k8", "quadratic forms of eight vectors at once, batch norm in eval mode", hvp_eval_k8},
+      {"hvp_eval_forward", "hvp_eval by forward over reverse", hvp_eval<kForward>},
+      {"hvp_train_forward", "hvp_train by forward over reverse", hvp_train<kForward>},
   };
   return kinds;
 }

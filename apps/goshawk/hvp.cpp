@@ -25,6 +25,7 @@ struct Options {
   std::string model, weights, batch, vector, out;
   std::string bn;
   std::string dtype = "f32";
+  std::string road = "reverse-over-reverse";
   std::string convolution = "direct";  // one product: its accuracy counts, not its speed
 };
 
@@ -85,6 +86,23 @@ Vector read_vector(const std::string& path, const std::vector<NamedParameter>& p
   return vector;
 }
 
+const std::vector<std::pair<std::string, HvpRoad>> kRoads = {
+    {"reverse-over-reverse", HvpRoad::reverse_over_reverse},
+    {"forward-over-reverse", HvpRoad::forward_over_reverse},
+    {"automatic", HvpRoad::automatic},
+};
+
+std::vector<std::string> road_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, road] : kRoads) names.push_back(name);
+  return names;
+}
+
+HvpRoad road_named(const std::string& name) {
+  return std::find_if(kRoads.begin(), kRoads.end(), [&](const auto& road) { return road.first == name; })
+      ->second;
+}
+
 struct Derivatives {
   double loss = 0;
   Vector gradient, product;  // f64
@@ -93,7 +111,7 @@ struct Derivatives {
 /// Mean cross-entropy over the batch, its gradient and H v, as sums over `microbatch` images at a time
 /// weighted by their share: the same function when the images do not interact, in bounded memory.
 Derivatives differentiate(Module& model, const LabelledImages& batch, const Vector& v,
-                          std::int64_t microbatch) {
+                          std::int64_t microbatch, HvpRoad road) {
   const std::vector<Variable> parameters = model.parameters();
   std::vector<Shape> shapes;
   for (const Variable& parameter : parameters) shapes.push_back(parameter.shape());
@@ -106,7 +124,9 @@ Derivatives differentiate(Module& model, const LabelledImages& batch, const Vect
     const std::int64_t end = std::min(images, begin + microbatch);
     const double weight = static_cast<double>(end - begin) / static_cast<double>(images);
     const Variable logits = model(rows(batch.images, begin, end));
-    const GradientGraph graph(softmax_cross_entropy(logits, rows(batch.labels, begin, end)), parameters);
+    const GradientGraph graph(softmax_cross_entropy(logits, rows(batch.labels, begin, end)), parameters,
+                              road);
+    road = graph.road();  // what was measured on the first microbatch holds for the others
     const Vector product = graph.apply(v);
     total.loss += weight * graph.loss();
     for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -134,8 +154,8 @@ void run(const Options& options) {
   loaded.model->set_mode(train ? Mode::train : Mode::eval);
   // Batch statistics join all images of a batch, so there is no splitting in train mode.
   constexpr std::int64_t kMicrobatch = 64;
-  const Derivatives result =
-      differentiate(*loaded.model, batch, v, train ? batch.labels.dim(0) : kMicrobatch);
+  const Derivatives result = differentiate(*loaded.model, batch, v, train ? batch.labels.dim(0) : kMicrobatch,
+                                           road_named(options.road));
   const double gradient_norm = norm(result.gradient), product_norm = norm(result.product);
   check(std::isfinite(result.loss) && std::isfinite(gradient_norm) && std::isfinite(product_norm),
         "[hvp] loss {}, gradient norm {}, product norm {}: the numbers overflow for {} and {}; check the "
@@ -197,6 +217,14 @@ void add_hvp_command(CLI::App& program) {
                   "the inputs")
       ->required()
       ->type_name("FILE");
+  command
+      .add_option(
+          "--road", options->road,
+          "How the product is computed: reverse-over-reverse, forward-over-reverse or automatic, which "
+          "takes the one that it measures to be faster; they agree up to rounding")
+      ->check(CLI::IsMember(road_names()))
+      ->type_name("ROAD")
+      ->capture_default_str();
   add_threads_option(command);
   add_convolution_option(command, options->convolution);
   command.callback([options] { run(*options); });

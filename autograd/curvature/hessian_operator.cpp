@@ -78,10 +78,16 @@ std::vector<double> HessianOperator::subset_weights() const {
   return weights;
 }
 
-GradientGraph HessianOperator::build(std::size_t microbatch) const {
+HvpRoad HessianOperator::road() const {
+  if (options_.road != HvpRoad::automatic) return options_.road;
+  if (!road_) road_ = build(0, HvpRoad::automatic).road();
+  return *road_;
+}
+
+GradientGraph HessianOperator::build(std::size_t microbatch, HvpRoad road) const {
   // The caller, or a task that this thread was in the middle of, may have switched recording off.
   RecordingGuard on(true);
-  GradientGraph graph(loss_(microbatch), parameters_);
+  GradientGraph graph(loss_(microbatch), parameters_, road);
   const double value = graph.loss();
   check(std::isfinite(value),
         "[HessianOperator] the loss of microbatch {} is {}; check the weights and the pictures", microbatch,
@@ -105,7 +111,7 @@ void HessianOperator::choose_kept() const {
   }
   // The first graph is built alone and measured; the others are taken to grow with their number of samples.
   const std::int64_t before = memory_stats().bytes_in_use;
-  graphs_[0].emplace(build(0));
+  graphs_[0].emplace(build(0, road()));
   const auto bytes = static_cast<double>(memory_stats().bytes_in_use - before);
   double total = 0;
   std::size_t kept = 0;
@@ -122,6 +128,7 @@ void HessianOperator::for_each_microbatch(const Compute& compute, const Fold& fo
   choose_kept();
   using Result = decltype(compute(std::declval<const GradientGraph&>()));
   const std::size_t n = sizes_.size();
+  const HvpRoad chosen = road();
   const auto wave = static_cast<std::size_t>(options_.concurrency > 0 ? options_.concurrency : num_threads());
   for (std::size_t first = 0; first < n; first += wave) {
     const std::size_t count = std::min(wave, n - first);
@@ -129,10 +136,10 @@ void HessianOperator::for_each_microbatch(const Compute& compute, const Fold& fo
     const auto run = [&](std::size_t i) {
       const std::size_t b = first + i;
       if (b >= *kept_) {
-        results[i] = compute(build(b));
+        results[i] = compute(build(b, chosen));
         return;
       }
-      if (!graphs_[b]) graphs_[b].emplace(build(b));
+      if (!graphs_[b]) graphs_[b].emplace(build(b, chosen));
       results[i] = compute(*graphs_[b]);
     };
     parallel_for(static_cast<std::int64_t>(count), 1, [&](std::int64_t begin, std::int64_t end) {

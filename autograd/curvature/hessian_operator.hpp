@@ -20,11 +20,14 @@ struct HessianOptions {
   /// Microbatches at work at the same time; 0 for as many as threads. With 1 the loss function is never
   /// called from two threads at once. The result does not depend on it.
   int concurrency = 0;
+  /// How products are computed. `automatic` measures on the first microbatch, before the first product, and
+  /// keeps to what it finds: leave it where results must be the same bits in every run.
+  HvpRoad road = HvpRoad::reverse_over_reverse;
 };
 
 /// H = Σ_b (n_b / N) ∇² L_b over microbatches b of n_b samples, N = Σ n_b, L_b the mean loss over microbatch
-/// b: the Hessian of the mean loss over all samples, whatever the microbatches' sizes. Products by reverse
-/// over reverse (GradientGraph), accumulated over the microbatches in f64 in their order.
+/// b: the Hessian of the mean loss over all samples, whatever the microbatches' sizes. Products by
+/// GradientGraph, accumulated over the microbatches in f64 in their order.
 class HessianOperator final : public LinearOperator {
  public:
   /// The mean loss over the samples of one microbatch, a scalar Variable that depends on every parameter. It
@@ -61,6 +64,8 @@ class HessianOperator final : public LinearOperator {
   double loss() const;
   /// Frees the kept graphs; the next product builds them again.
   void release_graphs() const;
+  /// Which road products take; measures if that is still to be done.
+  HvpRoad road() const;
   /// Number of microbatches whose graphs are kept at present.
   std::size_t kept_graphs() const;
 
@@ -69,7 +74,7 @@ class HessianOperator final : public LinearOperator {
   // order.
   template <class Compute, class Fold>
   void for_each_microbatch(const Compute& compute, const Fold& fold) const;
-  GradientGraph build(std::size_t microbatch) const;
+  GradientGraph build(std::size_t microbatch, HvpRoad road) const;
   void choose_kept() const;
   double weight(std::size_t microbatch) const;
 
@@ -82,6 +87,7 @@ class HessianOperator final : public LinearOperator {
   // What products leave behind for the next ones; never part of a result. Microbatches only touch their own
   // slots.
   mutable std::optional<std::size_t> kept_;
+  mutable std::optional<HvpRoad> road_;  // as measured
   mutable std::vector<std::optional<GradientGraph>> graphs_;
   mutable std::vector<std::optional<double>> losses_;
 };

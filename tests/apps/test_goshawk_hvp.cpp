@@ -278,6 +278,23 @@ TEST_CASE("hvp is symmetric and linear, f32 agrees with f64") {
   }
 }
 
+TEST_CASE("hvp takes the asked road, and both lead to the same product") {
+  for (const std::string& mode : kModes) {
+    CAPTURE(mode);
+    Command command;
+    command.options["--bn"] = mode;
+    const SafeTensors by_default = command.result();
+    command.options["--road"] = "reverse-over-reverse";
+    CHECK(same_bits(command.result(), by_default));
+    command.options["--road"] = "forward-over-reverse";
+    const SafeTensors forward = command.result();
+    CHECK_FALSE(same_bits(forward, by_default));
+    CHECK(distance(part(forward, "hvp."), part(by_default, "hvp.")) < 1e-12);
+    command.options["--road"] = "automatic";
+    CHECK(distance(part(command.result(), "hvp."), part(by_default, "hvp.")) < 1e-12);
+  }
+}
+
 TEST_CASE("hvp uses direct convolutions unless told otherwise") {
   Command command;
   command.options["--dtype"] = "f32";
@@ -433,6 +450,7 @@ TEST_CASE("hvp explains bad input in one line and writes nothing") {
       {"unknown mode", option("--bn", "frozen"), 2, {"--bn", "frozen", "eval", "hvp --help"}},
       {"unknown type", option("--dtype", "f16"), 2, {"--dtype", "f16", "f64"}},
       {"negative threads", option("--threads", "-1"), 2, {"--threads", "-1"}},
+      {"unknown road", option("--road", "scenic"), 2, {"--road", "scenic", "automatic", "hvp --help"}},
       {"unknown option", option("--precision", "3"), 2, {"--precision", "hvp --help"}},
       {"option left out",
        [](Command& command) { command.options.erase("--batch"); },
@@ -595,7 +613,7 @@ TEST_CASE("the program explains itself") {
   const ProgramResult hvp_help = run_built_program("goshawk", {"hvp", "--help"});
   CHECK(hvp_help.status == 0);
   for (const char* option :
-       {"--model", "--weights", "--batch", "--vector", "--bn", "--dtype", "--out", "--threads"}) {
+       {"--model", "--weights", "--batch", "--vector", "--bn", "--dtype", "--road", "--out", "--threads"}) {
     CHECK(contains(hvp_help.out, option));
   }
   for (const std::vector<std::string>& wrong :
