@@ -7,19 +7,15 @@
 #include <span>
 #include <vector>
 
+#include "autograd/curvature/microbatches.hpp"
 #include "autograd/curvature/operator.hpp"
 #include "autograd/grad.hpp"
 
 namespace goshawk {
 
 struct HessianOptions {
-  /// Memory for gradient graphs that are kept between products: as many microbatches as fit, from the first
-  /// on. The graphs of the others are rebuilt for every product, at the cost of a forward and a gradient. 0
-  /// keeps none.
-  std::int64_t graph_bytes = std::int64_t{4} << 30;
-  /// Microbatches at work at the same time; 0 for as many as threads. With 1 the loss function is never
-  /// called from two threads at once. The result does not depend on it.
-  int concurrency = 0;
+  std::int64_t graph_bytes = MicrobatchOptions().graph_bytes;  ///< as in MicrobatchOptions
+  int concurrency = 0;                                         ///< as in MicrobatchOptions
   /// How products are computed. `automatic` measures on the first microbatch, before the first product, and
   /// keeps to what it finds: leave it where results must be the same bits in every run.
   HvpRoad road = HvpRoad::reverse_over_reverse;
@@ -39,13 +35,18 @@ class HessianOperator final : public LinearOperator {
   /// number of samples in each microbatch, all positive. The weights must stay as they are while the operator
   /// lives.
   HessianOperator(std::vector<Variable> parameters, std::vector<std::int64_t> microbatch_sizes, Loss loss,
-                  HessianOptions options = {});
+                  HessianOptions options = {})
+      : HessianOperator(std::move(parameters),
+                        MicrobatchSizes(std::move(microbatch_sizes), "HessianOperator"), std::move(loss),
+                        options) {}
+  HessianOperator(std::vector<Variable> parameters, MicrobatchSizes sizes, Loss loss, HessianOptions options);
 
   const std::vector<Shape>& shapes() const override { return shapes_; }
   DType dtype() const override { return parameters_.front().dtype(); }
 
   /// H v. An undefined tensor in `v` stands for a block of zeros. One product at a time per operator. Throws
-  /// Error when a microbatch's loss is not finite or not the same as before.
+  /// Error when a microbatch's loss is not finite or not the same as before, or when it normalises by the
+  /// statistics of its batch and there are several microbatches.
   Vector apply(const Vector& v) const override;
   /// Each graph that is not kept is built once for all vectors.
   std::vector<Vector> apply_many(std::span<const Vector> vectors) const override;
@@ -70,26 +71,19 @@ class HessianOperator final : public LinearOperator {
   std::size_t kept_graphs() const;
 
  private:
-  // Calls compute(graph) for every microbatch, several at a time, and fold(microbatch, result) in their
-  // order.
-  template <class Compute, class Fold>
-  void for_each_microbatch(const Compute& compute, const Fold& fold) const;
   GradientGraph build(std::size_t microbatch, HvpRoad road) const;
-  void choose_kept() const;
-  double weight(std::size_t microbatch) const;
+  static std::vector<Vector> multiply(std::size_t microbatch, const GradientGraph& graph,
+                                      std::span<const Vector> vectors);
 
   std::vector<Variable> parameters_;
   std::vector<Shape> shapes_;
-  std::vector<std::int64_t> sizes_;
-  std::int64_t samples_ = 0;
   Loss loss_;
-  HessianOptions options_;
+  HvpRoad wanted_road_;
   // What products leave behind for the next ones; never part of a result. Microbatches only touch their own
   // slots.
-  mutable std::optional<std::size_t> kept_;
+  mutable MicrobatchGraphs<GradientGraph> graphs_;
+  mutable FixedNumbers losses_;
   mutable std::optional<HvpRoad> road_;  // as measured
-  mutable std::vector<std::optional<GradientGraph>> graphs_;
-  mutable std::vector<std::optional<double>> losses_;
 };
 
 }  // namespace goshawk

@@ -148,22 +148,28 @@ Tensor conv2d_weight_grad_norms(const Tensor& x, std::span<const Tensor> gys, co
   return norms;
 }
 
-Tensor sample_norms(const Tensor& x) {
-  check_dtypes(x, x, "sample_norms");
-  check(x.ndim() >= 1, "[sample_norms] a scalar has no samples; give [N, ...]");
-  const Index samples = x.dim(0), size = samples == 0 ? 0 : x.numel() / samples;
-  Tensor norms = Tensor::zeros({samples}, DType::f64);
-  double* const to = norms.data<double>();
-  dispatch_floating(x.dtype(), "sample_norms", [&]<class T>() {
-    const T* const from = x.data<T>();
+Tensor sample_dots(const Tensor& a, const Tensor& b) {
+  check_dtypes(a, b, "sample_dots");
+  check(a.ndim() >= 1 && a.shape() == b.shape(),
+        "[sample_dots] the tensors are {} and {}; give two of one shape [N, ...]", a.shape(), b.shape());
+  const Index samples = a.dim(0), size = samples == 0 ? 0 : a.numel() / samples;
+  Tensor dots = Tensor::zeros({samples}, DType::f64);
+  double* const to = dots.data<double>();
+  dispatch_floating(a.dtype(), "sample_dots", [&]<class T>() {
+    const T* const left = a.data<T>();
+    const T* const right = b.data<T>();
     parallel_for(samples, std::max<Index>(1, kElementwiseGrain / std::max<Index>(1, size)),
                  [&](Index begin, Index end) {
                    for (Index n = begin; n < end; ++n) {
-                     to[n] = product_sum(from + n * size, from + n * size, size);
+                     to[n] = product_sum(left + n * size, right + n * size, size);
                    }
                  });
   });
-  return norms;
+  return dots;
+}
+
+Tensor sample_norms(const Tensor& x) {
+  return sample_dots(x, x);
 }
 
 Tensor linear_weight_grad_norms(const Tensor& x, std::span<const Tensor> gys) {

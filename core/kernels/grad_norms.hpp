@@ -30,6 +30,8 @@ Tensor linear_weight_grad_norms(const Tensor& x, std::span<const Tensor> gys);
 
 /// ‖x_n‖² over all but the first dimension, f64 [N]. x is f32 or f64.
 Tensor sample_norms(const Tensor& x);
+/// ⟨a_n, b_n⟩ likewise, of two tensors of one shape and type.
+Tensor sample_dots(const Tensor& a, const Tensor& b);
 
 namespace reference {
 

@@ -1,0 +1,56 @@
+#include "autograd/curvature/microbatches.hpp"
+
+#include "autograd/variable.hpp"
+
+namespace goshawk {
+
+void accumulate_f64(double factor, const Tensor& x, const Tensor& sum) {
+  dispatch_floating(x.dtype(), "accumulate_f64", [&]<class T>() {
+    const T* from = x.data<T>();
+    double* to = sum.data<double>();
+    parallel_for(x.numel(), kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) to[i] += factor * static_cast<double>(from[i]);
+    });
+  });
+}
+
+void refuse_batch_statistics(const Variable& output, std::size_t microbatches, std::string_view user) {
+  if (microbatches < 2) return;
+  const std::vector<std::string> ops = graph_ops(output);
+  check(std::find(ops.begin(), ops.end(), "batch_norm_train") == ops.end(),
+        "[{}] batch normalisation is in train mode, where a sample's loss depends on the others of its "
+        "microbatch, so {} microbatches have no common Hessian; set eval mode, or give all samples as one "
+        "microbatch",
+        user, microbatches);
+}
+
+std::vector<Variable> select_parameters(const std::vector<Variable>& parameters,
+                                        std::span<const std::size_t> indices, std::string_view user) {
+  std::vector<Variable> selected;
+  std::vector<char> taken(parameters.size(), 0);
+  for (std::size_t i : indices) {
+    check(i < parameters.size(), "[{}::block] there is no parameter {}; the operator has {}", user, i,
+          parameters.size());
+    check(taken[i] == 0, "[{}::block] parameter {} was named twice; name each once", user, i);
+    taken[i] = 1;
+    selected.push_back(parameters[i]);
+  }
+  return selected;
+}
+
+std::vector<Shape> leaf_shapes(const std::vector<Variable>& parameters, std::string_view user) {
+  check(!parameters.empty(), "[{}] no parameters were given; give at least one", user);
+  std::vector<Shape> shapes;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const Variable& p = parameters[i];
+    check(p.requires_grad() && p.node()->op == nullptr,
+          "[{}] parameter {} is not a leaf; make it with Variable::leaf", user, i);
+    check(p.dtype() == parameters.front().dtype(),
+          "[{}] parameter {} is {} but parameter 0 is {}; convert them to one dtype", user, i, p.dtype(),
+          parameters.front().dtype());
+    shapes.push_back(p.shape());
+  }
+  return shapes;
+}
+
+}  // namespace goshawk
