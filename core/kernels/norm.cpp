@@ -1,7 +1,8 @@
 #include "core/kernels/norm.hpp"
 
+#include <array>
+
 #include "core/kernels/channel_rows.hpp"
-#include "core/kernels/elementwise.hpp"
 
 // clang-format off
 #undef HWY_TARGET_INCLUDE
@@ -44,13 +45,22 @@ struct SecondSums {
   std::int64_t rows, channels;
 };
 
-/// ggy = (a1 · u + r + b1 · x + c1) where y > 0; gx = a2 · u + b2 · g + c2 · x + d2.
+/// ggy = (a1 · u + r + b1 · x + c1) where y > 0; gx = a2 · u + b2 · g + c2 · x + d2 + e2 · dg.
 template <class T>
 struct SecondRows {
-  const T *u, *r, *gy, *y, *x;  // u and r null: 0; gy null: no gx; y null: no mask
-  const T *a1, *b1, *c1, *a2, *b2, *c2, *d2;
+  const T *u, *r, *dgy, *gy, *y, *x;  // u, r and dgy null: 0; gy null: no gx; y null: no mask
+  const T *a1, *b1, *c1, *a2, *b2, *c2, *d2, *e2;
   T *ggy, *gx;  // null: not wanted
-  bool add_gx;  // to what it holds
+  std::int64_t rows, channels;
+};
+
+/// gx = s · dg + ds · g, masked = dg, and sums of dg, dg (x − mean), u, u (x − mean) and u g.
+template <class T>
+struct TangentRows {
+  const T *dgy, *u, *gy, *y, *x;  // dgy and u null: 0; y null: no mask
+  const T *mean, *s, *ds;         // [channels]; null: 0
+  T *gx, *masked;                 // null: not wanted
+  T *sum_dg, *sum_dgx, *sum_u, *sum_ux, *sum_ug;
   std::int64_t rows, channels;
 };
 
@@ -167,8 +177,41 @@ struct SecondBody {
     if (p.gx != nullptr) {
       auto gx = hn::MulAdd(at(p.c2), x, at(p.d2));
       if constexpr (kU) gx = hn::MulAdd(at(p.a2), u, gx);
-      store<D>(hn::MulAdd(at(p.b2), masked_load<kMask>(d, p.gy, p.y, i), gx), p.gx + i, p.add_gx);
+      if (p.dgy != nullptr) gx = hn::MulAdd(at(p.e2), masked_load<kMask>(d, p.dgy, p.y, i), gx);
+      hn::StoreU(hn::MulAdd(at(p.b2), masked_load<kMask>(d, p.gy, p.y, i), gx), d, p.gx + i);
     }
+  }
+};
+
+template <class T, bool kMask>
+struct TangentBody {
+  const TangentRows<T>& p;
+  template <class D>
+  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t c) const {
+    const auto per_channel = [&](const T* v)
+                                 HWY_ATTR { return v == nullptr ? hn::Zero(d) : hn::LoadU(d, v + c); };
+    const auto mean = per_channel(p.mean), s = per_channel(p.s), ds = per_channel(p.ds);
+    auto sum_dg = hn::Zero(d), sum_dgx = sum_dg, sum_u = sum_dg, sum_ux = sum_dg, sum_ug = sum_dg;
+    for (std::int64_t r = 0; r < p.rows; ++r) {
+      const std::int64_t i = r * p.channels + c;
+      const auto g = masked_load<kMask>(d, p.gy, p.y, i);
+      const auto dg = p.dgy == nullptr ? hn::Zero(d) : masked_load<kMask>(d, p.dgy, p.y, i);
+      const auto x = hn::Sub(hn::LoadU(d, p.x + i), mean);
+      if (p.masked != nullptr) hn::StoreU(dg, d, p.masked + i);
+      if (p.gx != nullptr) hn::StoreU(hn::MulAdd(s, dg, hn::Mul(ds, g)), d, p.gx + i);
+      sum_dg = hn::Add(sum_dg, dg);
+      sum_dgx = hn::MulAdd(dg, x, sum_dgx);
+      if (p.u == nullptr) continue;
+      const auto u = hn::LoadU(d, p.u + i);
+      sum_u = hn::Add(sum_u, u);
+      sum_ux = hn::MulAdd(u, x, sum_ux);
+      sum_ug = hn::MulAdd(u, g, sum_ug);
+    }
+    hn::StoreU(sum_dg, d, p.sum_dg + c);
+    hn::StoreU(sum_dgx, d, p.sum_dgx + c);
+    hn::StoreU(sum_u, d, p.sum_u + c);
+    hn::StoreU(sum_ux, d, p.sum_ux + c);
+    hn::StoreU(sum_ug, d, p.sum_ug + c);
   }
 };
 
@@ -217,6 +260,15 @@ void second(const SecondRows<T>& p) {
   }
 }
 
+template <class T>
+void tangent(const TangentRows<T>& p) {
+  if (p.y != nullptr) {
+    over_channels<T>(p.channels, TangentBody<T, true>{p});
+  } else {
+    over_channels<T>(p.channels, TangentBody<T, false>{p});
+  }
+}
+
 void BackwardF32(const BackwardRows<float>& p) {
   backward(p);
 }
@@ -241,6 +293,12 @@ void SecondF32(const SecondRows<float>& p) {
 void SecondF64(const SecondRows<double>& p) {
   second(p);
 }
+void TangentF32(const TangentRows<float>& p) {
+  tangent(p);
+}
+void TangentF64(const TangentRows<double>& p) {
+  tangent(p);
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace goshawk::kernels
@@ -258,6 +316,8 @@ HWY_EXPORT(SecondSumsF32);
 HWY_EXPORT(SecondSumsF64);
 HWY_EXPORT(SecondF32);
 HWY_EXPORT(SecondF64);
+HWY_EXPORT(TangentF32);
+HWY_EXPORT(TangentF64);
 
 void run(const BackwardRows<float>& p) {
   HWY_DYNAMIC_DISPATCH(BackwardF32)(p);
@@ -282,6 +342,12 @@ void run(const SecondRows<float>& p) {
 }
 void run(const SecondRows<double>& p) {
   HWY_DYNAMIC_DISPATCH(SecondF64)(p);
+}
+void run(const TangentRows<float>& p) {
+  HWY_DYNAMIC_DISPATCH(TangentF32)(p);
+}
+void run(const TangentRows<double>& p) {
+  HWY_DYNAMIC_DISPATCH(TangentF64)(p);
 }
 
 /// `t` from element `at` on, or null where it is undefined.
@@ -382,18 +448,21 @@ Sums second_pass_sums(const Rows& rows, const Tensor& u, const Tensor& gy, const
           combine<T>(sums_ug, rows.chunks(), n)};
 }
 
-/// The coefficients of SecondRows, [7, C].
-enum Coefficient : std::uint8_t { A1, B1, C1, A2, B2, C2, D2, kCoefficients };
+/// The coefficients of SecondRows, [8, C].
+enum Coefficient : std::uint8_t { A1, B1, C1, A2, B2, C2, D2, E2, kCoefficients };
 
+/// One pass over the large operands; `dgy` is undefined unless the gradient's argument moves as well.
 template <class T>
-void second_pass(const Rows& rows, const NormGradients& u, const Tensor& gy, const Tensor& x, const Tensor& y,
-                 const Tensor& coefficients, const Tensor& ggy, const Target& gx) {
+void second_pass(const Rows& rows, const NormGradients& u, const Tensor& dgy, const Tensor& gy,
+                 const Tensor& x, const Tensor& y, const Tensor& coefficients, const Tensor& ggy,
+                 const Tensor& gx) {
   const std::int64_t n = rows.channels;
   const T* k = coefficients.data<T>();
   parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t at = begin * n;
     run(SecondRows<T>{.u = data_at<T>(u.x, at),
                       .r = data_at<T>(u.residual, at),
+                      .dgy = data_at<T>(dgy, at),
                       .gy = data_at<T>(gy, at),
                       .y = data_at<T>(y, at),
                       .x = x.data<T>() + at,
@@ -404,12 +473,50 @@ void second_pass(const Rows& rows, const NormGradients& u, const Tensor& gy, con
                       .b2 = k + B2 * n,
                       .c2 = k + C2 * n,
                       .d2 = k + D2 * n,
+                      .e2 = k + E2 * n,
                       .ggy = data_at<T>(ggy, at),
-                      .gx = data_at<T>(gx.tensor, at),
-                      .add_gx = gx.add,
+                      .gx = data_at<T>(gx, at),
                       .rows = end - begin,
                       .channels = n});
   });
+}
+
+/// The sums of a moving gradient, whose argument moves along dgy and whose x along u.
+struct TangentSums {
+  FirstSums dg;
+  Sums u;
+};
+
+/// These sums and, where they have a tensor, dg itself and s · dg + ds · g.
+template <class T>
+TangentSums tangent_pass(const Rows& rows, const Tensor& dgy, const Tensor& u, const Tensor& gy,
+                         const Tensor& x, const Tensor& y, const Tensor& mean, const Tensor& s,
+                         const Tensor& ds, const Tensor& gx, const Tensor& masked) {
+  const std::int64_t n = rows.channels;
+  std::array<Tensor, 5> partial;
+  for (Tensor& sums : partial) sums = Tensor::empty({rows.chunks(), n}, x.dtype());
+  parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t at = begin * n, chunk = begin / rows.grain * n;
+    run(TangentRows<T>{.dgy = data_at<T>(dgy, at),
+                       .u = data_at<T>(u, at),
+                       .gy = gy.data<T>() + at,
+                       .y = data_at<T>(y, at),
+                       .x = x.data<T>() + at,
+                       .mean = optional_data<T>(mean),
+                       .s = optional_data<T>(s),
+                       .ds = optional_data<T>(ds),
+                       .gx = data_at<T>(gx, at),
+                       .masked = data_at<T>(masked, at),
+                       .sum_dg = partial[0].data<T>() + chunk,
+                       .sum_dgx = partial[1].data<T>() + chunk,
+                       .sum_u = partial[2].data<T>() + chunk,
+                       .sum_ux = partial[3].data<T>() + chunk,
+                       .sum_ug = partial[4].data<T>() + chunk,
+                       .rows = end - begin,
+                       .channels = n});
+  });
+  const auto total = [&](std::size_t which) { return combine<T>(partial[which], rows.chunks(), n); };
+  return {{total(0), total(1)}, {total(2), total(3), total(4)}};
 }
 
 void check_cotangents(const NormGradients& u, const Rows& rows, const Tensor& x, std::string_view op) {
@@ -439,6 +546,26 @@ NormGradients affine_backward(const Tensor& gy, const Tensor& x, const Tensor& s
   });
 }
 
+namespace {
+
+/// What batch norm's gradient is per channel: gx = γ s (g − mean(g) − x̂ mean(g x̂)) with s = inv_std, x̂ = (x −
+/// μ) s, which is a · g + b · x + c.
+struct BatchNormSlopes {
+  double a, b, c;
+};
+
+template <class T>
+BatchNormSlopes batch_norm_slopes(const FirstSums& sums, const Tensor& gamma, const Tensor& mean,
+                                  const Tensor& inv_std, std::int64_t channel, double count) {
+  const auto i = static_cast<std::size_t>(channel);
+  const double s = value<T>(inv_std, channel);
+  const double a = value<T>(gamma, channel) * s;
+  const double b = -a * s * s * sums.gx[i] / count;
+  return {a, b, -a * sums.g[i] / count - b * value<T>(mean, channel)};
+}
+
+}  // namespace
+
 NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tensor& gamma, const Tensor& mean,
                                   const Tensor& inv_std, const Tensor& y, const NormWants& wants) {
   constexpr std::string_view op = "batch_norm_backward";
@@ -451,19 +578,15 @@ NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tenso
     FirstSums sums = first_pass<T>(rows, gy, x, y, mean, {}, {}, masked);
     if (wants.residual) result.residual = masked.tensor.defined() ? masked.tensor : gy;
 
-    // gx = γ s (g − mean(g) − x̂ mean(g x̂)) with s = inv_std, x̂ = (x − μ) s: affine in g and x per channel.
     const Tensor a = Tensor::empty({n}, x.dtype()), b = Tensor::empty({n}, x.dtype()),
                  c = Tensor::empty({n}, x.dtype());
     const auto count = static_cast<double>(rows.rows);
     for (std::int64_t k = 0; k < n; ++k) {
-      const auto i = static_cast<std::size_t>(k);
-      const double s = value<T>(inv_std, k);
-      const double scale = value<T>(gamma, k) * s;
-      const double slope = -scale * s * s * sums.gx[i] / count;
-      a.data<T>()[k] = static_cast<T>(scale);
-      b.data<T>()[k] = static_cast<T>(slope);
-      c.data<T>()[k] = static_cast<T>(-scale * sums.g[i] / count - slope * value<T>(mean, k));
-      sums.gx[i] *= s;
+      const BatchNormSlopes slopes = batch_norm_slopes<T>(sums, gamma, mean, inv_std, k, count);
+      a.data<T>()[k] = static_cast<T>(slopes.a);
+      b.data<T>()[k] = static_cast<T>(slopes.b);
+      c.data<T>()[k] = static_cast<T>(slopes.c);
+      sums.gx[static_cast<std::size_t>(k)] *= value<T>(inv_std, k);
     }
     result.scale = to_tensor<T>(sums.gx);
     result.shift = to_tensor<T>(sums.g);
@@ -509,7 +632,7 @@ NormSecondGradients affine_double_backward(const NormGradients& u, const Tensor&
       at[C1 * n] = static_cast<T>(value<T>(u.shift, c));
     }
     NormSecondGradients result{Tensor::empty_like(x), Tensor::empty_like(x), {}};
-    second_pass<T>(rows, u, gy, x, y, k, result.gy, {result.x});
+    second_pass<T>(rows, u, {}, gy, x, y, k, result.gy, result.x);
     const Tensor zero = Tensor::zeros({n}, x.dtype());
     result.scale = to_tensor<T>(second_pass_sums<T>(rows, u.x, gy, x, y, zero).ug);
     return result;
@@ -518,11 +641,15 @@ NormSecondGradients affine_double_backward(const NormGradients& u, const Tensor&
 
 namespace {
 
-/// The second order of batch norm: ggy and gx where they have a tensor, and the gradient in gamma.
+/// The second order of batch norm: the coefficients of its pass, except E2, and the gradient in gamma.
+struct BatchNormSecond {
+  Tensor coefficients, scale;
+};
+
 template <class T>
-Tensor batch_norm_second(const NormGradients& u, const NormGradients& first, const Tensor& gy,
-                         const Tensor& x, const Tensor& gamma, const Tensor& mean, const Tensor& inv_std,
-                         const Tensor& y, const Tensor& ggy, const Target& gx, std::string_view op) {
+BatchNormSecond batch_norm_second(const NormGradients& u, const Sums& sums, const NormGradients& first,
+                                  const Tensor& gamma, const Tensor& mean, const Tensor& inv_std,
+                                  std::int64_t row_count) {
   // With P(g) = g − mean(g) − x̂ mean(g x̂), which is self-adjoint, the first order is gx = γ s P(g), Σ g x̂,
   // Σ g and g. Its product with the cotangents (u, v, w, r) is
   //   F = γ s ⟨u, P g⟩ + v Σ g x̂ + w Σ g + ⟨r, g⟩.
@@ -531,12 +658,10 @@ Tensor batch_norm_second(const NormGradients& u, const NormGradients& first, con
   // In x̂:  h = −γ s mean(g x̂) u + (v − γ s mean(u x̂)) g. A change of x changes x̂ by s P(·), which is
   // self-adjoint,
   //        and s by −s² mean(x̂ ·), so the gradient in x is s P(h) − s² γ ⟨u, P g⟩ x̂ / N.
-  const Rows rows(x, op);
-  const std::int64_t n = rows.channels;
-  const auto count = static_cast<double>(rows.rows);
-  const Sums sums = second_pass_sums<T>(rows, u.x, gy, x, y, mean);
-  const Tensor k = Tensor::empty({kCoefficients, n}, x.dtype());
-  const Tensor scale = Tensor::empty({n}, x.dtype());
+  const std::int64_t n = gamma.numel();
+  const auto count = static_cast<double>(row_count);
+  const Tensor k = Tensor::zeros({kCoefficients, n}, gamma.dtype());
+  const Tensor scale = Tensor::empty_like(gamma);
   for (std::int64_t c = 0; c < n; ++c) {
     const auto i = static_cast<std::size_t>(c);
     const double s = value<T>(inv_std, c), mu = value<T>(mean, c), gs = value<T>(gamma, c) * s;
@@ -561,17 +686,7 @@ Tensor batch_norm_second(const NormGradients& u, const NormGradients& first, con
     set(C2, x_slope);
     set(D2, -s * mean_h - x_slope * mu);
   }
-  second_pass<T>(rows, u, gy, x, y, k, ggy, gx);
-  return scale;
-}
-
-/// sum ← sum + term for tensors that may be undefined (zero); the sum may be overwritten.
-void add_defined(Tensor& sum, const Tensor& term) {
-  if (!sum.defined()) {
-    sum = term;
-  } else if (term.defined()) {
-    add_to(sum, term);
-  }
+  return {k, scale};
 }
 
 }  // namespace
@@ -581,10 +696,13 @@ NormSecondGradients batch_norm_double_backward(const NormGradients& u, const Nor
                                                const Tensor& mean, const Tensor& inv_std, const Tensor& y) {
   constexpr std::string_view op = "batch_norm_double_backward";
   check_operands(gy, x, gamma, y, op);
-  check_cotangents(u, Rows(x, op), x, op);
+  const Rows rows(x, op);
+  check_cotangents(u, rows, x, op);
   return dispatch_floating(x.dtype(), op, [&]<class T>() {
-    NormSecondGradients result{Tensor::empty_like(x), Tensor::empty_like(x), {}};
-    result.scale = batch_norm_second<T>(u, first, gy, x, gamma, mean, inv_std, y, result.gy, {result.x}, op);
+    const Sums sums = second_pass_sums<T>(rows, u.x, gy, x, y, mean);
+    const BatchNormSecond second = batch_norm_second<T>(u, sums, first, gamma, mean, inv_std, rows.rows);
+    NormSecondGradients result{Tensor::empty_like(x), Tensor::empty_like(x), second.scale};
+    second_pass<T>(rows, u, {}, gy, x, y, second.coefficients, result.gy, result.x);
     return result;
   });
 }
@@ -605,7 +723,7 @@ Tensor affine_tangent(const NormGradients& tangents, const Tensor& x, const Tens
       at[C1 * n] = static_cast<T>(value<T>(tangents.shift, c));
     }
     Tensor dy = Tensor::empty_like(x);
-    second_pass<T>(rows, tangents, {}, x, y, k, dy, {});
+    second_pass<T>(rows, tangents, {}, {}, x, y, k, dy, {});
     return dy;
   });
 }
@@ -635,24 +753,39 @@ Tensor batch_norm_tangent(const NormGradients& tangents, const Tensor& x, const 
           static_cast<T>(value<T>(tangents.shift, c) - gs * sums.g[i] / count - along_x * value<T>(mean, c));
     }
     Tensor dy = Tensor::empty_like(x);
-    second_pass<T>(rows, tangents, {}, x, y, k, dy, {});
+    second_pass<T>(rows, tangents, {}, {}, x, y, k, dy, {});
     return dy;
   });
 }
 
+namespace {
+
+/// Where the moving gradient of the residual goes: nowhere if dgy is it already.
+Tensor moving_residual(const NormWants& wants, const Tensor& dgy, const Tensor& y) {
+  return wants.residual && dgy.defined() && y.defined() ? Tensor::empty_like(dgy) : Tensor();
+}
+
+}  // namespace
+
 NormGradients affine_backward_tangent(const Tensor& dgy, const Tensor& dx, const Tensor& ds, const Tensor& gy,
                                       const Tensor& x, const Tensor& s, const Tensor& y,
                                       const NormWants& wants) {
-  // The gradient is linear in gy, and bilinear in gy and (x, s).
-  NormGradients result;
-  if (dgy.defined()) result = affine_backward(dgy, x, s, y, {.x = wants.x, .residual = wants.residual});
-  if (!dx.defined() && !ds.defined()) return result;
-  // With dx and ds in the places of x and s: ds · g and Σ g dx.
-  const NormGradients moved = affine_backward(gy, dx.defined() ? dx : x, ds.defined() ? ds : s, y,
-                                              {.x = wants.x && ds.defined(), .x_sum = result.x});
-  if (moved.x.defined()) result.x = moved.x;
-  if (dx.defined()) add_defined(result.scale, moved.scale);
-  return result;
+  constexpr std::string_view op = "affine_backward_tangent";
+  check_operands(gy, x, s, y, op);
+  const Rows rows(x, op);
+  check_cotangents({.x = dx, .scale = ds, .shift = {}, .residual = dgy}, rows, x, op);
+  return dispatch_floating(x.dtype(), op, [&]<class T>() {
+    // s · dg + ds · g, Σ dg x + Σ g dx, Σ dg and dg.
+    NormGradients result;
+    if (wants.x && (dgy.defined() || ds.defined())) result.x = Tensor::empty_like(x);
+    const Tensor masked = moving_residual(wants, dgy, y);
+    TangentSums sums = tangent_pass<T>(rows, dgy, dx, gy, x, y, {}, s, ds, result.x, masked);
+    if (wants.residual) result.residual = masked.defined() ? masked : dgy;
+    std::transform(sums.dg.gx.begin(), sums.dg.gx.end(), sums.u.ug.begin(), sums.u.ug.begin(), std::plus<>());
+    result.scale = to_tensor<T>(sums.u.ug);
+    result.shift = to_tensor<T>(sums.dg.g);
+    return result;
+  });
 }
 
 NormGradients batch_norm_backward_tangent(const Tensor& dgy, const Tensor& dx, const Tensor& dgamma,
@@ -661,20 +794,36 @@ NormGradients batch_norm_backward_tangent(const Tensor& dgy, const Tensor& dx, c
                                           const Tensor& y, const NormWants& wants) {
   constexpr std::string_view op = "batch_norm_backward_tangent";
   check_operands(gy, x, gamma, y, op);
+  const Rows rows(x, op);
   const NormGradients moved{.x = dx, .scale = dgamma, .shift = {}, .residual = {}};
-  check_cotangents(moved, Rows(x, op), x, op);
+  check_cotangents(moved, rows, x, op);
+  if (dgy.defined()) check_same(dgy, x, op);
   return dispatch_floating(x.dtype(), op, [&]<class T>() {
+    // In gy the gradient is linear. In (x, gamma) its Jacobian is the Hessian of ⟨gy, y⟩, which is symmetric:
+    // what it makes of tangents is what the second order makes of cotangents.
     NormGradients result;
-    if (dgy.defined()) {
-      result =
-          batch_norm_backward(dgy, x, gamma, mean, inv_std, y, {.x = wants.x, .residual = wants.residual});
+    const Tensor masked = moving_residual(wants, dgy, y);
+    const TangentSums sums = tangent_pass<T>(rows, dgy, dx, gy, x, y, mean, {}, {}, {}, masked);
+    if (wants.residual) result.residual = masked.defined() ? masked : dgy;
+    const BatchNormSecond second =
+        batch_norm_second<T>(moved, sums.u, first, gamma, mean, inv_std, rows.rows);
+    const Tensor& k = second.coefficients;
+    const std::int64_t n = rows.channels;
+    for (std::int64_t c = 0; c < n; ++c) {
+      const BatchNormSlopes slopes =
+          batch_norm_slopes<T>(sums.dg, gamma, mean, inv_std, c, static_cast<double>(rows.rows));
+      T* const at = k.data<T>() + c;
+      at[E2 * n] = static_cast<T>(slopes.a);
+      at[C2 * n] += static_cast<T>(slopes.b);
+      at[D2 * n] += static_cast<T>(slopes.c);
+      second.scale.data<T>()[c] +=
+          static_cast<T>(value<T>(inv_std, c) * sums.dg.gx[static_cast<std::size_t>(c)]);
     }
-    if (!dx.defined() && !dgamma.defined()) return result;
-    // In (x, gamma) the gradient's Jacobian is the Hessian of ⟨gy, y⟩, which is symmetric: what it makes of
-    // tangents is what the second order makes of cotangents.
-    const Target gx = target(wants.x, result.x, x, op);
-    add_defined(result.scale, batch_norm_second<T>(moved, first, gy, x, gamma, mean, inv_std, y, {}, gx, op));
-    result.x = gx.tensor;
+    result.scale = second.scale;
+    result.shift = to_tensor<T>(sums.dg.g);
+    if (!wants.x) return result;
+    result.x = Tensor::empty_like(x);
+    second_pass<T>(rows, moved, dgy, gy, x, y, k, {}, result.x);
     return result;
   });
 }
