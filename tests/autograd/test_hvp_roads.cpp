@@ -1,5 +1,5 @@
-// Forward over reverse against reverse over reverse, which share the gradient graph but none of the rules
-// that differentiate it.
+// Forward over reverse against reverse over reverse, which share the gradient graph but hardly a rule
+// that differentiates it.
 #include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
