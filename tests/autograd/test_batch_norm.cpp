@@ -1,8 +1,10 @@
 // The fused batch normalisation against the composition it falls back to.
+#include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
 
 #include "autograd/grad.hpp"
+#include "autograd/jvp.hpp"
 #include "autograd/ops.hpp"
 #include "core/random.hpp"
 
@@ -11,55 +13,102 @@ using namespace goshawk;
 namespace {
 
 struct Derivatives {
-  Tensor y;
-  std::vector<Tensor> gradient, product;
+  Tensor y, tangent;
+  std::vector<Tensor> gradient, reverse, forward;
 };
 
-// Value, gradient and a Hessian-vector product of ⟨u, f(x, gamma, beta, residual)²⟩.
+// Value, tangent, gradient and a Hessian-vector product by both roads of ⟨u, f(x, gamma, beta, residual)²⟩,
+// where the inputs with a bit in `moving` move.
 template <class F>
-Derivatives derivatives(const F& f) {
+Derivatives derivatives(const Shape& shape, unsigned moving, const F& f) {
   Random random(5);
-  std::vector<Variable> inputs;
-  for (const Shape& shape : {Shape{6, 3, 3, 5}, Shape{5}, Shape{5}, Shape{6, 3, 3, 5}}) {
-    inputs.push_back(Variable::leaf(random_normal(shape, DType::f64, random)));
+  const Shape channels{shape.back()};
+  std::vector<Variable> inputs, tangents;
+  for (const Shape& s : {shape, channels, channels, shape}) {
+    inputs.push_back(Variable::leaf(random_normal(s, DType::f64, random)));
   }
-  const Variable u = random_normal({6, 3, 3, 5}, DType::f64, random);
+  const Variable u = random_normal(shape, DType::f64, random);
   std::vector<Tensor> v;
-  for (const Variable& input : inputs) v.push_back(random_normal(input.shape(), DType::f64, random));
+  for (std::size_t k = 0; k < 4; ++k) {
+    const Tensor direction = random_normal(inputs[k].shape(), DType::f64, random);
+    v.push_back((moving >> k & 1) != 0 ? direction : Tensor());
+    tangents.emplace_back(v.back());
+  }
   const Variable y = f(inputs);
   const Variable loss = dot(u, y * y);
-  Derivatives d{y.value(), {}, hvp(loss, inputs, v)};
+  Derivatives d{y.value(),
+                jvp(y, inputs, tangents).value(),
+                {},
+                hvp(loss, inputs, v),
+                hvp(loss, inputs, v, HvpRoad::forward_over_reverse)};
   for (const Variable& g : grad(loss, inputs, {.allow_unused = true})) d.gradient.push_back(g.value());
   return d;
 }
 
 void check_close(const Tensor& a, const Tensor& b) {
   REQUIRE(a.shape() == b.shape());
+  double difference = 0, largest = 0;
   for (std::int64_t i = 0; i < a.numel(); ++i) {
-    CHECK(std::abs(a.data<double>()[i] - b.data<double>()[i]) < 1e-10);
+    difference = std::max(difference, std::abs(a.data<double>()[i] - b.data<double>()[i]));
+    largest = std::max(largest, std::abs(b.data<double>()[i]));
+  }
+  CHECK(difference <= 1e-11 * (1 + largest));
+}
+
+void check_close(const Derivatives& a, const Derivatives& b) {
+  check_close(a.y, b.y);
+  check_close(a.tangent, b.tangent);
+  for (std::size_t k = 0; k < 4; ++k) {
+    check_close(a.gradient[k], b.gradient[k]);
+    check_close(a.reverse[k], b.reverse[k]);
+    check_close(a.forward[k], b.forward[k]);
+    check_close(a.forward[k], a.reverse[k]);
   }
 }
 
+// Few elements, and several chunks of rows with more channels than the longest vector has lanes, and some
+// left.
+const Shape kShapes[] = {{6, 3, 3, 5}, {40, 8, 8, 19}};
+constexpr unsigned kAllMove = 15;
+
 }  // namespace
 
-TEST_CASE("value, gradient and Hessian-vector product of the fused op equal those of its composition") {
-  for (const bool relu : {false, true}) {
-    for (const bool residual : {false, true}) {
-      const auto epilogue = [&](const std::vector<Variable>& v) {
-        return NormEpilogue{.relu = relu, .residual = residual ? v[3] : Variable()};
-      };
-      // The residual takes part, times zero, where the op does not use it.
-      const Derivatives fused = derivatives([&](const std::vector<Variable>& v) {
-        return batch_norm_train(v[0], v[1], v[2], 1e-5, epilogue(v)).y + scale(v[3], 0);
-      });
-      const Derivatives composed = derivatives([&](const std::vector<Variable>& v) {
-        return batch_norm_train_composed(v[0], v[1], v[2], 1e-5, epilogue(v)) + scale(v[3], 0);
-      });
-      check_close(fused.y, composed.y);
-      for (std::size_t k = 0; k < 4; ++k) {
-        check_close(fused.gradient[k], composed.gradient[k]);
-        check_close(fused.product[k], composed.product[k]);
+TEST_CASE("all derivatives of the fused op equal those of its composition") {
+  for (const Shape& shape : kShapes) {
+    for (const bool relu : {false, true}) {
+      for (const bool residual : {false, true}) {
+        // Everything moves, or one input alone, or gamma and beta.
+        for (const unsigned moving : {kAllMove, 1U, 2U, 4U, 6U, 8U}) {
+          CAPTURE(relu);
+          CAPTURE(residual);
+          CAPTURE(moving);
+          const auto epilogue = [&](const std::vector<Variable>& v) {
+            return NormEpilogue{.relu = relu, .residual = residual ? v[3] : Variable()};
+          };
+          // The residual takes part, times zero, where the op does not use it.
+          const Derivatives fused = derivatives(shape, moving, [&](const std::vector<Variable>& v) {
+            return batch_norm_train(v[0], v[1], v[2], 1e-5, epilogue(v)).y + scale(v[3], 0);
+          });
+          const Derivatives composed = derivatives(shape, moving, [&](const std::vector<Variable>& v) {
+            return batch_norm_train_composed(v[0], v[1], v[2], 1e-5, epilogue(v)) + scale(v[3], 0);
+          });
+          check_close(fused, composed);
+        }
       }
+    }
+  }
+}
+
+TEST_CASE("all derivatives of the fused affine map equal those of elementary ops") {
+  for (const Shape& shape : kShapes) {
+    for (const unsigned moving : {kAllMove, 1U, 2U, 4U, 8U}) {
+      CAPTURE(moving);
+      const Derivatives fused = derivatives(shape, moving, [&](const std::vector<Variable>& v) {
+        return channel_affine(v[0], v[1], v[2], {.relu = true, .residual = v[3]});
+      });
+      const Derivatives elementary = derivatives(
+          shape, moving, [&](const std::vector<Variable>& v) { return relu(v[0] * v[1] + v[2] + v[3]); });
+      check_close(fused, elementary);
     }
   }
 }
