@@ -1,0 +1,135 @@
+#include <cmath>
+#include <doctest/doctest.h>
+#include <thread>
+
+#include "autograd/curvature/exact_traces.hpp"
+#include "autograd/curvature/gauss_newton.hpp"
+#include "autograd/curvature/hessian_operator.hpp"
+#include "autograd/curvature/road.hpp"
+#include "autograd/grad.hpp"
+#include "core/random.hpp"
+#include "nn/layer_recorder.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+/// conv – bn – relu – conv with bias – relu – flatten – linear, f64, in eval mode.
+struct Net {
+  Sequential model;
+  Tensor images, labels;
+
+  explicit Net(std::uint64_t seed) {
+    model.add<Conv2d>({.in = 2, .out = 4, .kernel = 3, .padding = 1}, "conv1");
+    model.add<BatchNorm2d>({.channels = 4}, "bn1");
+    model.add<ReLU>();
+    model.add<Conv2d>({.in = 4, .out = 3, .kernel = {1, 3}, .stride = {2, 1}, .bias = true}, "conv2");
+    model.add<ReLU>();
+    model.add<Flatten>();
+    model.add<Linear>({.in = 36, .out = 5}, "linear");
+    model.to(DType::f64);
+    Random random(seed);
+    for (const Variable& p : model.parameters()) {
+      p.value().copy_from(random_normal(p.shape(), DType::f64, random));
+    }
+    model.set_mode(Mode::eval);
+    images = random_normal({3, 6, 6, 2}, DType::f64, random);
+    labels = Tensor::from<std::int64_t>({0, 4, 2}, {3});
+  }
+  Conv2d& conv2() { return dynamic_cast<Conv2d&>(model[3]); }
+};
+
+std::vector<double> values(const Variable& v) {
+  return v.value().to_vector<double>();
+}
+
+}  // namespace
+
+TEST_CASE("a recorded pass gives the same logits, and sites that reproduce each layer") {
+  Net net(1);
+  const ClassifierGraph graph = record_classifier(net.model, net.images, net.labels);
+  CHECK(values(graph.logits) == values(net.model.forward(net.images)));
+  REQUIRE(graph.sites.size() == 3);
+  CHECK(graph.sites[0].name == "conv1");
+  CHECK(graph.sites[1].name == "conv2");
+  CHECK(graph.sites[2].name == "linear");
+  CHECK(graph.sites[2].kind == LinearKind::linear);
+  CHECK(graph.sites[1].params.stride_h == 2);
+  CHECK(graph.sites[1].params.stride_w == 1);
+  CHECK(values(graph.sites[0].input) == net.images.to_vector<double>());
+  CHECK(graph.sites[1].weight.node() == net.conv2().weight.node());
+  for (const LinearSite& site : graph.sites) {
+    const Variable again = site.kind == LinearKind::conv2d ? conv2d(site.input, site.weight, site.params)
+                                                           : matmul(site.input, site.weight);
+    CHECK(values(again) == values(site.output));
+    CHECK(site.input.requires_grad());
+  }
+  CHECK(choose_road(graph).road == Road::exact);
+  // Nothing is recorded beyond the recorder's life, nor of other models.
+  CHECK(LayerRecorder::of(net.conv2()) == nullptr);
+  Net other(2);
+  LayerRecorder recorder(other.model);
+  net.model.forward(net.images);
+  CHECK(recorder.sites().empty());
+}
+
+TEST_CASE("an input that is used twice is recorded as the layer alone sees it") {
+  Net net(3);
+  LayerRecorder recorder(net.model);
+  const Variable x = Variable::leaf(net.images);
+  Conv2d& conv = dynamic_cast<Conv2d&>(net.model[0]);
+  const Variable loss = add(sum(conv.forward(x)), sum(mul(x, x)));
+  const Variable site_input = recorder.sites().at(0).input;
+  const std::vector<Variable> g = grad(loss, std::vector{x, site_input});
+  const Variable alone = grad(sum(conv2d(x, conv.weight, conv.params())), std::vector{x})[0];
+  CHECK(values(g[1]) == values(alone));
+  CHECK(values(g[0]) != values(alone));
+}
+
+TEST_CASE("threads record for themselves") {
+  Net net(4);
+  std::vector<ClassifierGraph> graphs(4);
+  std::vector<std::thread> threads;
+  for (ClassifierGraph& graph : graphs) {
+    threads.emplace_back([&] { graph = record_classifier(net.model, net.images, net.labels); });
+  }
+  for (std::thread& t : threads) t.join();
+  for (const ClassifierGraph& graph : graphs) {
+    REQUIRE(graph.sites.size() == 3);
+    CHECK(values(graph.logits) == values(graphs[0].logits));
+  }
+}
+
+TEST_CASE("a quantizer on weights and inputs: the site holds what the layer multiplies") {
+  Net net(5);
+  net.conv2().weight_transform = [](const Variable& w) { return scale(w, 2); };
+  net.conv2().input_transform = [](const Variable& x) { return scale(x, 0.5); };
+  const ClassifierGraph graph = record_classifier(net.model, net.images, net.labels);
+  const LinearSite& site = graph.sites[1];
+  CHECK(values(site.weight) == values(scale(net.conv2().weight, 2)));
+  CHECK(values(conv2d(site.input, site.weight, site.params)) == values(site.output));
+  // Chain rule: twice the weight has a quarter of the curvature.
+  const ClassifierPass pass = [&](std::size_t) {
+    return record_classifier(net.model, net.images, net.labels);
+  };
+  const double trace = exact_traces(pass, {3}).layers[1].weight.value;
+  const HessianOperator hessian({net.conv2().weight}, {3}, [&](std::size_t) {
+    return softmax_cross_entropy(net.model.forward(net.images), net.labels);
+  });
+  double dense_trace = 0;
+  for (std::int64_t i = 0; i < net.conv2().weight.numel(); ++i) {
+    const Vector unit = zero_vector(hessian.shapes(), DType::f64);
+    unit[0].data<double>()[i] = 1;
+    dense_trace += hessian.apply(unit)[0].data<double>()[i];
+  }
+  CHECK(dense_trace > 0);
+  CHECK(std::abs(4 * trace - dense_trace) < 1e-9 * dense_trace);
+}
+
+TEST_CASE("batch norm in train mode is not the exact road's") {
+  Net net(6);
+  net.model.set_mode(Mode::train);
+  const RoadChoice choice = choose_road(record_classifier(net.model, net.images, net.labels));
+  CHECK(choice.road == Road::double_backward);
+  CHECK(choice.reason.find("train mode") != std::string::npos);
+}
