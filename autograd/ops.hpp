@@ -89,8 +89,9 @@ Variable matmul(const Variable& a, const Variable& b, bool transpose_a = false, 
 
 // ---- convolution (autograd/ops/conv.cpp): a trio that is closed under differentiation
 // ------------------------
-/// x [N,H,W,Ci] ∗ w [KH,KW,Ci,Co] → [N,OH,OW,Co], cross-correlation with zero padding.
-Variable conv2d(const Variable& x, const Variable& w, const ConvParams& params);
+/// x [N,H,W,Ci] ∗ w [KH,KW,Ci/groups,Co] → [N,OH,OW,Co], cross-correlation with zero padding; plus bias [Co], where
+/// it is defined, at every pixel.
+Variable conv2d(const Variable& x, const Variable& w, const ConvParams& params, const Variable& bias = {});
 /// Its adjoint in x: gy [N,OH,OW,Co], w → x_shape.
 Variable conv2d_input_grad(const Variable& gy, const Variable& w, const Shape& x_shape,
                            const ConvParams& params);
@@ -108,6 +109,8 @@ struct NormEpilogue {
 /// relu?(x · s + t + residual?)
 Variable channel_affine(const Variable& x, const Variable& s, const Variable& t,
                         const NormEpilogue& epilogue = {});
+/// x + t
+Variable channel_shift(const Variable& x, const Variable& t);
 /// x · s
 Variable channel_scale(const Variable& x, const Variable& s);
 /// Σ over all but the last dimension: [C]. Fixed chunks of rows are summed in the type of x and the chunks in
@@ -143,9 +146,14 @@ using kernels::PoolParams;
 Variable avg_pool2d(const Variable& x, const PoolParams& params);
 /// Its adjoint: spreads gy over x_shape.
 Variable avg_unpool2d(const Variable& gy, const Shape& x_shape, const PoolParams& params);
-/// Maximum over each window; padding never wins. The winners' positions are constants, so the second
-/// derivative flows through gather and scatter_add.
+/// Maximum over each window; padding never wins. The winners' places are constants: it is the window_pick of
+/// them.
 Variable max_pool2d(const Variable& x, const PoolParams& params);
+/// The elements of x [N,H,W,C] that `taps` (u8 or i32 [N,OH,OW,C], see kernels/max_pool.hpp) choose, one of
+/// each window.
+Variable window_pick(const Variable& x, const Tensor& taps, const PoolParams& params);
+/// Its adjoint: gy [N,OH,OW,C] added at these elements to zeros of x_shape.
+Variable window_place(const Variable& gy, const Tensor& taps, const Shape& x_shape, const PoolParams& params);
 /// [N,H,W,C] → [N,C], the mean over H and W.
 Variable global_avg_pool(const Variable& x);
 /// Its adjoint: gy [N,C] / (H · W) at every position of x_shape.

@@ -37,7 +37,7 @@ Variable WeightedLayer::forward(const Variable& x) {
   const std::int64_t images = std::max<std::int64_t>(1, x.dim(0));
   output_pixels_.store(y.numel() / images / out_channels(), std::memory_order_relaxed);
   input_elements_.store(x.numel() / images, std::memory_order_relaxed);
-  return bias.defined() ? add(y, bias) : y;
+  return y;
 }
 
 std::vector<std::pair<std::string, WeightedLayer*>> weighted_layers(Module& model) {
@@ -56,7 +56,10 @@ Conv2d::Conv2d(Config config) : config_(config) {
       "[Conv2d] in {}, out {}, kernel {}x{} and stride {}x{} must be positive and padding {}x{} not negative",
       config.in, config.out, kernel.height, kernel.width, stride.height, stride.width, padding.height,
       padding.width);
-  weight = zero_parameter({kernel.height, kernel.width, config.in, config.out});
+  check(config.groups > 0 && config.in % config.groups == 0 && config.out % config.groups == 0,
+        "[Conv2d] {} groups do not divide the {} input and {} output channels; choose a common divisor",
+        config.groups, config.in, config.out);
+  weight = zero_parameter({kernel.height, kernel.width, config.in / config.groups, config.out});
   register_parameter("weight", weight);
   if (config.bias) {
     bias = zero_parameter({config.out});
@@ -68,11 +71,12 @@ ConvParams Conv2d::params() const {
   return {.stride_h = config_.stride.height,
           .stride_w = config_.stride.width,
           .pad_h = config_.padding.height,
-          .pad_w = config_.padding.width};
+          .pad_w = config_.padding.width,
+          .groups = config_.groups};
 }
 
 Variable Conv2d::apply(const Variable& x, const Variable& w) const {
-  return conv2d(x, w, params());
+  return conv2d(x, w, params(), bias);
 }
 
 Linear::Linear(Config config) : config_(config) {
@@ -89,7 +93,8 @@ Variable Linear::apply(const Variable& x, const Variable& w) const {
   check(x.shape().size() == 2 && x.dim(1) == config_.in,
         "[Linear] the input has shape {} but the layer needs [N, {}]; flatten it or change .in", x.shape(),
         config_.in);
-  return matmul(x, w);
+  const Variable y = matmul(x, w);
+  return bias.defined() ? channel_shift(y, bias) : y;
 }
 
 // ---- batch normalisation

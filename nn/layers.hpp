@@ -24,7 +24,7 @@ class WeightedLayer : public Module {
  public:
   using Transform = std::function<Variable(const Variable&)>;
 
-  Variable weight;  ///< conv2d: HWIO [KH,KW,In,Out]; linear: [In,Out]
+  Variable weight;  ///< conv2d: HWIO [KH,KW,In/groups,Out]; linear: [In,Out]
   Variable bias;    ///< [Out], undefined when the layer has none
 
   /// Applied to the weight and to the input in every forward; empty means identity. A quantizer, with learned
@@ -47,7 +47,7 @@ class WeightedLayer : public Module {
   std::int64_t last_macs() const { return weight_count() * last_output_pixels(); }
 
  private:
-  /// The layer as a function of its (transformed) input and weight.
+  /// The layer as a function of its (transformed) input and weight; adds the bias, where there is one.
   virtual Variable apply(const Variable& x, const Variable& w) const = 0;
 
   std::atomic<std::int64_t> output_pixels_{0};
@@ -73,6 +73,7 @@ struct Conv2dConfig {
   HeightWidth kernel = 1;
   HeightWidth stride = 1;
   HeightWidth padding = 0;  ///< zeros above and below, and on the left and on the right
+  std::int64_t groups = 1;  ///< runs of channels that do not see each other; `in` for a depthwise convolution
   bool bias = false;
 };
 

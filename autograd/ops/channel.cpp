@@ -8,11 +8,25 @@
 namespace goshawk {
 namespace {
 
+const Op& kChannelShift = register_op("channel_shift", Linearity::linear);
 const Op& kChannelScale = register_op("channel_scale", Linearity::bilinear);
 const Op& kChannelSum = register_op("channel_sum", Linearity::linear);
 const Op& kChannelDot = register_op("channel_dot", Linearity::bilinear);
 
 }  // namespace
+
+Variable channel_shift(const Variable& x, const Variable& t) {
+  return record(
+      kChannelShift, {x, t}, kernels::channel_shift(x.value(), t.value()),
+      [](const Backward& d) {
+        return std::vector{d.grad(), d.needs(1) ? channel_sum(d.grad()) : Variable()};
+      },
+      [shape = x.shape()](const Forward& d) {
+        const Variable &dx = d.tangent(0), &dt = d.tangent(1);
+        if (!dt.defined()) return std::vector{dx};
+        return std::vector{dx.defined() ? channel_shift(dx, dt) : broadcast_to(dt, shape)};
+      });
+}
 
 Variable channel_scale(const Variable& x, const Variable& s) {
   return record(

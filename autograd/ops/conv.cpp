@@ -1,6 +1,6 @@
 // The convolution trio. C(x, w) is bilinear; conv2d_input_grad and conv2d_weight_grad are its adjoints in x
 // and in w, so ⟨g, C(x, w)⟩ = ⟨C_x(g, w), x⟩ = ⟨C_w(x, g), w⟩ and each derivative below is again one of the
-// three.
+// three. A bias may be added to C, which spares a pass over its result.
 #include "autograd/ops.hpp"
 #include "autograd/walk.hpp"
 
@@ -27,19 +27,24 @@ Variable add_input_grad(Variable sum, const Variable& gy, const Variable& w, con
 
 }  // namespace
 
-Variable conv2d(const Variable& x, const Variable& w, const ConvParams& params) {
+Variable conv2d(const Variable& x, const Variable& w, const ConvParams& params, const Variable& bias) {
+  const Tensor y = kernels::conv2d(x.value(), w.value(), params, {}, bias.value());
   return record(
-      kConv2d, {x, w}, kernels::conv2d(x.value(), w.value(), params),
+      kConv2d, {x, w, bias}, y,
       [x, w, params](const Backward& d) {
-        std::vector<Variable> grads(2);
+        std::vector<Variable> grads(3);
         if (d.needs(0)) grads[0] = add_input_grad(d.take_collected(0), d.grad(), w, x.shape(), params);
         if (d.needs(1)) grads[1] = conv2d_weight_grad(x, d.grad(), w.shape(), params);
+        if (d.needs(2)) grads[2] = channel_sum(d.grad());
         return grads;
       },
-      [x, w, params](const Forward& d) {
+      [x, w, params, shape = y.shape()](const Forward& d) {
         Variable sum;
         if (d.tangent(0).defined()) sum = conv2d(d.tangent(0), w, params);
         if (d.tangent(1).defined()) sum = add_conv2d(std::move(sum), x, d.tangent(1), params);
+        if (d.tangent(2).defined()) {
+          sum = sum.defined() ? channel_shift(sum, d.tangent(2)) : broadcast_to(d.tangent(2), shape);
+        }
         return std::vector{sum};
       });
 }

@@ -1,4 +1,5 @@
 // Ops that move, repeat or sum elements. Adjoint pairs: broadcast_to / sum_to, slice / unslice.
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -107,6 +108,12 @@ Variable broadcast_to(const Variable& x, const Shape& shape) {
     T* to = out.data<T>();
     if (x.numel() == 1) {
       std::fill_n(to, out.numel(), *from);
+    } else if (x.shape().size() == 1) {
+      const std::int64_t n = x.numel();
+      parallel_for(out.numel() / n, std::max<std::int64_t>(1, kElementwiseGrain / n),
+                   [&](std::int64_t begin, std::int64_t end) {
+                     for (std::int64_t row = begin; row < end; ++row) std::copy_n(from, n, to + row * n);
+                   });
     } else {
       for_each_offset(shape, strides, 0, [&](std::int64_t i, std::int64_t offset) { to[i] = from[offset]; });
     }

@@ -17,8 +17,8 @@ namespace goshawk::kernels {
 // A run of rows of [rows, channels] operands; unused pointers are null.
 template <class T>
 struct AffineRows {
-  const T *x, *s, *t, *residual;
-  T* y;
+  const T *x, *s, *t, *residual;  // s null: 1
+  T* y;                           // may be x
   std::int64_t rows, channels;
   bool relu;
 };
@@ -45,65 +45,70 @@ template <class T>
 struct AffineBody {
   const AffineRows<T>& p;
   template <class D>
-  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t c) const {
-    const auto s = hn::LoadU(d, p.s + c);
-    const auto t = p.t == nullptr ? hn::Zero(d) : hn::LoadU(d, p.t + c);
-    const auto zero = hn::Zero(d);
-    for (std::int64_t r = 0; r < p.rows; ++r) {
-      const std::int64_t i = r * p.channels + c;
-      auto y = hn::MulAdd(hn::LoadU(d, p.x + i), s, t);
-      if (p.residual != nullptr) y = hn::Add(y, hn::LoadU(d, p.residual + i));
-      if (p.relu) y = hn::Max(y, zero);
-      hn::StoreU(y, d, p.y + i);
-    }
+  struct Coefficients {
+    hn::Vec<D> s, t;
+  };
+  template <class D>
+  HWY_INLINE HWY_ATTR Coefficients<D> load(D d, std::int64_t c) const {
+    return {p.s == nullptr ? hn::Set(d, T{1}) : hn::LoadU(d, p.s + c),
+            p.t == nullptr ? hn::Zero(d) : hn::LoadU(d, p.t + c)};
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t i, const Coefficients<D>& k) const {
+    auto y = hn::MulAdd(hn::LoadU(d, p.x + i), k.s, k.t);
+    if (p.residual != nullptr) y = hn::Add(y, hn::LoadU(d, p.residual + i));
+    if (p.relu) y = hn::Max(y, hn::Zero(d));
+    hn::StoreU(y, d, p.y + i);
   }
 };
 
-template <class T>
+template <class T, bool kProduct>
 struct ReduceBody {
   const ReduceRows<T>& p;
   template <class D>
-  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t c) const {
-    const auto centre = p.centre == nullptr ? hn::Zero(d) : hn::LoadU(d, p.centre + c);
-    // Four independent sums hide the latency of the addition.
-    auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
-    const std::int64_t n = p.channels;
-    std::int64_t r = 0;
-    const T* a = p.a + c;
-    if (p.b == nullptr) {
-      for (; r + 4 <= p.rows; r += 4, a += 4 * n) {
-        s0 = hn::Add(s0, hn::Sub(hn::LoadU(d, a), centre));
-        s1 = hn::Add(s1, hn::Sub(hn::LoadU(d, a + n), centre));
-        s2 = hn::Add(s2, hn::Sub(hn::LoadU(d, a + 2 * n), centre));
-        s3 = hn::Add(s3, hn::Sub(hn::LoadU(d, a + 3 * n), centre));
-      }
-      for (; r < p.rows; ++r, a += n) s0 = hn::Add(s0, hn::Sub(hn::LoadU(d, a), centre));
+  HWY_INLINE HWY_ATTR hn::Vec<D> load(D d, std::int64_t c) const {
+    return p.centre == nullptr ? hn::Zero(d) : hn::LoadU(d, p.centre + c);
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR hn::Vec<D> zero(D d) const {
+    return hn::Zero(d);
+  }
+  template <class D, class V>
+  HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, V centre, V& sum) const {
+    const auto a = hn::Sub(hn::LoadU(d, p.a + i), centre);
+    if constexpr (kProduct) {
+      sum = hn::MulAdd(a, hn::Sub(hn::LoadU(d, p.b + i), centre), sum);
     } else {
-      const T* b = p.b + c;
-      const auto centred = [&](const T* q) HWY_ATTR { return hn::Sub(hn::LoadU(d, q), centre); };
-      for (; r + 4 <= p.rows; r += 4, a += 4 * n, b += 4 * n) {
-        s0 = hn::MulAdd(centred(a), centred(b), s0);
-        s1 = hn::MulAdd(centred(a + n), centred(b + n), s1);
-        s2 = hn::MulAdd(centred(a + 2 * n), centred(b + 2 * n), s2);
-        s3 = hn::MulAdd(centred(a + 3 * n), centred(b + 3 * n), s3);
-      }
-      for (; r < p.rows; ++r, a += n, b += n) s0 = hn::MulAdd(centred(a), centred(b), s0);
+      sum = hn::Add(sum, a);
     }
+  }
+  template <class D, class V>
+  HWY_INLINE HWY_ATTR void store(D d, std::int64_t c, V s0, V s1, V s2, V s3) const {
     hn::StoreU(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), d, p.sums + c);
   }
 };
 
+template <class T, bool kProduct>
+void reduce_rows(const ReduceRows<T>& p) {
+  const ReduceBody<T, kProduct> body{p};
+  over_slabs<T, kSlabVectors>(p.channels, SumSlab<4, ReduceBody<T, kProduct>>{body, p.rows, p.channels});
+}
+template <class T>
+void reduce_rows(const ReduceRows<T>& p) {
+  p.b == nullptr ? reduce_rows<T, false>(p) : reduce_rows<T, true>(p);
+}
+
 void AffineF32(const AffineRows<float>& p) {
-  over_channels<float>(p.channels, AffineBody<float>{p});
+  over_element_slabs<float>(p.rows, p.channels, AffineBody<float>{p});
 }
 void AffineF64(const AffineRows<double>& p) {
-  over_channels<double>(p.channels, AffineBody<double>{p});
+  over_element_slabs<double>(p.rows, p.channels, AffineBody<double>{p});
 }
 void ReduceF32(const ReduceRows<float>& p) {
-  over_channels<float>(p.channels, ReduceBody<float>{p});
+  reduce_rows(p);
 }
 void ReduceF64(const ReduceRows<double>& p) {
-  over_channels<double>(p.channels, ReduceBody<double>{p});
+  reduce_rows(p);
 }
 }  // namespace HWY_NAMESPACE
 }  // namespace goshawk::kernels
@@ -130,6 +135,29 @@ void run(const ReduceRows<float>& p) {
 void run(const ReduceRows<double>& p) {
   HWY_DYNAMIC_DISPATCH(ReduceF64)(p);
 }
+
+/// relu?(x · s + t + residual?), written to `y`.
+Tensor affine(const Tensor& x, const Tensor& s, const Tensor& t, const Tensor& residual, bool relu,
+              const Tensor& y, std::string_view op) {
+  const Rows rows(x, op);
+  if (t.defined()) check_channels(t, rows, x, op);
+  if (residual.defined()) check_same(x, residual, op);
+  dispatch_floating(x.dtype(), op, [&]<class T>() {
+    parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t at = begin * rows.channels;
+      run(AffineRows<T>{.x = x.data<T>() + at,
+                        .s = optional_data<T>(s),
+                        .t = optional_data<T>(t),
+                        .residual = residual.defined() ? residual.data<T>() + at : nullptr,
+                        .y = y.data<T>() + at,
+                        .rows = end - begin,
+                        .channels = rows.channels,
+                        .relu = relu});
+    });
+  });
+  return y;
+}
+
 Tensor reduce(const Tensor& a, const Tensor& b, std::string_view op) {
   const Rows rows(a, op);
   return dispatch_floating(a.dtype(), op, [&]<class T>() {
@@ -149,25 +177,13 @@ Tensor reduce(const Tensor& a, const Tensor& b, std::string_view op) {
 }  // namespace
 
 Tensor channel_affine(const Tensor& x, const Tensor& s, const Tensor& t, const Tensor& residual, bool relu) {
-  const Rows rows(x, "channel_affine");
-  check_channels(s, rows, x, "channel_affine");
-  if (t.defined()) check_channels(t, rows, x, "channel_affine");
-  if (residual.defined()) check_same(x, residual, "channel_affine");
-  Tensor y = Tensor::empty_like(x);
-  dispatch_floating(x.dtype(), "channel_affine", [&]<class T>() {
-    parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
-      const std::int64_t at = begin * rows.channels;
-      run(AffineRows<T>{.x = x.data<T>() + at,
-                        .s = s.data<T>(),
-                        .t = optional_data<T>(t),
-                        .residual = residual.defined() ? residual.data<T>() + at : nullptr,
-                        .y = y.data<T>() + at,
-                        .rows = end - begin,
-                        .channels = rows.channels,
-                        .relu = relu});
-    });
-  });
-  return y;
+  check_channels(s, Rows(x, "channel_affine"), x, "channel_affine");
+  return affine(x, s, t, residual, relu, Tensor::empty_like(x), "channel_affine");
+}
+
+Tensor channel_shift(const Tensor& x, const Tensor& t, bool in_place) {
+  check_channels(t, Rows(x, "channel_shift"), x, "channel_shift");
+  return affine(x, {}, t, {}, false, in_place ? x : Tensor::empty_like(x), "channel_shift");
 }
 
 Tensor channel_sum(const Tensor& x) {

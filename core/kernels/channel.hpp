@@ -11,6 +11,8 @@ namespace goshawk::kernels {
 /// undefined.
 Tensor channel_affine(const Tensor& x, const Tensor& s, const Tensor& t, const Tensor& residual = {},
                       bool relu = false);
+/// x + t: x [..., C], t [C]; in a new tensor or in x itself.
+Tensor channel_shift(const Tensor& x, const Tensor& t, bool in_place = false);
 /// Σ x over all but the last dimension: [C].
 Tensor channel_sum(const Tensor& x);
 /// Σ a · b over all but the last dimension: [C].

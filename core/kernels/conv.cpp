@@ -6,7 +6,9 @@
 #include <optional>
 #include <type_traits>
 
+#include "core/kernels/channel.hpp"
 #include "core/kernels/conv_checks.hpp"
+#include "core/kernels/conv_groups.hpp"
 #include "core/kernels/conv_plan.hpp"
 #include "core/kernels/conv_simd.hpp"
 #include "core/kernels/conv_winograd.hpp"
@@ -124,6 +126,15 @@ Axis input_grad_axis(Index kernel, Index stride, Index pad, Index in) {
   return axis;
 }
 
+/// Where results go: the image's first element, whether to add to what is there, and what every sum begins
+/// with, a number per channel or null for 0.
+template <class T>
+struct Output {
+  T* to;
+  bool add;
+  const T* bias;
+};
+
 /// Where the tap convolution finds the weight of (kernel row, kernel column, source channel, target channel).
 struct WeightLayout {
   Index kernel_columns, element, source_channel, target_channel;  // the last three are distances in elements
@@ -131,10 +142,11 @@ struct WeightLayout {
 
 template <class T>
 void run_tap_conv(simd::TapConv conv, const Axis& rows, const Axis& columns, Index images, const T* source,
-                  const T* weights, const WeightLayout& layout, T* target) {
+                  const T* weights, const WeightLayout& layout, const Output<T>& target) {
   const Index source_channels = conv.joined_columns * conv.source_channels;
   const Index blocks = divide_up(source_channels, simd::kChannelBlock);
   conv.images = images;
+  conv.add = target.add;
   conv.pad_top = rows.pad;
   conv.pad_left = columns.pad;
   conv.used_rows = std::min(conv.row_step, rows.reach + 1);
@@ -154,7 +166,7 @@ void run_tap_conv(simd::TapConv conv, const Axis& rows, const Axis& columns, Ind
     Index channels;
   };
   std::vector<std::vector<PackedTap>> packing;
-  Index packed_size = 0;
+  Index packed_size = padded_channels;  // the bias comes first
   for (const Axis::Phase& row : rows.phases) {
     for (const Axis::Phase& column : columns.phases) {
       simd::TapPhase phase{.first_row = row.first,
@@ -187,6 +199,8 @@ void run_tap_conv(simd::TapConv conv, const Axis& rows, const Axis& columns, Ind
   }
 
   const Buffer<T> packed(packed_size);
+  std::fill_n(packed.data(), padded_channels, T{0});
+  if (target.bias != nullptr) std::copy_n(target.bias, conv.target_channels, packed.data());
   const Index block_channels = isa.lanes * isa.block_vectors;
   for (std::size_t i = 0; i < packing.size(); ++i) {
     parallel_for(divide_up(padded_channels, block_channels), 1, [&](Index begin, Index end) {
@@ -210,39 +224,15 @@ void run_tap_conv(simd::TapConv conv, const Axis& rows, const Axis& columns, Ind
   parallel_for(images * tasks_per_image, 1, [&](Index begin, Index end) {
     for (Index task = begin; task < end; ++task) {
       const Index row = task % tasks_per_image * conv.task_rows;
-      simd::tap_conv(conv, source, packed.data(), target, task / tasks_per_image, row,
+      simd::tap_conv(conv, source, packed.data(), target.to, task / tasks_per_image, row,
                      std::min(rows.max_count, row + conv.task_rows));
     }
   });
 }
 
-std::atomic<bool> winograd_allowed{true};
-
-/// The Winograd problem of the forward convolution, or of the input gradient, when that is the faster way.
-enum class Direction : std::uint8_t { forward, backward };
-
-std::optional<winograd::Problem> winograd_problem(const Geometry& g, Direction direction) {
-  if (!winograd_allowed || g.kh != 3 || g.kw != 3 || g.params.stride_h != 1 || g.params.stride_w != 1) {
-    return std::nullopt;
-  }
-  winograd::Problem p{g.n, g.h, g.w, g.ci, g.oh, g.ow, g.co, g.params.pad_h, g.params.pad_w};
-  if (direction == Direction::backward) {
-    p = {g.n, g.oh, g.ow, g.co, g.h, g.w, g.ci, 2 - g.params.pad_h, 2 - g.params.pad_w};
-  }
-  if (!winograd::worthwhile(p)) return std::nullopt;
-  return p;
-}
-
 template <class T>
-void forward(const Geometry& g, const T* x, const T* w, T* y, bool add) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (const auto problem = winograd_problem(g, Direction::forward)) {
-      winograd::forward(*problem, x, w, y, add);
-      return;
-    }
-  }
+void forward(const Geometry& g, const T* x, const T* w, const Output<T>& y) {
   simd::TapConv conv;
-  conv.add = add;
   conv.source_rows = g.h;
   conv.source_columns = g.w;
   conv.source_channels = g.ci;
@@ -265,15 +255,8 @@ void forward(const Geometry& g, const T* x, const T* w, T* y, bool add) {
 }
 
 template <class T>
-void input_grad(const Geometry& g, const T* gy, const T* w, T* gx, bool add) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (const auto problem = winograd_problem(g, Direction::backward)) {
-      winograd::input_grad(*problem, gy, w, gx, add);
-      return;
-    }
-  }
+void input_grad(const Geometry& g, const T* gy, const T* w, const Output<T>& gx) {
   simd::TapConv conv;
-  conv.add = add;
   conv.source_rows = g.oh;
   conv.source_columns = g.ow;
   conv.source_channels = g.co;
@@ -289,7 +272,7 @@ void input_grad(const Geometry& g, const T* gy, const T* w, T* gx, bool add) {
 
 /// The direct sums of a weight gradient, in groups of rows that fit the first-level cache.
 template <class T>
-simd::WeightGrad direct_weight_grad(const Geometry& g) {
+simd::WeightGrad weight_grad_groups(const Geometry& g) {
   const Index lanes = current_target<T>().lanes;
   constexpr Index size = static_cast<Index>(sizeof(T));
   simd::WeightGrad grad;
@@ -324,13 +307,7 @@ simd::WeightGrad direct_weight_grad(const Geometry& g) {
 
 template <class T>
 void weight_grad(const Geometry& g, const T* x, const T* gy, T* gw) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (const auto problem = winograd_problem(g, Direction::forward)) {
-      winograd::weight_grad(*problem, x, gy, gw);
-      return;
-    }
-  }
-  const simd::WeightGrad grad = direct_weight_grad<T>(g);
+  const simd::WeightGrad grad = weight_grad_groups<T>(g);
   constexpr Index size = static_cast<Index>(sizeof(T));
   const Index groups = g.n * grad.row_groups;
   const Index sum_size = g.kh * g.kw * g.ci * grad.padded_outputs;
@@ -361,6 +338,26 @@ void weight_grad(const Geometry& g, const T* x, const T* gy, T* gw) {
   });
 }
 
+std::atomic<bool> winograd_allowed{true};
+
+enum class Direction : std::uint8_t { forward, backward };
+
+/// The Winograd problem of the forward convolution (and of the weight gradient), or of the input gradient,
+/// when that is the faster way. x, w and y: the shapes of the forward convolution.
+std::optional<winograd::Problem> winograd_problem(DType dtype, const Shape& x, const Shape& w, const Shape& y,
+                                                  const ConvParams& params, Direction direction) {
+  if (!winograd_allowed || dtype != DType::f32 || w[0] != 3 || w[1] != 3 || params.stride_h != 1 ||
+      params.stride_w != 1) {
+    return std::nullopt;
+  }
+  winograd::Problem p{x[0], x[1], x[2], x[3], y[1], y[2], y[3], params.pad_h, params.pad_w};
+  if (direction == Direction::backward) {
+    p = {x[0], y[1], y[2], y[3], x[1], x[2], x[3], 2 - params.pad_h, 2 - params.pad_w};
+  }
+  if (!winograd::worthwhile(p)) return std::nullopt;
+  return p;
+}
+
 /// The tensor that an operation writes its result to: `sum`, to be added to, or a new one.
 Tensor target(const Shape& shape, DType dtype, const Tensor& sum, std::string_view op) {
   if (!sum.defined()) return Tensor::empty(shape, dtype);
@@ -374,7 +371,29 @@ Tensor target(const Shape& shape, DType dtype, const Tensor& sum, std::string_vi
 simd::WeightGrad plan_weight_grad(const Shape& x, const Shape& w, const Shape& y, const ConvParams& params,
                                   DType dtype) {
   return dispatch_floating(dtype, "plan_weight_grad",
-                           [&]<class T>() { return direct_weight_grad<T>(geometry(x, w, y, params)); });
+                           [&]<class T>() { return weight_grad_groups<T>(geometry(x, w, y, params)); });
+}
+
+void direct_conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& bias,
+                   const Tensor& y, bool add) {
+  dispatch_floating(x.dtype(), "conv2d", [&]<class T>() {
+    forward<T>(geometry(x.shape(), w.shape(), y.shape(), params), x.data<T>(), w.data<T>(),
+               {y.data<T>(), add, bias.defined() ? bias.data<T>() : nullptr});
+  });
+}
+
+void direct_input_grad(const Tensor& gy, const Tensor& w, const ConvParams& params, const Tensor& gx,
+                       bool add) {
+  dispatch_floating(gy.dtype(), "conv2d_input_grad", [&]<class T>() {
+    input_grad<T>(geometry(gx.shape(), w.shape(), gy.shape(), params), gy.data<T>(), w.data<T>(),
+                  {gx.data<T>(), add, nullptr});
+  });
+}
+
+void direct_weight_grad(const Tensor& x, const Tensor& gy, const ConvParams& params, const Tensor& gw) {
+  dispatch_floating(x.dtype(), "conv2d_weight_grad", [&]<class T>() {
+    weight_grad(geometry(x.shape(), gw.shape(), gy.shape(), params), x.data<T>(), gy.data<T>(), gw.data<T>());
+  });
 }
 
 void set_winograd(bool enabled) {
@@ -389,15 +408,26 @@ Shape conv2d_output_shape(const Shape& x, const Shape& w, const ConvParams& para
   return checked_output_shape(x, w, params, "conv2d");
 }
 
-Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& sum) {
+Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& sum,
+              const Tensor& bias) {
   check_dtypes(x, w, "conv2d");
   const Shape y_shape = checked_output_shape(x.shape(), w.shape(), params, "conv2d");
+  if (bias.defined()) {
+    check(bias.shape() == Shape{w.dim(3)} && bias.dtype() == w.dtype(),
+          "[conv2d] the bias is {} {} but the weights {} need {} [{}]", bias.dtype(), bias.shape(), w.shape(),
+          w.dtype(), w.dim(3));
+  }
   Tensor y = target(y_shape, x.dtype(), sum, "conv2d");
   if (y.numel() == 0) return y;
-  dispatch_floating(x.dtype(), "conv2d", [&]<class T>() {
-    forward(geometry(x.shape(), w.shape(), y_shape, params), x.data<T>(), w.data<T>(), y.data<T>(),
-            sum.defined());
-  });
+  if (params.groups > 1) {
+    grouped_conv2d(x, w, params, bias, y, sum.defined());
+  } else if (const auto problem =
+                 winograd_problem(x.dtype(), x.shape(), w.shape(), y_shape, params, Direction::forward)) {
+    winograd::forward(*problem, x.data<float>(), w.data<float>(), y.data<float>(), sum.defined());
+    if (bias.defined()) channel_shift(y, bias, true);
+  } else {
+    direct_conv2d(x, w, params, bias, y, sum.defined());
+  }
   return y;
 }
 
@@ -408,10 +438,14 @@ Tensor conv2d_input_grad(const Tensor& gy, const Tensor& w, const Shape& x_shape
   check_output_grad(gy, y_shape, "conv2d_input_grad");
   Tensor gx = target(x_shape, gy.dtype(), sum, "conv2d_input_grad");
   if (gx.numel() == 0) return gx;
-  dispatch_floating(gy.dtype(), "conv2d_input_grad", [&]<class T>() {
-    input_grad(geometry(x_shape, w.shape(), y_shape, params), gy.data<T>(), w.data<T>(), gx.data<T>(),
-               sum.defined());
-  });
+  if (params.groups > 1) {
+    grouped_input_grad(gy, w, params, gx, sum.defined());
+  } else if (const auto problem =
+                 winograd_problem(gy.dtype(), x_shape, w.shape(), y_shape, params, Direction::backward)) {
+    winograd::input_grad(*problem, gy.data<float>(), w.data<float>(), gx.data<float>(), sum.defined());
+  } else {
+    direct_input_grad(gy, w, params, gx, sum.defined());
+  }
   return gx;
 }
 
@@ -421,9 +455,14 @@ Tensor conv2d_weight_grad(const Tensor& x, const Tensor& gy, const Shape& w_shap
   check_output_grad(gy, y_shape, "conv2d_weight_grad");
   if (gy.numel() == 0) return Tensor::zeros(w_shape, x.dtype());
   Tensor gw = Tensor::empty(w_shape, x.dtype());
-  dispatch_floating(x.dtype(), "conv2d_weight_grad", [&]<class T>() {
-    weight_grad(geometry(x.shape(), w_shape, y_shape, params), x.data<T>(), gy.data<T>(), gw.data<T>());
-  });
+  if (params.groups > 1) {
+    grouped_weight_grad(x, gy, params, gw);
+  } else if (const auto problem =
+                 winograd_problem(x.dtype(), x.shape(), w_shape, y_shape, params, Direction::forward)) {
+    winograd::weight_grad(*problem, x.data<float>(), gy.data<float>(), gw.data<float>());
+  } else {
+    direct_weight_grad(x, gy, params, gw);
+  }
   return gw;
 }
 

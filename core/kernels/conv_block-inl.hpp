@@ -62,6 +62,15 @@ HWY_INLINE void clear(D d, V (&sums)[kSums], std::index_sequence<i...>) {
   ((sums[i] = hn::Zero(d)), ...);
 }
 
+/// sums[p][v] = first[v * lanes].
+template <class D, class T, class V, size_t kSums, size_t... i, size_t... v>
+HWY_INLINE void begin_with(D d, const T* HWY_RESTRICT first, V (&sums)[kSums], std::index_sequence<i...>,
+                           std::index_sequence<v...> vectors) {
+  V row[sizeof...(v)];
+  load(d, first, row, vectors);
+  ((sums[i] = row[i % sizeof...(v)]), ...);
+}
+
 /// Stores the first `count` lanes, or all when there are fewer; kAdd: adds them to what is there.
 template <bool kAdd, class D, class T>
 HWY_INLINE void store_first(D d, hn::Vec<D> value, T* to, Index count) {
@@ -89,8 +98,9 @@ template <class T>
 struct TapOutput {
   T* to;
   Index pixel_step;
-  Index channels;    ///< from `to` on; no more are stored
-  bool add = false;  ///< to what is there
+  Index channels;            ///< from `to` on; no more are stored
+  bool add = false;          ///< to what is there
+  const T* first = nullptr;  ///< what every sum begins with, by channel; null: 0
 };
 
 /// kPixels neighbouring output pixels times kVectors vectors of output channels.
@@ -103,7 +113,11 @@ HWY_NOINLINE void tap_block(const T* HWY_RESTRICT in, const Tap* taps, const Tap
   constexpr auto vectors = std::make_index_sequence<kVectors>();
   constexpr auto all = std::make_index_sequence<kPixels * kVectors>();
   V sums[kPixels * kVectors];
-  clear(d, sums, all);
+  if (out.first == nullptr) {
+    clear(d, sums, all);
+  } else {
+    begin_with(d, out.first, sums, all, vectors);
+  }
   for (; taps != taps_end; ++taps) {
     const T* HWY_RESTRICT pixel = in + taps->offset;
     for (const T* const end = pixel + taps->channels; pixel != end; ++pixel) {

@@ -16,10 +16,15 @@ Shape checked_output_shape(const Shape& x, const Shape& w, const ConvParams& par
         op, params.stride_h, params.stride_w);
   check(params.pad_h >= 0 && params.pad_w >= 0, "[{}] pads {} x {} are negative; use 0 or more", op,
         params.pad_h, params.pad_w);
-  check(x[3] == w[2],
+  check(params.groups >= 1, "[{}] {} groups are not positive; use 1 or more", op, params.groups);
+  check(x[3] % params.groups == 0 && w[3] % params.groups == 0,
+        "[{}] {} groups do not divide the {} channels of the input {} and the {} of the output; choose a "
+        "common divisor",
+        op, params.groups, x[3], x, w[3]);
+  check(x[3] == w[2] * params.groups,
         "[{}] the input {} has {} channels but the weights {} expect {}; images are [N, H, W, C] and weights "
-        "[KH, KW, C_in, C_out]",
-        op, x, x[3], w, w[2]);
+        "[KH, KW, C_in / groups, C_out]",
+        op, x, x[3], w, w[2] * params.groups);
   check(x[1] >= 1 && x[2] >= 1 && x[3] >= 1 && w[0] >= 1 && w[1] >= 1 && w[3] >= 1,
         "[{}] the input {} or the weights {} have an empty dimension; only the batch may be empty", op, x, w);
   check(x[1] + 2 * params.pad_h >= w[0] && x[2] + 2 * params.pad_w >= w[1],

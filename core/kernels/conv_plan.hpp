@@ -1,4 +1,4 @@
-// How conv.cpp splits its work, for kernels that do the same work for another end.
+// What conv.cpp is made of, for kernels that do the same work for another end.
 #pragma once
 
 #include "core/kernels/conv.hpp"
@@ -6,9 +6,18 @@
 
 namespace goshawk::kernels {
 
-/// The direct sums of the weight gradient of y = conv2d(x, w): shapes that fit together, dtype f32 or f64.
+/// The direct sums of the weight gradient of y = conv2d(x, w): shapes of one group that fit together, dtype
+/// f32 or f64.
 /// Row groups n · row_groups to (n + 1) · row_groups are image n.
 simd::WeightGrad plan_weight_grad(const Shape& x, const Shape& w, const Shape& y, const ConvParams& params,
                                   DType dtype);
+
+// The direct sums, whatever Winograd could do. Shapes of one group that have been checked; results are
+// written, or added where `add` says so, to tensors that are there.
+void direct_conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& bias,
+                   const Tensor& y, bool add);
+void direct_input_grad(const Tensor& gy, const Tensor& w, const ConvParams& params, const Tensor& gx,
+                       bool add);
+void direct_weight_grad(const Tensor& x, const Tensor& gy, const ConvParams& params, const Tensor& gw);
 
 }  // namespace goshawk::kernels

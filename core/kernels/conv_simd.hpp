@@ -82,7 +82,8 @@ Target target_f64();
 std::vector<std::int64_t> supported_targets();
 
 /// Output rows [row_begin, row_end) of image number `image` of the batch, all phases; row_begin is a multiple
-/// of task_rows and there are at most that many.
+/// of task_rows and there are at most that many. The packed weights begin with what each channel's sum begins
+/// with.
 void tap_conv(const TapConv& conv, const float* source, const float* weights, float* target,
               std::int64_t image, std::int64_t row_begin, std::int64_t row_end);
 void tap_conv(const TapConv& conv, const double* source, const double* weights, double* target,

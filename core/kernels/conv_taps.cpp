@@ -158,7 +158,7 @@ void tap_conv_rows(const TapConv& conv, const T* source, const T* weights, T* ta
           const Index pixels = phase.columns * (b + 1) / pixel_blocks - first;
           find_tap_block<T>(pixels, vectors)(
               in + first * kChannelBlock, taps, taps_end, block_weights,
-              {out + first * pixel_step, pixel_step, conv.target_channels - co, conv.add});
+              {out + first * pixel_step, pixel_step, conv.target_channels - co, conv.add, weights + co});
         }
         next.step();
       }

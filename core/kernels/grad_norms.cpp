@@ -113,6 +113,25 @@ void direct_norms(const simd::WeightGrad& grad, const T* x, std::span<const Tens
   }
 }
 
+/// Image by image.
+Tensor grouped_norms(const Tensor& x, std::span<const Tensor> gys, const Shape& w_shape,
+                     const ConvParams& params) {
+  const Index images = x.dim(0);
+  Tensor norms = Tensor::zeros({static_cast<Index>(gys.size()), images}, DType::f64);
+  for (Index n = 0; n < images; ++n) {
+    const Tensor image = rows(x, n, n + 1);
+    for (std::size_t d = 0; d < gys.size(); ++d) {
+      if (!gys[d].defined()) continue;
+      const Tensor gw = conv2d_weight_grad(image, rows(gys[d], n, n + 1), w_shape, params);
+      dispatch_floating(x.dtype(), "conv2d_weight_grad_norms", [&]<class T>() {
+        norms.data<double>()[static_cast<Index>(d) * images + n] =
+            product_sum(gw.data<T>(), gw.data<T>(), gw.numel());
+      });
+    }
+  }
+  return norms;
+}
+
 }  // namespace
 
 Tensor conv2d_weight_grad_norms(const Tensor& x, std::span<const Tensor> gys, const Shape& w_shape,
@@ -129,6 +148,7 @@ Tensor conv2d_weight_grad_norms(const Tensor& x, std::span<const Tensor> gys, co
   const Index images = x.dim(0), co = w_shape[3];
   Tensor norms = Tensor::zeros({directions, images}, DType::f64);
   if (y_shape.numel() == 0 || w_shape.numel() == 0 || directions == 0) return norms;
+  if (params.groups > 1) return grouped_norms(x, gys, w_shape, params);
   const Patches patches{x.dim(1), x.dim(2), x.dim(3), w_shape[0], w_shape[1], y_shape[1], y_shape[2], params};
   const bool gram = form == GradNormForm::gram ||
                     (form == GradNormForm::automatic && gram_is_cheaper(patches, co, directions));

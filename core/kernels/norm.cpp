@@ -87,7 +87,7 @@ HWY_INLINE hn::Vec<D> masked_load(D d, const T* gy, const T* y, std::int64_t i) 
 
 /// Stores, or adds to what is there.
 template <class D, class T>
-HWY_INLINE void store(hn::Vec<D> value, T* to, bool add) {
+HWY_INLINE void store_or_add(hn::Vec<D> value, T* to, bool add) {
   const D d;
   hn::StoreU(add ? hn::Add(value, hn::LoadU(d, to)) : value, d, to);
 }
@@ -96,27 +96,31 @@ template <class T, bool kMask>
 struct BackwardBody {
   const BackwardRows<T>& p;
   template <class D>
-  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t c) const {
-    const auto mean = p.mean == nullptr ? hn::Zero(d) : hn::LoadU(d, p.mean + c);
-    const auto s = p.s == nullptr ? hn::Zero(d) : hn::LoadU(d, p.s + c);
-    // Two independent sums hide the latency of the addition.
-    auto g0 = hn::Zero(d), g1 = g0, gx0 = g0, gx1 = g0;
-    const auto step = [&](std::int64_t r, auto& sum_g, auto& sum_gx) HWY_ATTR {
-      const std::int64_t i = r * p.channels + c;
-      const auto g = masked_load<kMask>(d, p.gy, p.y, i);
-      if (p.masked != nullptr) store<D>(g, p.masked + i, p.add_masked);
-      if (p.gx != nullptr) store<D>(hn::Mul(s, g), p.gx + i, p.add_gx);
-      sum_g = hn::Add(sum_g, g);
-      sum_gx = hn::MulAdd(g, hn::Sub(hn::LoadU(d, p.x + i), mean), sum_gx);
-    };
-    std::int64_t r = 0;
-    for (; r + 2 <= p.rows; r += 2) {
-      step(r, g0, gx0);
-      step(r + 1, g1, gx1);
-    }
-    if (r < p.rows) step(r, g0, gx0);
-    hn::StoreU(hn::Add(g0, g1), d, p.sum_g + c);
-    hn::StoreU(hn::Add(gx0, gx1), d, p.sum_gx + c);
+  struct Pair {
+    hn::Vec<D> first, second;
+  };
+  template <class D>
+  HWY_INLINE HWY_ATTR Pair<D> load(D d, std::int64_t c) const {
+    return {p.mean == nullptr ? hn::Zero(d) : hn::LoadU(d, p.mean + c),
+            p.s == nullptr ? hn::Zero(d) : hn::LoadU(d, p.s + c)};
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR Pair<D> zero(D d) const {
+    return {hn::Zero(d), hn::Zero(d)};
+  }
+  /// `k`: mean and s; `sums`: of g and g (x - mean).
+  template <class D>
+  HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, const Pair<D>& k, Pair<D>& sums) const {
+    const auto g = masked_load<kMask>(d, p.gy, p.y, i);
+    if (p.masked != nullptr) store_or_add<D>(g, p.masked + i, p.add_masked);
+    if (p.gx != nullptr) store_or_add<D>(hn::Mul(k.second, g), p.gx + i, p.add_gx);
+    sums.first = hn::Add(sums.first, g);
+    sums.second = hn::MulAdd(g, hn::Sub(hn::LoadU(d, p.x + i), k.first), sums.second);
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR void store(D d, std::int64_t c, const Pair<D>& even, const Pair<D>& odd) const {
+    hn::StoreU(hn::Add(even.first, odd.first), d, p.sum_g + c);
+    hn::StoreU(hn::Add(even.second, odd.second), d, p.sum_gx + c);
   }
 };
 
@@ -150,10 +154,17 @@ template <class T, bool kMask>
 struct CombineBody {
   const CombineRows<T>& p;
   template <class D>
-  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t i, std::int64_t c) const {
-    const auto a = hn::LoadU(d, p.a + c), b = hn::LoadU(d, p.b + c), shift = hn::LoadU(d, p.c + c);
+  struct Coefficients {
+    hn::Vec<D> a, b, c;
+  };
+  template <class D>
+  HWY_INLINE HWY_ATTR Coefficients<D> load(D d, std::int64_t c) const {
+    return {hn::LoadU(d, p.a + c), hn::LoadU(d, p.b + c), hn::LoadU(d, p.c + c)};
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t i, const Coefficients<D>& k) const {
     const auto g = masked_load<kMask>(d, p.gy, p.y, i);
-    store<D>(hn::MulAdd(a, g, hn::MulAdd(b, hn::LoadU(d, p.x + i), shift)), p.gx + i, p.add);
+    store_or_add<D>(hn::MulAdd(k.a, g, hn::MulAdd(k.b, hn::LoadU(d, p.x + i), k.c)), p.gx + i, p.add);
   }
 };
 
@@ -215,21 +226,23 @@ struct TangentBody {
   }
 };
 
+template <class T, bool kMask>
+void backward(const BackwardRows<T>& p) {
+  const BackwardBody<T, kMask> body{p};
+  over_slabs<T, kSlabVectors>(p.channels, SumSlab<2, BackwardBody<T, kMask>>{body, p.rows, p.channels});
+}
+
 template <class T>
 void backward(const BackwardRows<T>& p) {
-  if (p.y != nullptr) {
-    over_channels<T>(p.channels, BackwardBody<T, true>{p});
-  } else {
-    over_channels<T>(p.channels, BackwardBody<T, false>{p});
-  }
+  p.y != nullptr ? backward<T, true>(p) : backward<T, false>(p);
 }
 
 template <class T>
 void combine_rows(const CombineRows<T>& p) {
   if (p.y != nullptr) {
-    over_elements<T>(p.rows, p.channels, CombineBody<T, true>{p});
+    over_element_slabs<T>(p.rows, p.channels, CombineBody<T, true>{p});
   } else {
-    over_elements<T>(p.rows, p.channels, CombineBody<T, false>{p});
+    over_element_slabs<T>(p.rows, p.channels, CombineBody<T, false>{p});
   }
 }
 

@@ -1,7 +1,6 @@
 #include "core/kernels/pool.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "core/parallel.hpp"
@@ -105,29 +104,6 @@ Tensor avg_unpool2d(const Tensor& gy, const Shape& x_shape, const PoolParams& p)
                      T* to = out.data<T>() + position * c;
                      const T share = shares[static_cast<std::size_t>(window - n * windows)];
                      for (std::int64_t i = 0; i < c; ++i) to[i] += share * from[i];
-                   });
-    });
-  });
-  return out;
-}
-
-Tensor max_pool2d_indices(const Tensor& x, const PoolParams& p) {
-  const Shape shape = pool_output_shape(x.shape(), p, "max_pool2d");
-  const Tensor out = Tensor::full(shape, DType::i64, -1);
-  const std::int64_t c = shape[3];
-  dispatch_floating(x.dtype(), "max_pool2d", [&]<class T>() {
-    const T* from = x.data<T>();
-    parallel_for(shape[0], 1, [&](std::int64_t n, std::int64_t) {
-      for_each_tap(n, x.dim(1), x.dim(2), shape[1], shape[2], p,
-                   [&](std::int64_t window, std::int64_t position) {
-                     std::int64_t* to = out.data<std::int64_t>() + window * c;
-                     for (std::int64_t i = 0; i < c; ++i) {
-                       const std::int64_t candidate = position * c + i;
-                       if (to[i] < 0 || from[candidate] > from[to[i]] ||
-                           (std::isnan(from[candidate]) && !std::isnan(from[to[i]]))) {
-                         to[i] = candidate;
-                       }
-                     }
                    });
     });
   });

@@ -1,4 +1,4 @@
-// Pooling kernels on NHWC tensors, f32 and f64.
+// Mean pooling on NHWC tensors, f32 and f64, and the windows of all pools.
 #pragma once
 
 #include "core/tensor.hpp"
@@ -19,8 +19,6 @@ Shape pool_output_shape(const Shape& x, const PoolParams& params, std::string_vi
 Tensor avg_pool2d(const Tensor& x, const PoolParams& params);
 /// The adjoint of avg_pool2d: gy [N,OH,OW,C] → x_shape.
 Tensor avg_unpool2d(const Tensor& gy, const Shape& x_shape, const PoolParams& params);
-/// Flat index into x of the maximum of each window, i64 [N,OH,OW,C]; the first of equals; NaN wins.
-Tensor max_pool2d_indices(const Tensor& x, const PoolParams& params);
 /// [N,H,W,C] → [N,C]: mean over H and W.
 Tensor global_avg_pool(const Tensor& x);
 /// The adjoint of global_avg_pool: gy [N,C] → x_shape.

@@ -1,3 +1,4 @@
+#include <array>
 #include <cmath>
 #include <doctest/doctest.h>
 #include <hwy/targets.h>
@@ -8,6 +9,7 @@
 #include "core/kernels/conv_simd.hpp"
 #include "core/parallel.hpp"
 #include "core/random.hpp"
+#include "tests/support/target_guard.hpp"
 
 using namespace goshawk;
 using namespace goshawk::kernels;
@@ -20,15 +22,15 @@ struct Case {
   ConvParams params;
 
   Shape x() const { return {n, h, w, ci}; }
-  Shape weights() const { return {kh, kw, ci, co}; }
+  Shape weights() const { return {kh, kw, ci / params.groups, co}; }
   Shape y() const { return conv2d_output_shape(x(), weights(), params); }
   bool possible() const { return h + 2 * params.pad_h >= kh && w + 2 * params.pad_w >= kw; }
-  Index multiplications() const { return y().numel() * kh * kw * ci; }
+  Index multiplications() const { return y().numel() * kh * kw * ci / params.groups; }
 };
 
 std::string describe(const Case& c) {
-  return fmt::format("x {} w {} stride {} x {} pad {} x {}", c.x(), c.weights(), c.params.stride_h,
-                     c.params.stride_w, c.params.pad_h, c.params.pad_w);
+  return fmt::format("x {} w {} stride {} x {} pad {} x {} groups {}", c.x(), c.weights(), c.params.stride_h,
+                     c.params.stride_w, c.params.pad_h, c.params.pad_w, c.params.groups);
 }
 
 /// Whole numbers from -3 to 3: sums of their products are exact in f32, whatever the order of summation.
@@ -43,11 +45,6 @@ bool equal(const Tensor& a, const Tensor& b) {
   return dispatch_floating(a.dtype(), "equal",
                            [&]<class T>() { return a.to_vector<T>() == b.to_vector<T>(); });
 }
-
-/// Restores the choice of the best instruction set when a test leaves.
-struct TargetGuard {
-  ~TargetGuard() { hwy::SetSupportedTargetsForTest(0); }
-};
 
 /// Direct sums for the lifetime of the guard.
 struct DirectGuard {
@@ -188,11 +185,89 @@ TEST_CASE("shapes that split rows, images, chunks and parts equal the reference"
   }
 }
 
+TEST_CASE("a grouped convolution is a convolution of each run of channels by itself") {
+  Random random(17);
+  const auto channels = [](const Tensor& t, Index first, Index count) {
+    std::vector<double> values;
+    for (Index i = 0; i < t.numel(); ++i) {
+      const Index c = i % t.shape().back();
+      if (c >= first && c < first + count) values.push_back(t.data<double>()[i]);
+    }
+    Shape shape = t.shape();
+    shape[shape.size() - 1] = count;
+    return Tensor::from(values, shape);
+  };
+  for (const Case& c :
+       {Case{2, 5, 6, 6, 3, 2, 9, {2, 1, 1, 2, 3}}, Case{1, 4, 4, 4, 3, 3, 8, {1, 1, 1, 1, 4}}}) {
+    INFO(describe(c));
+    const Tensor x = whole_numbers(c.x(), random), w = whole_numbers(c.weights(), random);
+    const Tensor gy = whole_numbers(c.y(), random);
+    const Tensor y = reference::conv2d(x, w, c.params);
+    const Tensor gx = reference::conv2d_input_grad(gy, w, c.x(), c.params);
+    const Tensor gw = reference::conv2d_weight_grad(x, gy, c.weights(), c.params);
+    ConvParams one = c.params;
+    one.groups = 1;
+    const Index in = c.ci / c.params.groups, out = c.co / c.params.groups;
+    for (Index g = 0; g < c.params.groups; ++g) {
+      const Tensor xg = channels(x, g * in, in), wg = channels(w, g * out, out),
+                   gyg = channels(gy, g * out, out);
+      CHECK(equal(channels(y, g * out, out), reference::conv2d(xg, wg, one)));
+      CHECK(equal(channels(gx, g * in, in), reference::conv2d_input_grad(gyg, wg, xg.shape(), one)));
+      CHECK(equal(channels(gw, g * out, out), reference::conv2d_weight_grad(xg, gyg, wg.shape(), one)));
+    }
+  }
+}
+
+TEST_CASE("grouped and depthwise convolutions equal the reference on every instruction set") {
+  Random random(18);
+  // Depthwise: whole, cut and short vectors; strides, pads wider than the kernel, kernels that do not fit
+  // between the pads, rows in several tasks.
+  for (const Index c : {1, 2, 8, 16, 20, 33, 64}) {
+    for (const auto& [kernel, stride, pad] :
+         {std::array<Index, 3>{3, 1, 1}, {3, 2, 1}, {5, 1, 2}, {1, 1, 0}, {2, 3, 1}, {3, 1, 4}, {7, 2, 3}}) {
+      check_exact({2, 9, 11, c, kernel, kernel, c, {stride, stride, pad, pad, c}}, random);
+    }
+  }
+  for (const Case& c : {
+           Case{2, 17, 5, 24, 3, 5, 24, {1, 2, 0, 3, 24}},   // uneven
+           Case{3, 40, 37, 32, 3, 3, 32, {1, 1, 1, 1, 32}},  // several tasks
+           Case{1, 4, 30, 16, 4, 1, 16, {1, 1, 5, 0, 16}},   // whole kernel rows in the padding
+           Case{2, 7, 9, 6, 3, 3, 12, {1, 1, 1, 1, 6}},      // two results for every channel
+           Case{2, 7, 9, 6, 3, 3, 24, {2, 2, 1, 1, 6}},      // four
+           Case{2, 8, 8, 5, 3, 3, 35, {1, 1, 1, 1, 5}},      // seven, too many for the depthwise sums
+           Case{2, 9, 8, 32, 3, 3, 32, {1, 1, 1, 1, 8}},     // ResNeXt: four to four
+           Case{2, 9, 8, 24, 3, 3, 12, {2, 1, 1, 0, 4}},     // six to three
+           Case{2, 6, 7, 24, 1, 1, 6, {1, 1, 0, 0, 2}},      // twelve to three, pointwise
+           Case{2, 9, 9, 48, 3, 3, 64, {1, 1, 1, 1, 2}},     // 24 to 32: would be Winograd in one group
+           Case{2, 15, 14, 40, 3, 3, 60, {2, 2, 1, 1, 4}},   // ten to fifteen
+           Case{3, 12, 12, 64, 1, 1, 32, {1, 1, 0, 0, 2}},   // pointwise
+           Case{1, 20, 21, 6, 7, 7, 40, {2, 2, 3, 3, 2}},    // joined columns
+       }) {
+    check_exact(c, random);
+  }
+}
+
+TEST_CASE("what is not a number stays in its group") {
+  for (const auto& [in, out, groups] : {std::array<Index, 3>{8, 8, 8}, {8, 16, 8}, {8, 8, 2}, {32, 32, 2}}) {
+    Tensor x = Tensor::zeros({1, 5, 5, in}, DType::f32);
+    x.data<float>()[12 * in + 1] = INFINITY;
+    const Tensor y = conv2d(x, Tensor::zeros({3, 3, in / groups, out}, DType::f32), {1, 1, 1, 1, groups});
+    const Index group = 1 / (in / groups);
+    for (Index i = 0; i < y.numel(); ++i) {
+      const Index row = i / out / 5, column = i / out % 5;
+      const bool sees =
+          std::abs(row - 2) <= 1 && std::abs(column - 2) <= 1 && i % out / (out / groups) == group;
+      CHECK(std::isnan(y.data<float>()[i]) == sees);
+    }
+  }
+}
+
 TEST_CASE("f32 rounding errors stay within the bound for any order of summation") {
   const DirectGuard direct;
   Random random(13);
   for (const Case& c :
-       {Case{3, 15, 15, 32, 3, 3, 20, {1, 1, 1, 1}}, Case{4, 14, 14, 16, 3, 3, 32, {2, 2, 1, 1}}}) {
+       {Case{3, 15, 15, 32, 3, 3, 20, {1, 1, 1, 1}}, Case{4, 14, 14, 16, 3, 3, 32, {2, 2, 1, 1}},
+        Case{4, 31, 30, 20, 3, 3, 20, {1, 1, 1, 1, 20}}, Case{2, 15, 15, 32, 3, 3, 32, {1, 1, 1, 1, 8}}}) {
     const Tensor x = random_normal(c.x(), DType::f32, random);
     const Tensor w = random_normal(c.weights(), DType::f32, random);
     const Tensor gy = random_normal(c.y(), DType::f32, random);
@@ -203,10 +278,10 @@ TEST_CASE("f32 rounding errors stay within the bound for any order of summation"
       hwy::SetSupportedTargetsForTest(target);
       INFO(describe(c), " ", hwy::TargetName(target));
       CHECK(within_rounding(conv2d(x, w, c.params), reference::conv2d(x64, w64, c.params),
-                            reference::conv2d(xm, wm, c.params), c.kh * c.kw * c.ci));
-      CHECK(within_rounding(conv2d_input_grad(gy, w, c.x(), c.params),
-                            reference::conv2d_input_grad(gy64, w64, c.x(), c.params),
-                            reference::conv2d_input_grad(gm, wm, c.x(), c.params), c.kh * c.kw * c.co));
+                            reference::conv2d(xm, wm, c.params), c.kh * c.kw * c.ci / c.params.groups));
+      CHECK(within_rounding(
+          conv2d_input_grad(gy, w, c.x(), c.params), reference::conv2d_input_grad(gy64, w64, c.x(), c.params),
+          reference::conv2d_input_grad(gm, wm, c.x(), c.params), c.kh * c.kw * c.co / c.params.groups));
       CHECK(within_rounding(conv2d_weight_grad(x, gy, c.weights(), c.params),
                             reference::conv2d_weight_grad(x64, gy64, c.weights(), c.params),
                             reference::conv2d_weight_grad(xm, gm, c.weights(), c.params),
@@ -219,7 +294,8 @@ TEST_CASE("any number of threads gives the same bits") {
   Random random(14);
   for (const Case& c :
        {Case{33, 16, 16, 16, 3, 3, 32, {1, 1, 1, 1}}, Case{33, 16, 16, 16, 3, 3, 20, {1, 1, 1, 1}},
-        Case{1, 61, 64, 3, 3, 3, 16, {2, 2, 1, 1}}}) {
+        Case{1, 61, 64, 3, 3, 3, 16, {2, 2, 1, 1}}, Case{5, 33, 40, 20, 3, 3, 20, {1, 1, 1, 1, 20}},
+        Case{5, 33, 40, 12, 3, 3, 24, {2, 2, 1, 1, 12}}, Case{5, 17, 16, 32, 3, 3, 32, {1, 1, 1, 1, 2}}}) {
     const Tensor x = random_normal(c.x(), DType::f32, random);
     const Tensor w = random_normal(c.weights(), DType::f32, random);
     const Tensor gy = random_normal(c.y(), DType::f32, random);
@@ -255,7 +331,9 @@ TEST_CASE("a result that is added to a sum in place equals the sum of both") {
   // Winograd.
   for (const Case& c :
        {Case{3, 9, 7, 5, 3, 3, 19, {1, 1, 1, 1}}, Case{2, 8, 9, 16, 1, 1, 32, {2, 2, 0, 0}},
-        Case{2, 9, 9, 3, 3, 3, 16, {2, 2, 1, 1}}, Case{4, 17, 16, 16, 3, 3, 32, {1, 1, 1, 1}}}) {
+        Case{2, 9, 9, 3, 3, 3, 16, {2, 2, 1, 1}}, Case{4, 17, 16, 16, 3, 3, 32, {1, 1, 1, 1}},
+        Case{2, 9, 9, 19, 3, 3, 19, {1, 1, 1, 1, 19}}, Case{2, 9, 9, 19, 3, 3, 19, {2, 2, 1, 1, 19}},
+        Case{2, 9, 9, 16, 3, 3, 16, {1, 1, 1, 1, 2}}}) {
     for (const DType dtype : {DType::f32, DType::f64}) {
       INFO(describe(c));
       const Tensor x = random_normal(c.x(), dtype, random), w = random_normal(c.weights(), dtype, random);
@@ -275,6 +353,41 @@ TEST_CASE("a result that is added to a sum in place equals the sum of both") {
       check(c.x(), [&](const Tensor& sum) { return conv2d_input_grad(gy, w, c.x(), c.params, sum); });
     }
   }
+}
+
+TEST_CASE("a bias is added to every pixel") {
+  Random random(16);
+  // Whole and cut vectors, joined columns, a stride, short rows, and Winograd.
+  for (const Case& c :
+       {Case{3, 9, 7, 5, 3, 3, 19, {1, 1, 1, 1}}, Case{2, 9, 9, 3, 3, 3, 16, {2, 2, 1, 1}},
+        Case{2, 8, 9, 16, 1, 1, 40, {1, 1, 0, 0}}, Case{2, 3, 4, 1, 2, 1, 3, {3, 3, 4, 1}},
+        Case{4, 17, 16, 16, 3, 3, 32, {1, 1, 1, 1}}, Case{2, 9, 9, 19, 3, 3, 19, {1, 1, 1, 1, 19}},
+        Case{2, 9, 9, 8, 3, 3, 8, {1, 1, 1, 1, 2}}, Case{2, 9, 9, 16, 3, 3, 16, {1, 1, 1, 1, 2}}}) {
+    const TargetGuard guard;
+    for (Index target : simd::supported_targets()) {
+      hwy::SetSupportedTargetsForTest(target);
+      for (const DType dtype : {DType::f32, DType::f64}) {
+        INFO(describe(c), " ", hwy::TargetName(target));
+        const Tensor x = whole_numbers(c.x(), random).to(dtype), bias = whole_numbers({c.co}, random);
+        const Tensor w = whole_numbers(c.weights(), random).to(dtype);
+        const Tensor without = conv2d(x, w, c.params), with = conv2d(x, w, c.params, {}, bias.to(dtype));
+        const Tensor sum = Tensor::full(c.y(), dtype, 100);
+        conv2d(x, w, c.params, sum, bias.to(dtype));
+        // Whole numbers are exact by direct sums only.
+        const double tolerance = dtype == DType::f32 && c.co == 32 ? 1e-3 : 0;
+        dispatch_floating(dtype, "check", [&]<class T>() {
+          for (Index i = 0; i < with.numel(); ++i) {
+            const double shift = bias.data<double>()[i % c.co], y = without.data<T>()[i];
+            if (std::abs(with.data<T>()[i] - (y + shift)) > tolerance) FAIL("element ", i);
+            if (std::abs(sum.data<T>()[i] - (100 + y + shift)) > tolerance) FAIL("added to element ", i);
+          }
+        });
+      }
+    }
+  }
+  const Tensor x = Tensor::zeros({1, 4, 4, 2}, DType::f32), w = Tensor::zeros({1, 1, 2, 3}, DType::f32);
+  CHECK_THROWS_AS(conv2d(x, w, {}, {}, Tensor::zeros({2}, DType::f32)), Error);
+  CHECK_THROWS_AS(conv2d(x, w, {}, {}, Tensor::zeros({3}, DType::f64)), Error);
 }
 
 TEST_CASE("an empty batch gives empty images and zero weight gradients") {
@@ -310,6 +423,15 @@ TEST_CASE("wrong arguments raise errors that say what is wrong") {
   CHECK(contains(message([&] { conv2d(f32({2, 1, 8, 3}), w, {}); }), "larger than the padded image 1 x 8"));
   CHECK(contains(message([&] { conv2d(x, w, {.stride_h = 0}); }), "strides 0 x 1"));
   CHECK(contains(message([&] { conv2d(x, w, {.pad_w = -1}); }), "pads 0 x -1"));
+  CHECK(contains(message([&] { conv2d(x, w, {.groups = 0}); }), "0 groups are not positive"));
+  CHECK(contains(message([&] {
+                   conv2d(f32({2, 8, 8, 6}), f32({3, 3, 3, 5}), {.groups = 2});
+                 }),
+                 "2 groups do not divide the 6 channels of the input [2, 8, 8, 6] and the 5 of the output"));
+  CHECK(contains(message([&] {
+                   conv2d(f32({2, 8, 8, 6}), f32({3, 3, 6, 4}), {.groups = 2});
+                 }),
+                 "6 channels but the weights [3, 3, 6, 4] expect 12"));
   CHECK(contains(message([&] { conv2d(x, f32({3, 3, 3, 0}), {}); }), "empty dimension"));
   CHECK(contains(message([&] { conv2d(x, w.to(DType::f64), {}); }), "f32 and f64"));
   CHECK(contains(message([&] { conv2d(x.to(DType::i32), w.to(DType::i32), {}); }), "i32 and i32"));

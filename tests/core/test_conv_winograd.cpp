@@ -7,6 +7,7 @@
 #include "core/kernels/conv_winograd.hpp"
 #include "core/parallel.hpp"
 #include "core/random.hpp"
+#include "tests/support/target_guard.hpp"
 
 using namespace goshawk;
 using namespace goshawk::kernels;
@@ -32,10 +33,6 @@ double relative_error(const Tensor& a, const Tensor& b) {
   }
   return std::sqrt(difference / norm);
 }
-
-struct TargetGuard {
-  ~TargetGuard() { hwy::SetSupportedTargetsForTest(0); }
-};
 
 }  // namespace
 

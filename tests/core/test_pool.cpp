@@ -1,10 +1,13 @@
 #include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
+#include <hwy/targets.h>
 #include <vector>
 
-#include "core/kernels/pool.hpp"
+#include "core/kernels/conv_simd.hpp"
+#include "core/kernels/max_pool.hpp"
 #include "core/random.hpp"
+#include "tests/support/target_guard.hpp"
 
 using namespace goshawk;
 using kernels::PoolParams;
@@ -60,6 +63,22 @@ PlainPools plain_pools(const Tensor& x, const PoolParams& p) {
   return pools;
 }
 
+// Flat index into x of the maximum of each window, from the kernel's taps.
+Tensor winners(const Tensor& x, const PoolParams& p) {
+  const kernels::MaxPool pool = kernels::max_pool2d(x, p);
+  const Shape& s = pool.y.shape();
+  const Tensor taps = pool.taps.to(DType::i64), flat = Tensor::empty(s, DType::i64);
+  for (std::int64_t i = 0; i < taps.numel(); ++i) {
+    const std::int64_t tap = taps.data<std::int64_t>()[i];
+    const std::int64_t c = i % s[3], ox = i / s[3] % s[2], oy = i / s[3] / s[2] % s[1],
+                       n = i / s[3] / s[2] / s[1];
+    const std::int64_t row = oy * p.stride_h - p.pad_h + tap / p.kernel_w;
+    const std::int64_t column = ox * p.stride_w - p.pad_w + tap % p.kernel_w;
+    flat.data<std::int64_t>()[i] = ((n * x.dim(1) + row) * x.dim(2) + column) * x.dim(3) + c;
+  }
+  return flat;
+}
+
 }  // namespace
 
 TEST_CASE("average pooling by hand") {
@@ -71,17 +90,15 @@ TEST_CASE("average pooling by hand") {
 }
 
 TEST_CASE("max pooling gives the first of equals, and NaN wins") {
-  CHECK(kernels::max_pool2d_indices(ramp(), {}).to_vector<std::int64_t>() ==
-        std::vector<std::int64_t>{5, 7, 13, 15});
+  CHECK(winners(ramp(), {}).to_vector<std::int64_t>() == std::vector<std::int64_t>{5, 7, 13, 15});
   const Tensor equal = Tensor::zeros({1, 2, 2, 1}, DType::f32);
-  CHECK(kernels::max_pool2d_indices(equal, {}).to_vector<std::int64_t>() == std::vector<std::int64_t>{0});
+  CHECK(winners(equal, {}).to_vector<std::int64_t>() == std::vector<std::int64_t>{0});
   equal.data<float>()[2] = std::numeric_limits<float>::quiet_NaN();
-  CHECK(kernels::max_pool2d_indices(equal, {}).to_vector<std::int64_t>() == std::vector<std::int64_t>{2});
+  CHECK(winners(equal, {}).to_vector<std::int64_t>() == std::vector<std::int64_t>{2});
   // All negative: padding is no zero that could win.
   const PoolParams padded{.kernel_h = 2, .kernel_w = 2, .stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1};
   const Tensor negative = Tensor::full({1, 2, 2, 1}, DType::f32, -1);
-  CHECK(kernels::max_pool2d_indices(negative, padded).to_vector<std::int64_t>() ==
-        std::vector<std::int64_t>{0, 1, 2, 3});
+  CHECK(winners(negative, padded).to_vector<std::int64_t>() == std::vector<std::int64_t>{0, 1, 2, 3});
 }
 
 TEST_CASE("global average pooling by hand") {
@@ -93,8 +110,7 @@ TEST_CASE("global average pooling by hand") {
 TEST_CASE("windows over the far edge by hand") {
   // Four rows and columns, windows of three from 0 and 2: the second ones hang over by one.
   const PoolParams over{.kernel_h = 3, .kernel_w = 3, .ceil = true};
-  CHECK(kernels::max_pool2d_indices(ramp(), over).to_vector<std::int64_t>() ==
-        std::vector<std::int64_t>{10, 11, 14, 15});
+  CHECK(winners(ramp(), over).to_vector<std::int64_t>() == std::vector<std::int64_t>{10, 11, 14, 15});
   // Only what is there is divided by: the corner is the mean of 10, 11, 14 and 15.
   const auto means = kernels::avg_pool2d(ramp(), over).to_vector<double>();
   CHECK(means[1] == doctest::Approx((2 + 3 + 6 + 7 + 10 + 11) / 6.0));
@@ -134,12 +150,12 @@ TEST_CASE("pools of all small windows against plain loops, and the adjoint of th
             CAPTURE(pad);
             CAPTURE(ceil);
             const PlainPools plain = plain_pools(x, p);
-            const Tensor mean = kernels::avg_pool2d(x, p), winners = kernels::max_pool2d_indices(x, p);
+            const Tensor mean = kernels::avg_pool2d(x, p), best = winners(x, p);
             REQUIRE(mean.shape() == plain.shape);
-            REQUIRE(winners.shape() == plain.shape);
+            REQUIRE(best.shape() == plain.shape);
             for (std::size_t i = 0; i < plain.mean.size(); ++i) {
               CHECK(mean.data<double>()[i] == doctest::Approx(plain.mean[i]).epsilon(1e-14));
-              CHECK(x.data<double>()[winners.data<std::int64_t>()[i]] == plain.maximum[i]);
+              CHECK(x.data<double>()[best.data<std::int64_t>()[i]] == plain.maximum[i]);
             }
             // ⟨g, pool(x)⟩ = ⟨unpool(g), x⟩
             const Tensor g = random_normal(plain.shape, DType::f64, random);
@@ -158,6 +174,89 @@ TEST_CASE("pools of all small windows against plain loops, and the adjoint of th
   }
   CHECK(hanging > 20);
   CHECK(compared > 10 * 20);
+}
+
+TEST_CASE("max pools of many channels, and the adjoint pair of their choice, on every instruction set") {
+  Random random(4);
+  const TargetGuard guard;
+  for (const std::int64_t target : kernels::simd::supported_targets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      for (const std::int64_t channels : {1, 5, 8, 16, 23, 64}) {
+        for (const PoolParams& p :
+             {PoolParams{.kernel_h = 3, .kernel_w = 3, .ceil = true},
+              PoolParams{.kernel_h = 2, .kernel_w = 3, .stride_h = 1, .stride_w = 3, .pad_h = 1, .pad_w = 2},
+              PoolParams{.kernel_h = 1, .kernel_w = 2, .stride_h = 3, .stride_w = 3},
+              // More taps than a byte can number.
+              PoolParams{
+                  .kernel_h = 17, .kernel_w = 19, .stride_h = 3, .stride_w = 5, .pad_h = 8, .pad_w = 9}}) {
+          CAPTURE(hwy::TargetName(target));
+          CAPTURE(channels);
+          CAPTURE(p.kernel_h);
+          // Few different numbers, so that many are equal.
+          Tensor x = Tensor::empty({2, 11, 12, channels}, DType::f64);
+          for (double& v : x.span<double>()) v = static_cast<double>(random.below(9)) - 4;
+          x.data<double>()[7] = std::nan("");
+          const kernels::MaxPool pool = kernels::max_pool2d(x.to(dtype), p);
+          CHECK(pool.taps.dtype() == (p.kernel_h > 16 ? DType::i32 : DType::u8));
+
+          // By looking at every position of every window.
+          const Shape& s = pool.y.shape();
+          const Tensor y = pool.y.to(DType::f64), flat = winners(x.to(dtype), p);
+          std::int64_t wrong = 0, i = 0;
+          for (std::int64_t n = 0; n < s[0]; ++n) {
+            for (std::int64_t oy = 0; oy < s[1]; ++oy) {
+              for (std::int64_t ox = 0; ox < s[2]; ++ox) {
+                for (std::int64_t c = 0; c < channels; ++c, ++i) {
+                  std::int64_t best = -1;
+                  for (std::int64_t ky = 0; ky < p.kernel_h; ++ky) {
+                    for (std::int64_t kx = 0; kx < p.kernel_w; ++kx) {
+                      const std::int64_t row = oy * p.stride_h - p.pad_h + ky,
+                                         column = ox * p.stride_w - p.pad_w + kx;
+                      if (row < 0 || row >= 11 || column < 0 || column >= 12) continue;
+                      const std::int64_t at = ((n * 11 + row) * 12 + column) * channels + c;
+                      const double value = x.data<double>()[at];
+                      if (best < 0 || value > x.data<double>()[best] ||
+                          (std::isnan(value) && !std::isnan(x.data<double>()[best]))) {
+                        best = at;
+                      }
+                    }
+                  }
+                  const double expected = x.data<double>()[best], got = y.data<double>()[i];
+                  const bool same = std::isnan(expected) ? std::isnan(got) : expected == got;
+                  if (!same || flat.data<std::int64_t>()[i] != best) ++wrong;
+                }
+              }
+            }
+          }
+          CHECK(wrong == 0);
+
+          // Picking and placing are what gather and scatter-add by these indices are.
+          Tensor v = Tensor::empty(x.shape(), DType::f64), g = Tensor::empty(s, DType::f64);
+          for (double& e : v.span<double>()) e = static_cast<double>(random.below(100));
+          for (double& e : g.span<double>()) e = static_cast<double>(random.below(100));
+          std::vector<double> picked, placed(static_cast<std::size_t>(x.numel()));
+          for (std::int64_t k = 0; k < g.numel(); ++k) {
+            const std::int64_t at = flat.data<std::int64_t>()[k];
+            picked.push_back(v.data<double>()[at]);
+            placed[static_cast<std::size_t>(at)] += g.data<double>()[k];
+          }
+          CHECK(kernels::window_pick(v.to(dtype), pool.taps, p).to(DType::f64).to_vector<double>() == picked);
+          CHECK(kernels::window_place(g.to(dtype), pool.taps, x.shape(), p)
+                    .to(DType::f64)
+                    .to_vector<double>() == placed);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("taps that do not belong to the windows are refused") {
+  const Tensor taps = kernels::max_pool2d(ramp(), {}).taps;
+  CHECK_THROWS_AS(kernels::window_pick(ramp(), taps.to(DType::i32), {}), Error);
+  CHECK_THROWS_AS(kernels::window_pick(Tensor::zeros({1, 6, 4, 1}, DType::f64), taps, {}), Error);
+  CHECK_THROWS_AS(kernels::window_place(Tensor::zeros({1, 2, 3, 1}, DType::f64), taps, {1, 4, 4, 1}, {}),
+                  Error);
 }
 
 TEST_CASE("impossible windows are refused") {

@@ -1,6 +1,7 @@
 #include "autograd/fallback.hpp"
 #include "autograd/grad.hpp"
 #include "autograd/ops.hpp"
+#include "core/kernels/max_pool.hpp"
 #include "op_case.hpp"
 
 using namespace goshawk;
@@ -95,12 +96,19 @@ const ConvParams kStride1{.pad_h = 1, .pad_w = 1};
 const ConvParams kStride2{.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1};
 const ConvParams kUneven{.stride_h = 1, .stride_w = 3, .pad_h = 0, .pad_w = 2};
 
+const ConvParams kDepthwise{.pad_h = 1, .pad_w = 1, .groups = 4};
+const ConvParams kDepthwiseStride{.stride_h = 2, .stride_w = 3, .pad_h = 1, .groups = 4};
+const ConvParams kPairs{.stride_h = 2, .pad_w = 1, .groups = 2};  // two channels to five
+
 std::vector<OpCase> convolution_cases() {
   std::vector<OpCase> cases;
-  for (const ConvParams& p : {kStride1, kStride2, kUneven}) {
-    const Shape x{2, 5, 6, 3}, w{3, 3, 3, 4};
+  for (const ConvParams& p : {kStride1, kStride2, kUneven, kDepthwise, kDepthwiseStride, kPairs}) {
+    const Shape x{2, 5, 6, p.groups == 1 ? 3 : 4}, w{3, 3, x[3] / p.groups, p.groups == 2 ? 10 : 4};
     const Shape y = kernels::conv2d_output_shape(x, w, p);
     cases.push_back({"conv2d", [p](const V& v) { return conv2d(v[0], v[1], p); }, {normal(x), normal(w, 2)}});
+    cases.push_back({"conv2d",
+                     [p](const V& v) { return conv2d(v[0], v[1], p, v[2]); },
+                     {normal(x), normal(w, 2), normal({w[3]}, 3)}});
     cases.push_back({"conv2d_input_grad",
                      [p, x](const V& v) { return conv2d_input_grad(v[0], v[1], x, p); },
                      {normal(y), normal(w, 2)}});
@@ -119,6 +127,9 @@ const AddCases channels({
     {"channel_affine",
      [](const V& v) { return channel_affine(v[0], v[1], v[2]); },
      {normal({2, 3, 5}), normal({5}, 2), normal({5}, 3)}},
+    {"channel_shift",
+     [](const V& v) { return mul(channel_shift(v[0], v[1]), v[0]); },
+     {normal({2, 3, 5}), normal({5}, 2)}},
     {"channel_scale",
      [](const V& v) { return channel_scale(v[0], v[1]); },
      {normal({2, 3, 5}), normal({5}, 2)}},
@@ -193,6 +204,10 @@ const PoolParams kOverlapping{
 // Of six rows and four columns, the last windows hang over by one row and by one column.
 const PoolParams kCeil{.kernel_h = 3, .kernel_w = 2, .stride_h = 2, .stride_w = 3, .pad_h = 1, .ceil = true};
 
+Tensor best_taps() {
+  return kernels::max_pool2d(normal({2, 5, 4, 3}, 7), kOverlapping).taps;
+}
+
 const AddCases pooling({
     {"avg_pool2d",
      [](const V& v) { return mul(avg_pool2d(v[0], kOverlapping), v[1]); },
@@ -202,7 +217,7 @@ const AddCases pooling({
        return mul(avg_unpool2d(v[0], {2, 5, 4, 3}, kOverlapping), v[1]);
      },
      {normal({2, 3, 5, 3}), normal({2, 5, 4, 3}, 2)}},
-    {"gather",
+    {"window_pick",
      [](const V& v) { return mul(max_pool2d(v[0], kOverlapping), max_pool2d(v[0], kOverlapping)); },
      {normal({2, 5, 4, 3})}},
     {"avg_pool2d",
@@ -213,9 +228,17 @@ const AddCases pooling({
        return mul(avg_unpool2d(v[0], {2, 6, 4, 3}, kCeil), v[1]);
      },
      {normal({2, 4, 2, 3}), normal({2, 6, 4, 3}, 2)}},
-    {"gather",
+    {"window_pick",
      [](const V& v) { return mul(max_pool2d(v[0], kCeil), max_pool2d(v[0], kCeil)); },
      {normal({2, 6, 4, 3})}},
+    {"window_pick",
+     [](const V& v) { return mul(window_pick(v[0], best_taps(), kOverlapping), v[1]); },
+     {normal({2, 5, 4, 3}), normal({2, 3, 5, 3}, 2)}},
+    {"window_place",
+     [](const V& v) {
+       return mul(window_place(v[0], best_taps(), {2, 5, 4, 3}, kOverlapping), v[1]);
+     },
+     {normal({2, 3, 5, 3}), normal({2, 5, 4, 3}, 2)}},
     {"global_avg_pool",
      [](const V& v) { return mul(global_avg_pool(v[0]), v[1]); },
      {normal({2, 3, 4, 5}), normal({2, 5}, 2)}},
