@@ -16,16 +16,34 @@ namespace {
 
 constexpr std::int64_t kBatch = 128;
 
-/// A square convolution of ResNet-20 or SqueezeNext, or one that a kernel must not be slow at.
+/// A convolution of square pictures of ResNet-20 or SqueezeNext, or one that a kernel must not be slow at.
 struct ConvCase {
   const char* name;
-  std::int64_t size, in, out, kernel, stride, padding;
+  std::int64_t size, in, out, kernel_h, kernel_w;
+  kernels::ConvParams params;
+  std::int64_t batch = kBatch;
 };
 constexpr ConvCase kConvCases[] = {
-    {"3x3_3to16_32", 32, 3, 16, 3, 1, 1},      {"3x3_16_32", 32, 16, 16, 3, 1, 1},
-    {"3x3_16to32_32_s2", 32, 16, 32, 3, 2, 1}, {"3x3_32_16", 16, 32, 32, 3, 1, 1},
-    {"3x3_32to64_16_s2", 16, 32, 64, 3, 2, 1}, {"3x3_64_8", 8, 64, 64, 3, 1, 1},
-    {"1x1_64to32_28", 28, 64, 32, 1, 1, 0},
+    {"3x3_3to16_32", 32, 3, 16, 3, 3, {1, 1, 1, 1}},
+    {"3x3_16_32", 32, 16, 16, 3, 3, {1, 1, 1, 1}},
+    {"3x3_16to32_32_s2", 32, 16, 32, 3, 3, {2, 2, 1, 1}},
+    {"3x3_32_16", 16, 32, 32, 3, 3, {1, 1, 1, 1}},
+    {"3x3_32to64_16_s2", 16, 32, 64, 3, 3, {2, 2, 1, 1}},
+    {"3x3_64_8", 8, 64, 64, 3, 3, {1, 1, 1, 1}},
+    {"1x1_64to32_28", 28, 64, 32, 1, 1, {}},
+    // SqueezeNext-23 at 227 x 227.
+    {"7x7_3to64_227_s2", 227, 3, 64, 7, 7, {2, 2, 1, 1}, 8},
+    {"1x1_32to16_56", 56, 32, 16, 1, 1, {}, 8},
+    {"1x1_16to8_56", 56, 16, 8, 1, 1, {}, 8},
+    {"1x3_8to16_56", 56, 8, 16, 1, 3, {1, 1, 0, 1}, 8},
+    {"3x1_16_56", 56, 16, 16, 3, 1, {1, 1, 1, 0}, 8},
+    {"1x1_16to32_56", 56, 16, 32, 1, 1, {}, 8},
+    {"3x1_64_14", 14, 64, 64, 3, 1, {1, 1, 1, 0}, 8},
+    {"1x1_64to128_14", 14, 64, 128, 1, 1, {}, 8},
+    {"depthwise3x3_32_112", 112, 32, 32, 3, 3, {1, 1, 1, 1, 32}, 8},
+    {"depthwise3x3_64_112_s2", 112, 64, 64, 3, 3, {2, 2, 1, 1, 64}, 8},
+    {"depthwise3x3_512_14", 14, 512, 512, 3, 3, {1, 1, 1, 1, 512}, 8},
+    {"groups32_3x3_128_56", 56, 128, 128, 3, 3, {1, 1, 1, 1, 32}, 8},
 };
 
 /// What each registered benchmark runs; its argument is the place in here.
@@ -54,10 +72,11 @@ void report(benchmark::State& state, double operations, double limit) {
 
 template <class F>
 void add_conv(const ConvCase& c, const char* direction, bool winograd, double limit, const F& f) {
-  const kernels::ConvParams params{c.stride, c.stride, c.padding, c.padding};
-  const Shape x_shape{kBatch, c.size, c.size, c.in}, w_shape{c.kernel, c.kernel, c.in, c.out};
+  const kernels::ConvParams params = c.params;
+  const Shape x_shape{c.batch, c.size, c.size, c.in};
+  const Shape w_shape{c.kernel_h, c.kernel_w, c.in / params.groups, c.out};
   const Shape y_shape = kernels::conv2d_output_shape(x_shape, w_shape, params);
-  const double operations = 2.0 * static_cast<double>(y_shape.numel() * c.kernel * c.kernel * c.in);
+  const double operations = 2.0 * static_cast<double>(y_shape.numel() * w_shape.numel() / c.out);
   const std::string name = fmt::format("conv/{}/{}/{}", c.name, direction, winograd ? "winograd" : "direct");
   add(name, [=](benchmark::State& state) {
     Random random(1);
@@ -104,7 +123,8 @@ void add_norm(std::int64_t size, std::int64_t channels) {
 void run_kernel_benchmarks(const std::string& filter, bool json, double limit_gflops) {
   for (const ConvCase& c : kConvCases) {
     for (const bool winograd : {false, true}) {
-      if (winograd && (c.kernel != 3 || c.stride != 1 || c.in < 16)) continue;
+      const bool square3 = c.kernel_h == 3 && c.kernel_w == 3;
+      if (winograd && (!square3 || c.params.stride_h != 1 || c.in < 16 || c.params.groups > 1)) continue;
       add_conv(c, "forward", winograd, limit_gflops,
                [](const Tensor& x, const Tensor& w, const Tensor&, const kernels::ConvParams& p) {
                  return kernels::conv2d(x, w, p);

@@ -29,6 +29,8 @@ Sample sample(const Tensor& t) {
 TEST_CASE("fans of convolution and linear weights") {
   CHECK(fan_of(Tensor::zeros({3, 3, 16, 32}, DType::f32), Fan::in) == 144);
   CHECK(fan_of(Tensor::zeros({3, 3, 16, 32}, DType::f32), Fan::out) == 288);
+  // Of 64 channels in 16 groups, an output sees four.
+  CHECK(fan_of(Conv2d({.in = 64, .out = 32, .kernel = 3, .groups = 16}).weight.value(), Fan::in) == 36);
   CHECK(fan_of(Tensor::zeros({64, 10}, DType::f32), Fan::in) == 64);
   CHECK(fan_of(Tensor::zeros({64, 10}, DType::f32), Fan::out) == 10);
   CHECK_THROWS_AS(fan_of(Tensor::zeros({64}, DType::f32), Fan::in), Error);

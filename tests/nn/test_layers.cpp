@@ -74,6 +74,29 @@ TEST_CASE("convolution and linear layers compute their sums") {
   CHECK(wide(digits).shape() == Shape{1, 2, 2, 1});
   CHECK(wide(digits).value().to_vector<float>() == std::vector<float>{210, 21, 650, 65});
 
+  // Two groups: the first two input channels make the first output channel, the others the second.
+  Conv2d grouped({.in = 4, .out = 2, .kernel = 1, .groups = 2, .bias = true});
+  CHECK(grouped.weight.shape() == Shape{1, 1, 2, 2});
+  grouped.weight.value().copy_from(Tensor::from<float>({1, 2, 10, 20}, {1, 1, 2, 2}));
+  grouped.bias.value().copy_from(Tensor::from<float>({1000, 2000}, {2}));
+  CHECK(grouped(Tensor::from<float>({1, 2, 3, 4}, {1, 1, 1, 4})).value().to_vector<float>() ==
+        std::vector<float>{1021, 2086});
+  CHECK(grouped.last_macs() == 4);
+  Conv2d depthwise({.in = 6, .out = 6, .kernel = 3, .groups = 6});
+  CHECK(depthwise(Tensor::zeros({2, 5, 4, 6}, DType::f32)).shape() == Shape{2, 3, 2, 6});
+  CHECK(depthwise.last_macs() == 6 * 9 * 6);
+  const auto message = [](const Conv2dConfig& config) -> std::string {
+    try {
+      const Conv2d refused(config);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  };
+  CHECK(message({.in = 4, .out = 6, .groups = 4}) ==
+        "[Conv2d] 4 groups do not divide the 4 input and 6 output channels; choose a common divisor");
+  CHECK(message({.in = 4, .out = 6, .groups = 0}).starts_with("[Conv2d] 0 groups"));
+
   Linear linear({.in = 4, .out = 2});
   linear.to(DType::f64);
   linear.weight.value().copy_from(Tensor::from<double>({1, 2, 3, 4, 5, 6, 7, 8}, {4, 2}));

@@ -74,6 +74,22 @@ TEST_CASE("names, order and layouts are those of PyTorch's files") {
   CHECK(net.linear.bias.value().data<float>()[0] != 9);
 }
 
+TEST_CASE("a grouped convolution is stored with the channels that one group sees") {
+  struct Grouped : Module {
+    Grouped() { register_module("conv", conv); }
+    Variable forward(const Variable& x) override { return conv(x); }
+    Conv2d conv{{.in = 6, .out = 4, .kernel = {3, 1}, .groups = 2}};
+  };
+  Grouped net, other;
+  randomise(net, 5);
+  StateDict entries = state_dict(net);
+  const Tensor& w = entry(entries, "conv.weight");
+  CHECK(w.shape() == Shape{4, 3, 3, 1});  // [out, in / groups, KH, KW]
+  CHECK(w.data<float>()[(3 * 3 + 2) * 3 + 1] == net.conv.weight.value().data<float>()[(1 * 3 + 2) * 4 + 3]);
+  load_state_dict(other, entries, "test");
+  CHECK(everything(other) == everything(net));
+}
+
 TEST_CASE("layout conversion is its own inverse for every rank") {
   Random random(1);
   for (const Shape& shape : {Shape{3, 5, 2, 4}, Shape{4, 3}, Shape{6}, Shape{}}) {
