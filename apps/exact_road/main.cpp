@@ -32,6 +32,7 @@ struct Options {
   std::int64_t check_images = 0;
   int probes = 0;
   int rounds = 1;
+  std::uint64_t seed = 0;
 };
 
 class Timer {
@@ -153,7 +154,7 @@ void run(const Options& options) {
   std::vector<double> seconds;
   for (int round = 0; round < options.rounds; ++round) {
     const Timer timer;
-    traces = exact_traces(problem.pass(), problem.sizes, {.samples = options.samples});
+    traces = exact_traces(problem.pass(), problem.sizes, {.samples = options.samples, .seed = options.seed});
     seconds.push_back(timer.seconds());
   }
   json["seconds"] = seconds;
@@ -176,8 +177,11 @@ void run(const Options& options) {
                                  {"activation_image_error", layer.activation.subset_error.value_or(0)}};
     std::string hutchinson_text;
     if (options.probes > 0) {
-      const HutchinsonOptions probing{
-          .relative_error = 0, .min_samples = 8, .max_samples = options.probes, .probes_per_pass = 8};
+      const HutchinsonOptions probing{.seed = options.seed,
+                                      .relative_error = 0,
+                                      .min_samples = 8,
+                                      .max_samples = options.probes,
+                                      .probes_per_pass = 8};
       const HessianOperator block = hessian.block(l);
       const Estimate weight = hutchinson(block, probing);
       block.release_graphs();
@@ -243,6 +247,7 @@ int main(int argc, char** argv) {
         .add_option("--check", options.check_images,
                     "Compare products and quadratic costs with double backward in f64 on so many pictures")
         ->check(CLI::NonNegativeNumber);
+    program.add_option("--seed", options.seed, "Of the probes and random directions");
     program.add_option("--out", options.out, "JSON file to write");
     add_threads_option(program);
     std::string convolution = "winograd";

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "autograd/curvature/activation_hessian.hpp"
+#include "autograd/curvature/classifier_traces.hpp"
 #include "autograd/curvature/gauss_newton.hpp"
 #include "autograd/curvature/hutchinson.hpp"
 #include "autograd/curvature/logit_changes.hpp"
@@ -289,6 +290,34 @@ TEST_CASE("a network that is not piecewise linear takes the other road, and a fo
   for (Road road : {Road::automatic, Road::exact, Road::double_backward})
     CHECK(road_of(road_name(road)) == road);
   CHECK_THROWS_AS(road_of("scenic"), UsageError);
+}
+
+TEST_CASE("traces by the road that holds: both say which and why, and agree with dense Hessians") {
+  for (Architecture a : {Architecture::tanh, Architecture::plain}) {
+    const ClassifierNet net(a, {3, 2});
+    for (Road wanted : {Road::automatic, Road::double_backward}) {
+      const ClassifierTraces traces =
+          classifier_traces(net.pass(), net.sizes,
+                            {.road = wanted, .hutchinson = {.relative_error = 0.02, .max_samples = 200}});
+      const bool exact = a == Architecture::plain && wanted == Road::automatic;
+      CHECK((traces.road.road == Road::exact) == exact);
+      CHECK_FALSE(traces.road.reason.empty());
+      CHECK(traces.loss == doctest::Approx(net.hessian().loss()).epsilon(1e-12));
+      REQUIRE(traces.layers.size() == 3);
+      for (std::size_t l = 0; l < 3; ++l) {
+        const Matrix h = dense(net.hessian().block(l));
+        const Matrix ha = dense(ActivationHessian(net.names[l], net.sizes, net.pass()));
+        const LayerTraces& layer = traces.layers[l];
+        CHECK(layer.name == net.names[l]);
+        CHECK((layer.weight.standard_error == 0) == exact);
+        CHECK(std::abs(layer.weight.value - trace_of(h, 0, h.n)) <= 4 * layer.weight.standard_error + 1e-12);
+        CHECK(std::abs(layer.activation.value - trace_of(ha, 0, ha.n)) <=
+              4 * layer.activation.standard_error + 1e-12);
+      }
+    }
+  }
+  const ClassifierNet smooth(Architecture::tanh, {2});
+  CHECK(contains(message_of([&] { classifier_traces(smooth.pass(), {2}, {.road = Road::exact}); }), "tanh"));
 }
 
 TEST_CASE("batch norm in train mode is refused where microbatches would not add up") {
