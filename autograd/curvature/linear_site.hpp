@@ -11,7 +11,7 @@ namespace goshawk {
 
 enum class LinearKind : std::uint8_t { conv2d, linear };
 
-/// output = conv2d(input, weight) or input · weight, before a bias or with it.
+/// output = conv2d(input, weight) or input · weight, plus what does not depend on either, such as a bias.
 struct LinearSite {
   std::string name;  ///< of the layer in the state dict, without ".weight"
   LinearKind kind = LinearKind::conv2d;

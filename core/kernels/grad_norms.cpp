@@ -132,6 +132,17 @@ Tensor grouped_norms(const Tensor& x, std::span<const Tensor> gys, const Shape& 
   return norms;
 }
 
+/// Grouped convolutions: the ordinary weight gradient of one image at a time.
+void grouped_norms(const Tensor& x, const Tensor& gy, const Shape& w_shape, const ConvParams& params,
+                   double* norms) {
+  parallel_for(x.dim(0), 1, [&](Index begin, Index end) {
+    for (Index n = begin; n < end; ++n) {
+      const Tensor gw = conv2d_weight_grad(rows(x, n, n + 1), rows(gy, n, n + 1), w_shape, params);
+      norms[n] = sample_norms(gw.reshape({1, gw.numel()})).item();
+    }
+  });
+}
+
 }  // namespace
 
 Tensor conv2d_weight_grad_norms(const Tensor& x, std::span<const Tensor> gys, const Shape& w_shape,
@@ -149,6 +160,13 @@ Tensor conv2d_weight_grad_norms(const Tensor& x, std::span<const Tensor> gys, co
   Tensor norms = Tensor::zeros({directions, images}, DType::f64);
   if (y_shape.numel() == 0 || w_shape.numel() == 0 || directions == 0) return norms;
   if (params.groups > 1) return grouped_norms(x, gys, w_shape, params);
+  if (params.groups > 1) {
+    for (Index d = 0; d < directions; ++d) {
+      const Tensor& gy = gys[static_cast<std::size_t>(d)];
+      if (gy.defined()) grouped_norms(x, gy, w_shape, params, norms.data<double>() + d * images);
+    }
+    return norms;
+  }
   const Patches patches{x.dim(1), x.dim(2), x.dim(3), w_shape[0], w_shape[1], y_shape[1], y_shape[2], params};
   const bool gram = form == GradNormForm::gram ||
                     (form == GradNormForm::automatic && gram_is_cheaper(patches, co, directions));

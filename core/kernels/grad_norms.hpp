@@ -19,8 +19,8 @@ enum class GradNormForm : std::uint8_t {
 /// ‖∂⟨gy_n, conv2d(x_n, w)⟩/∂w‖² for every image n and every direction gy. x: [N, H, W, Ci], w_shape: [KH,
 /// KW, Ci, Co], each gy: [N, OH, OW, Co] of x's type, or undefined for zero. Returns f64 [directions, N].
 /// Products and their sums over positions are of the type of x, what is summed of these is f64. Same bits for
-/// any number of threads, and for an image whatever its place in the batch. Throws Error when shapes or types
-/// do not fit.
+/// any number of threads, and for an image whatever its place in the batch. Grouped convolutions have one
+/// form only. Throws Error when shapes or types do not fit.
 Tensor conv2d_weight_grad_norms(const Tensor& x, std::span<const Tensor> gys, const Shape& w_shape,
                                 const ConvParams& params, GradNormForm form = GradNormForm::automatic);
 

@@ -46,6 +46,8 @@ TEST_CASE("norms of per-image weight gradients equal plain loops, by either form
       {{2, 6, 9, 3}, {3, 1, 3, 20}, {.stride_w = 2, .pad_h = 1}},
       {{1, 40, 36, 3}, {5, 5, 3, 17}, {.pad_h = 2, .pad_w = 2}},
       {{3, 4, 4, 2}, {4, 4, 2, 3}, {}},
+      {{3, 7, 6, 6}, {3, 3, 2, 9}, {.pad_h = 1, .pad_w = 1, .groups = 3}},
+      {{2, 8, 8, 5}, {3, 3, 1, 5}, {.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1, .groups = 5}},
       {{2, 6, 5, 6}, {3, 3, 1, 6}, {.pad_h = 1, .pad_w = 1, .groups = 6}},
       {{2, 6, 5, 12}, {3, 3, 6, 10}, {.stride_h = 2, .groups = 2}},
   };

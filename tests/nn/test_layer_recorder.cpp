@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
 #include <thread>
@@ -58,9 +59,12 @@ TEST_CASE("a recorded pass gives the same logits, and sites that reproduce each 
   CHECK(graph.sites[1].params.stride_w == 1);
   CHECK(values(graph.sites[0].input) == net.images.to_vector<double>());
   CHECK(graph.sites[1].weight.node() == net.conv2().weight.node());
-  for (const LinearSite& site : graph.sites) {
-    const Variable again = site.kind == LinearKind::conv2d ? conv2d(site.input, site.weight, site.params)
-                                                           : matmul(site.input, site.weight);
+  for (const auto& [name, layer] : weighted_layers(net.model)) {
+    const LinearSite& site = *std::find_if(graph.sites.begin(), graph.sites.end(),
+                                           [n = name](const LinearSite& s) { return s.name == n; });
+    const Variable again = site.kind == LinearKind::conv2d
+                               ? conv2d(site.input, site.weight, site.params, layer->bias)
+                               : channel_shift(matmul(site.input, site.weight), layer->bias);
     CHECK(values(again) == values(site.output));
     CHECK(site.input.requires_grad());
   }
@@ -107,7 +111,7 @@ TEST_CASE("a quantizer on weights and inputs: the site holds what the layer mult
   const ClassifierGraph graph = record_classifier(net.model, net.images, net.labels);
   const LinearSite& site = graph.sites[1];
   CHECK(values(site.weight) == values(scale(net.conv2().weight, 2)));
-  CHECK(values(conv2d(site.input, site.weight, site.params)) == values(site.output));
+  CHECK(values(conv2d(site.input, site.weight, site.params, net.conv2().bias)) == values(site.output));
   // Chain rule: twice the weight has a quarter of the curvature.
   const ClassifierPass pass = [&](std::size_t) {
     return record_classifier(net.model, net.images, net.labels);
