@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs bench and PyTorch on the same work, in turn, and prints the ratios of the medians.
 
-usage: compare_with_pytorch.py [--bench PROGRAM] [--model resnet20] [--batch 128] [--threads 2] [--rounds 5]
-                               [--stages forward_eval,train_step,...] [--memory-batch 512] [--json]
+usage: compare_with_pytorch.py [--bench PROGRAM] [--model resnet20|squeezenext23] [--batch 128] [--threads 2]
+                               [--rounds 5] [--stages forward_eval,train_step,...] [--memory-batch 512] [--json]
 
 PyTorch (Debian: python3-torch) gets its best settings: huge pages, no trimming of freed memory, bound threads, and
 for each stage the better of its two memory layouts. Every measurement is a process of its own, so neither program
@@ -58,6 +58,44 @@ def resnet20():
                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)), 32, 10
 
 
+def squeezenext23():
+    from torch import nn
+    from torch.nn import functional
+
+    class Conv(nn.Module):
+        def __init__(self, width_in, width, kernel=1, stride=1, padding=0):
+            super().__init__()
+            self.conv = nn.Conv2d(width_in, width, kernel, stride, padding)
+            self.bn = nn.BatchNorm2d(width)
+
+        def forward(self, x):
+            return functional.relu(self.bn(self.conv(x)))
+
+    class Unit(nn.Module):
+        def __init__(self, width_in, width, stride):
+            super().__init__()
+            squeezed = width_in if stride > 1 else width_in // 4 if width_in > width else width_in // 2
+            self.body = nn.Sequential(Conv(width_in, squeezed, 1, stride), Conv(squeezed, squeezed // 2),
+                                      Conv(squeezed // 2, squeezed, (1, 3), 1, (0, 1)),
+                                      Conv(squeezed, squeezed, (3, 1), 1, (1, 0)), Conv(squeezed, width))
+            same = stride == 1 and width_in == width
+            self.identity = nn.Identity() if same else Conv(width_in, width, 1, stride)
+
+        def forward(self, x):
+            return functional.relu(self.body(x) + self.identity(x))
+
+    units, width_in = [], 64
+    for stage, (width, count) in enumerate(((32, 6), (64, 6), (128, 8), (256, 1))):
+        for i in range(count):
+            units.append(Unit(width_in, width, 2 if i == 0 and stage > 0 else 1))
+            width_in = width
+    return nn.Sequential(Conv(3, 64, 7, 2, 1), nn.MaxPool2d(3, 2, ceil_mode=True), *units, Conv(256, 128),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 1000)), 227, 1000
+
+
+MODELS = {"resnet20": resnet20, "squeezenext23": squeezenext23}
+
+
 def torch_stage(stage, model_name, batch, threads, layout, seconds):
     """Times one stage in this process: [seconds of each run], peak resident memory in MB."""
     import torch
@@ -65,7 +103,7 @@ def torch_stage(stage, model_name, batch, threads, layout, seconds):
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model, side, classes = {"resnet20": resnet20}[model_name]()
+    model, side, classes = MODELS[model_name]()
     images, labels = torch.randn(batch, 3, side, side), torch.randint(classes, (batch,))
     if layout == "nhwc":
         model = model.to(memory_format=torch.channels_last)
@@ -163,7 +201,7 @@ def main():
     default_bench = pathlib.Path(__file__).resolve().parents[2] / "build" / "release" / "apps" / "bench"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bench", default=str(default_bench))
-    parser.add_argument("--model", default="resnet20", choices=["resnet20"])
+    parser.add_argument("--model", default="resnet20", choices=list(MODELS))
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)

@@ -31,17 +31,21 @@ Tensor inverse_std(const Tensor& var, double eps) {
 }
 
 // y = x · s + t per channel with s = gamma · inv_std, t = beta − mean · s.
-Tensor normalise(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& mean,
-                 const Tensor& inv_std, const NormEpilogue& epilogue) {
-  Tensor s = Tensor::empty_like(gamma), t = Tensor::empty_like(gamma);
-  dispatch_floating(x.dtype(), "batch_norm", [&]<class T>() {
+kernels::NormMap normalising_map(const Tensor& gamma, const Tensor& beta, const Tensor& mean,
+                                 const Tensor& inv_std) {
+  kernels::NormMap map{Tensor::empty_like(gamma), Tensor::empty_like(gamma)};
+  dispatch_floating(gamma.dtype(), "batch_norm", [&]<class T>() {
     for (std::int64_t c = 0; c < gamma.numel(); ++c) {
       const double slope = static_cast<double>(gamma.data<T>()[c]) * inv_std.data<T>()[c];
-      s.data<T>()[c] = static_cast<T>(slope);
-      t.data<T>()[c] = static_cast<T>(beta.data<T>()[c] - mean.data<T>()[c] * slope);
+      map.s.template data<T>()[c] = static_cast<T>(slope);
+      map.t.template data<T>()[c] = static_cast<T>(beta.data<T>()[c] - mean.data<T>()[c] * slope);
     }
   });
-  return kernels::channel_affine(x, s, t, epilogue.residual.value(), epilogue.relu);
+  return map;
+}
+
+Tensor apply(const kernels::NormMap& map, const Tensor& x, const NormEpilogue& epilogue) {
+  return kernels::channel_affine(x, map.s, map.t, epilogue.residual.value(), epilogue.relu);
 }
 
 Variable apply_epilogue(Variable y, const NormEpilogue& epilogue) {
@@ -122,13 +126,14 @@ std::vector<Variable> batch_norm_train_grad_composed(const Variable& gy, const V
 
 struct BatchStatistics {
   Tensor mean, inv_std;
+  kernels::NormMap mask_map;  ///< what the first derivative forms the ReLU's mask with, or undefined
 };
 
 std::vector<Variable> batch_norm_train_grad(const Variable& gy, const Variable& x, const Variable& gamma,
                                             double eps, const BatchStatistics& batch, const Tensor& y,
                                             const NormWants& wanted) {
   const NormGradients first = kernels::batch_norm_backward(gy.value(), x.value(), gamma.value(), batch.mean,
-                                                           batch.inv_std, y, wanted);
+                                                           batch.inv_std, y, wanted, batch.mask_map);
   const NormGradients sums{.x = {}, .scale = first.scale, .shift = first.shift, .residual = {}};
   const auto vjp = [gy, x, gamma, eps, batch, y, sums](const Backward& d) {
     if (recording()) {
@@ -171,7 +176,9 @@ Variable channel_affine(const Variable& x, const Variable& s, const Variable& t,
 Variable batch_norm_eval(const Variable& x, const Variable& gamma, const Variable& beta, const Tensor& mean,
                          const Tensor& var, double eps, const NormEpilogue& epilogue) {
   const Tensor inv_std = inverse_std(var, eps);
-  if (!recording()) return normalise(x.value(), gamma.value(), beta.value(), mean, inv_std, epilogue);
+  if (!recording()) {
+    return apply(normalising_map(gamma.value(), beta.value(), mean, inv_std), x.value(), epilogue);
+  }
   const Variable s = mul(gamma, inv_std);
   return channel_affine(x, s, sub(beta, mul(s, mean)), epilogue);
 }
@@ -190,8 +197,11 @@ Variable batch_norm_train_composed(const Variable& x, const Variable& gamma, con
 BatchNormTrain batch_norm_train(const Variable& x, const Variable& gamma, const Variable& beta, double eps,
                                 const NormEpilogue& epilogue) {
   const kernels::ChannelMoments moments = kernels::channel_moments(x.value());
-  const BatchStatistics batch{moments.mean, inverse_std(moments.var, eps)};
-  const Tensor y = normalise(x.value(), gamma.value(), beta.value(), batch.mean, batch.inv_std, epilogue);
+  const Tensor inv_std = inverse_std(moments.var, eps);
+  const kernels::NormMap map = normalising_map(gamma.value(), beta.value(), moments.mean, inv_std);
+  const bool mask_from_x = epilogue.relu && !epilogue.residual.defined();
+  const BatchStatistics batch{moments.mean, inv_std, mask_from_x ? map : kernels::NormMap()};
+  const Tensor y = apply(map, x.value(), epilogue);
   const Tensor mask = epilogue.relu ? y : Tensor();
   const auto vjp = [x, gamma, eps, epilogue, batch, mask](const Backward& d) {
     return batch_norm_train_grad(d.grad(), x, gamma, eps, batch, mask, wants(d, epilogue));

@@ -42,6 +42,17 @@ void pad_rows(const WeightGrad& grad, const T* image, Index row, Index rows, Ind
 /// Copies pixels with their channels filled up by zeros to whole vectors.
 template <class T>
 void pad_channels(const T* from, Index pixels, Index channels, Index padded_channels, T* to) {
+  // Half a vector is common (8 channels); the rest goes number by number.
+  if constexpr (kLanes < T >> 1) {
+    if (2 * channels == kLanes<T> && padded_channels == kLanes<T>) {
+      const hn::CappedTag<T, static_cast<size_t>(kLanes<T> / 2)> half;
+      for (Index p = 0; p < pixels; ++p, from += channels, to += padded_channels) {
+        hn::StoreU(hn::LoadU(half, from), half, to);
+        hn::StoreU(hn::Zero(half), half, to + channels);
+      }
+      return;
+    }
+  }
   for (Index p = 0; p < pixels; ++p, from += channels, to += padded_channels) {
     std::copy(from, from + channels, to);
     std::fill(to + channels, to + padded_channels, T{0});

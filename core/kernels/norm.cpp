@@ -21,6 +21,7 @@ namespace goshawk::kernels {
 template <class T>
 struct BackwardRows {
   const T *gy, *y, *x;      // y null: no mask
+  const T *ms, *mt;         // [channels]; not null: the mask is where x · ms + mt > 0, and y is not read
   const T *mean, *s;        // [channels]; mean null: 0
   T *gx, *masked;           // null: not wanted
   bool add_gx, add_masked;  // to what they hold
@@ -32,6 +33,7 @@ struct BackwardRows {
 template <class T>
 struct CombineRows {
   const T *gy, *y, *x, *a, *b, *c;  // y null: no mask
+  const T *ms, *mt;                 // as in BackwardRows
   T* gx;
   bool add;  // to what gx holds
   std::int64_t rows, channels;
@@ -85,6 +87,23 @@ HWY_INLINE hn::Vec<D> masked_load(D d, const T* gy, const T* y, std::int64_t i) 
   }
 }
 
+/// What of a gradient passed the ReLU.
+enum class Mask : std::uint8_t {
+  none,
+  by_output,  ///< where the output is positive
+  by_input,   ///< where the affine map of x is: by the same operations as in the forward pass, so the same
+};
+
+template <Mask kMask, class D, class T>
+HWY_INLINE hn::Vec<D> passed(D d, const T* gy, const T* y, std::int64_t i, hn::Vec<D> x, hn::Vec<D> ms,
+                             hn::Vec<D> mt) {
+  if constexpr (kMask == Mask::by_input) {
+    return hn::IfThenElseZero(hn::Gt(hn::MulAdd(x, ms, mt), hn::Zero(d)), hn::LoadU(d, gy + i));
+  } else {
+    return masked_load<kMask == Mask::by_output>(d, gy, y, i);
+  }
+}
+
 /// Stores, or adds to what is there.
 template <class D, class T>
 HWY_INLINE void store_or_add(hn::Vec<D> value, T* to, bool add) {
@@ -92,35 +111,39 @@ HWY_INLINE void store_or_add(hn::Vec<D> value, T* to, bool add) {
   hn::StoreU(add ? hn::Add(value, hn::LoadU(d, to)) : value, d, to);
 }
 
-template <class T, bool kMask>
+template <class T, Mask kMask>
 struct BackwardBody {
   const BackwardRows<T>& p;
   template <class D>
-  struct Pair {
-    hn::Vec<D> first, second;
+  struct Coefficients {
+    hn::Vec<D> mean, s, ms, mt;
   };
   template <class D>
-  HWY_INLINE HWY_ATTR Pair<D> load(D d, std::int64_t c) const {
-    return {p.mean == nullptr ? hn::Zero(d) : hn::LoadU(d, p.mean + c),
-            p.s == nullptr ? hn::Zero(d) : hn::LoadU(d, p.s + c)};
+  struct Sums {
+    hn::Vec<D> g, gx;
+  };
+  template <class D>
+  HWY_INLINE HWY_ATTR Coefficients<D> load(D d, std::int64_t c) const {
+    const auto at = [&](const T* v) HWY_ATTR { return v == nullptr ? hn::Zero(d) : hn::LoadU(d, v + c); };
+    return {at(p.mean), at(p.s), at(p.ms), at(p.mt)};
   }
   template <class D>
-  HWY_INLINE HWY_ATTR Pair<D> zero(D d) const {
+  HWY_INLINE HWY_ATTR Sums<D> zero(D d) const {
     return {hn::Zero(d), hn::Zero(d)};
   }
-  /// `k`: mean and s; `sums`: of g and g (x - mean).
   template <class D>
-  HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, const Pair<D>& k, Pair<D>& sums) const {
-    const auto g = masked_load<kMask>(d, p.gy, p.y, i);
+  HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, const Coefficients<D>& k, Sums<D>& sums) const {
+    const auto x = hn::LoadU(d, p.x + i);
+    const auto g = passed<kMask>(d, p.gy, p.y, i, x, k.ms, k.mt);
     if (p.masked != nullptr) store_or_add<D>(g, p.masked + i, p.add_masked);
-    if (p.gx != nullptr) store_or_add<D>(hn::Mul(k.second, g), p.gx + i, p.add_gx);
-    sums.first = hn::Add(sums.first, g);
-    sums.second = hn::MulAdd(g, hn::Sub(hn::LoadU(d, p.x + i), k.first), sums.second);
+    if (p.gx != nullptr) store_or_add<D>(hn::Mul(k.s, g), p.gx + i, p.add_gx);
+    sums.g = hn::Add(sums.g, g);
+    sums.gx = hn::MulAdd(g, hn::Sub(x, k.mean), sums.gx);
   }
   template <class D>
-  HWY_INLINE HWY_ATTR void store(D d, std::int64_t c, const Pair<D>& even, const Pair<D>& odd) const {
-    hn::StoreU(hn::Add(even.first, odd.first), d, p.sum_g + c);
-    hn::StoreU(hn::Add(even.second, odd.second), d, p.sum_gx + c);
+  HWY_INLINE HWY_ATTR void store(D d, std::int64_t c, const Sums<D>& even, const Sums<D>& odd) const {
+    hn::StoreU(hn::Add(even.g, odd.g), d, p.sum_g + c);
+    hn::StoreU(hn::Add(even.gx, odd.gx), d, p.sum_gx + c);
   }
 };
 
@@ -150,21 +173,23 @@ struct SecondSumsBody {
   }
 };
 
-template <class T, bool kMask>
+template <class T, Mask kMask>
 struct CombineBody {
   const CombineRows<T>& p;
   template <class D>
   struct Coefficients {
-    hn::Vec<D> a, b, c;
+    hn::Vec<D> a, b, c, ms, mt;
   };
   template <class D>
   HWY_INLINE HWY_ATTR Coefficients<D> load(D d, std::int64_t c) const {
-    return {hn::LoadU(d, p.a + c), hn::LoadU(d, p.b + c), hn::LoadU(d, p.c + c)};
+    const auto at = [&](const T* v) HWY_ATTR { return v == nullptr ? hn::Zero(d) : hn::LoadU(d, v + c); };
+    return {at(p.a), at(p.b), at(p.c), at(p.ms), at(p.mt)};
   }
   template <class D>
   HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t i, const Coefficients<D>& k) const {
-    const auto g = masked_load<kMask>(d, p.gy, p.y, i);
-    store_or_add<D>(hn::MulAdd(k.a, g, hn::MulAdd(k.b, hn::LoadU(d, p.x + i), k.c)), p.gx + i, p.add);
+    const auto x = hn::LoadU(d, p.x + i);
+    const auto g = passed<kMask>(d, p.gy, p.y, i, x, k.ms, k.mt);
+    store_or_add<D>(hn::MulAdd(k.a, g, hn::MulAdd(k.b, x, k.c)), p.gx + i, p.add);
   }
 };
 
@@ -226,23 +251,33 @@ struct TangentBody {
   }
 };
 
-template <class T, bool kMask>
+template <class T, Mask kMask>
 void backward(const BackwardRows<T>& p) {
+  // Two vectors at a time leave all coefficients and sums in registers.
   const BackwardBody<T, kMask> body{p};
-  over_slabs<T, kSlabVectors>(p.channels, SumSlab<2, BackwardBody<T, kMask>>{body, p.rows, p.channels});
+  over_slabs<T, 2>(p.channels, SumSlab<2, BackwardBody<T, kMask>>{body, p.rows, p.channels});
 }
 
 template <class T>
 void backward(const BackwardRows<T>& p) {
-  p.y != nullptr ? backward<T, true>(p) : backward<T, false>(p);
+  if (p.ms != nullptr) {
+    backward<T, Mask::by_input>(p);
+  } else {
+    p.y != nullptr ? backward<T, Mask::by_output>(p) : backward<T, Mask::none>(p);
+  }
+}
+
+template <class T, Mask kMask>
+void combine_rows(const CombineRows<T>& p) {
+  over_element_slabs<T>(p.rows, p.channels, CombineBody<T, kMask>{p});
 }
 
 template <class T>
 void combine_rows(const CombineRows<T>& p) {
-  if (p.y != nullptr) {
-    over_element_slabs<T>(p.rows, p.channels, CombineBody<T, true>{p});
+  if (p.ms != nullptr) {
+    combine_rows<T, Mask::by_input>(p);
   } else {
-    over_element_slabs<T>(p.rows, p.channels, CombineBody<T, false>{p});
+    p.y != nullptr ? combine_rows<T, Mask::by_output>(p) : combine_rows<T, Mask::none>(p);
   }
 }
 
@@ -408,7 +443,7 @@ struct FirstSums {
 /// Σ g, Σ g (x − mean) and, where they have a target, g itself and s · g.
 template <class T>
 FirstSums first_pass(const Rows& rows, const Tensor& gy, const Tensor& x, const Tensor& y, const Tensor& mean,
-                     const Tensor& s, const Target& gx, const Target& masked) {
+                     const Tensor& s, const Target& gx, const Target& masked, const NormMap& map) {
   const std::int64_t n = rows.channels;
   const Tensor sums_g = Tensor::empty({rows.chunks(), n}, x.dtype());
   const Tensor sums_gx = Tensor::empty({rows.chunks(), n}, x.dtype());
@@ -417,6 +452,8 @@ FirstSums first_pass(const Rows& rows, const Tensor& gy, const Tensor& x, const 
     run(BackwardRows<T>{.gy = gy.data<T>() + at,
                         .y = data_at<T>(y, at),
                         .x = x.data<T>() + at,
+                        .ms = optional_data<T>(map.s),
+                        .mt = optional_data<T>(map.t),
                         .mean = optional_data<T>(mean),
                         .s = optional_data<T>(s),
                         .gx = data_at<T>(gx.tensor, at),
@@ -550,7 +587,7 @@ NormGradients affine_backward(const Tensor& gy, const Tensor& x, const Tensor& s
   return dispatch_floating(x.dtype(), op, [&]<class T>() {
     NormGradients result;
     const Target gx = target(wants.x, wants.x_sum, x, op), masked = residual_target(wants, y, x, op);
-    const FirstSums sums = first_pass<T>(Rows(x, op), gy, x, y, {}, s, gx, masked);
+    const FirstSums sums = first_pass<T>(Rows(x, op), gy, x, y, {}, s, gx, masked, {});
     result.x = gx.tensor;
     if (wants.residual) result.residual = masked.tensor.defined() ? masked.tensor : gy;
     result.scale = to_tensor<T>(sums.gx);
@@ -580,15 +617,20 @@ BatchNormSlopes batch_norm_slopes(const FirstSums& sums, const Tensor& gamma, co
 }  // namespace
 
 NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tensor& gamma, const Tensor& mean,
-                                  const Tensor& inv_std, const Tensor& y, const NormWants& wants) {
+                                  const Tensor& inv_std, const Tensor& y, const NormWants& wants,
+                                  const NormMap& map) {
   constexpr std::string_view op = "batch_norm_backward";
   check_operands(gy, x, gamma, y, op);
+  if (map.s.defined()) {
+    check_channels(map.s, Rows(x, op), x, op);
+    check_channels(map.t, Rows(x, op), x, op);
+  }
   return dispatch_floating(x.dtype(), op, [&]<class T>() {
     const Rows rows(x, op);
     const std::int64_t n = rows.channels;
     NormGradients result;
     const Target masked = residual_target(wants, y, x, op);
-    FirstSums sums = first_pass<T>(rows, gy, x, y, mean, {}, {}, masked);
+    FirstSums sums = first_pass<T>(rows, gy, x, y, mean, {}, {}, masked, map);
     if (wants.residual) result.residual = masked.tensor.defined() ? masked.tensor : gy;
 
     const Tensor a = Tensor::empty({n}, x.dtype()), b = Tensor::empty({n}, x.dtype()),
@@ -618,6 +660,8 @@ NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tenso
                          .a = a.data<T>(),
                          .b = b.data<T>(),
                          .c = c.data<T>(),
+                         .ms = written ? nullptr : optional_data<T>(map.s),
+                         .mt = written ? nullptr : optional_data<T>(map.t),
                          .gx = gx.tensor.template data<T>() + at,
                          .add = gx.add,
                          .rows = end - begin,
@@ -752,7 +796,7 @@ Tensor batch_norm_tangent(const NormGradients& tangents, const Tensor& x, const 
     const std::int64_t n = rows.channels;
     const auto count = static_cast<double>(rows.rows);
     const std::vector<double> zeros(static_cast<std::size_t>(n));
-    const FirstSums sums = tangents.x.defined() ? first_pass<T>(rows, tangents.x, x, {}, mean, {}, {}, {})
+    const FirstSums sums = tangents.x.defined() ? first_pass<T>(rows, tangents.x, x, {}, mean, {}, {}, {}, {})
                                                 : FirstSums{zeros, zeros};
     const Tensor k = Tensor::zeros({kCoefficients, n}, x.dtype());
     for (std::int64_t c = 0; c < n; ++c) {

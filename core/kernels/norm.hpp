@@ -33,9 +33,16 @@ struct NormWants {
 NormGradients affine_backward(const Tensor& gy, const Tensor& x, const Tensor& s, const Tensor& y,
                               const NormWants& wants);
 
-/// The gradient of batch norm with the batch's own mean and inv_std [C].
+/// The forward pass of batch norm with its statistics: x · s + t per channel.
+struct NormMap {
+  Tensor s, t;  ///< [C]
+};
+
+/// The gradient of batch norm with the batch's own mean and inv_std [C]. `map`, which only a batch norm with
+/// a ReLU and without a residual may give, forms the ReLU's mask from x again, so that y need not be read.
 NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tensor& gamma, const Tensor& mean,
-                                  const Tensor& inv_std, const Tensor& y, const NormWants& wants);
+                                  const Tensor& inv_std, const Tensor& y, const NormWants& wants,
+                                  const NormMap& map = {});
 
 /// How the output of the affine map moves with its inputs: s · dx + ds · x + dt + dr where the ReLU passed.
 Tensor affine_tangent(const NormGradients& tangents, const Tensor& x, const Tensor& s, const Tensor& y);
