@@ -76,7 +76,17 @@ template <bool kAdd, class D, class T>
 HWY_INLINE void store_first(D d, hn::Vec<D> value, T* to, Index count) {
   if (count >= kLanes<T>) {
     hn::StoreU(kAdd ? hn::Add(value, hn::LoadU(d, to)) : value, d, to);
-  } else if (count > 0) {
+    return;
+  }
+  if constexpr (1 < kLanes<T>) {
+    if (2 * count == kLanes<T>) {  // 8 channels and 16 lanes
+      const hn::Half<D> half;
+      const auto low = hn::LowerHalf(half, value);
+      hn::StoreU(kAdd ? hn::Add(low, hn::LoadU(half, to)) : low, half, to);
+      return;
+    }
+  }
+  if (count > 0) {
     HWY_ALIGN T buffer[static_cast<size_t>(kLanes<T>)];
     hn::Store(value, d, buffer);
     for (Index i = 0; i < count; ++i) to[i] = kAdd ? to[i] + buffer[i] : buffer[i];

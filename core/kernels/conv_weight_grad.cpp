@@ -43,7 +43,7 @@ void pad_rows(const WeightGrad& grad, const T* image, Index row, Index rows, Ind
 template <class T>
 void pad_channels(const T* from, Index pixels, Index channels, Index padded_channels, T* to) {
   // Half a vector is common (8 channels); the rest goes number by number.
-  if constexpr (kLanes < T >> 1) {
+  if constexpr (1 < kLanes<T>) {
     if (2 * channels == kLanes<T> && padded_channels == kLanes<T>) {
       const hn::CappedTag<T, static_cast<size_t>(kLanes<T> / 2)> half;
       for (Index p = 0; p < pixels; ++p, from += channels, to += padded_channels) {
