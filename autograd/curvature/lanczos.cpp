@@ -114,8 +114,8 @@ class Lanczos {
   void check_options() const {
     const std::int64_t n = a_.size();
     check(
-        options_.largest >= 0 && options_.smallest >= 0 && options_.largest + options_.smallest >= 1 &&
-            options_.largest <= n && options_.smallest <= n,
+        options_.largest >= 0 && options_.smallest >= 0 && wanted() >= 1 && options_.largest <= n &&
+            options_.smallest <= n,
         "[lanczos] {} largest and {} smallest eigenpairs were asked for; an operator with {} rows has up to "
         "{} of either",
         options_.largest, options_.smallest, n, n);
@@ -132,7 +132,7 @@ class Lanczos {
     const std::int64_t fit = options_.basis_bytes / bytes;
     // Room for the wanted pairs, the block that is multiplied and at least one more.
     const std::int64_t least =
-        std::min<std::int64_t>(n, static_cast<std::int64_t>(wanted()) + 2 * options_.block + 2);
+        std::min<std::int64_t>(n, static_cast<std::int64_t>(wanted()) + 2 * std::int64_t{options_.block} + 2);
     check(fit >= least,
           "[lanczos] basis_bytes is {}, which holds {} vectors of {} bytes, but {} pairs need {}; allow more "
           "memory or ask for fewer pairs",
