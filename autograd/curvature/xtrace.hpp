@@ -49,8 +49,8 @@ struct XTraceOptions {
 /// Unbiased.
 ///
 /// standard_error is the paper's: √(Σ_i (t_i − mean)² / (k (k − 1))). The t_i share their probes and are not
-/// independent, so unlike Hutchinson's it is an indication and no proof: measured, it is somewhat too small
-/// where the spectrum decays, and a 95 % interval covers the trace in about 90 % of runs
+/// independent, so unlike Hutchinson's it is an indication and no proof: measured, the true error is up
+/// to 1.3 times as large, and a 95 % interval covers the trace in about 93 % of runs
 /// (docs/curvature/hutchpp_and_xtrace.md). Never more probes than the operator has rows. A non-null `state`
 /// is where to start (as a former call left it, or empty) and is kept up to date. Throws Error for options
 /// out of range, a state that does not belong to them, or a product that is not finite.
