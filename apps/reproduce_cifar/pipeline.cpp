@@ -242,6 +242,8 @@ void Pipeline::measure_sensitivity() {
   Progress probes("traces", options_.max_probes);
   HutchinsonOptions hutchinson_options{.seed = options_.seed, .relative_error = options_.trace_error};
   hutchinson_options.max_samples = options_.max_probes;
+  // A small budget is the user's to choose; its standard error is reported with it.
+  hutchinson_options.min_samples = std::min(hutchinson_options.min_samples, options_.max_probes);
   hutchinson_options.progress = [&](const HutchinsonState& state, std::span<const Estimate> estimates) {
     double worst = 0;
     for (const Estimate& e : estimates) worst = std::max(worst, e.standard_error / std::abs(e.value));
