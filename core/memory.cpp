@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 #include <cstdlib>
 #include <mutex>
 #include <sys/mman.h>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/error.hpp"
@@ -24,26 +26,52 @@ std::size_t size_class(std::size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-void* system_allocate(std::size_t bytes) {
-  const std::size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
-  void* block = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  if (block != nullptr && bytes >= kHugePage) madvise(block, bytes, MADV_HUGEPAGE);
-  return block;
+// Large blocks come from the kernel and go back to it: malloc would keep what lies between blocks still in
+// use.
+bool is_large(std::size_t bytes) {
+  return bytes >= kHugePage;
+}
+std::size_t mapped_size(std::size_t bytes) {
+  return (bytes + kHugePage - 1) / kHugePage * kHugePage;
 }
 
+void* system_allocate(std::size_t bytes) {
+  if (!is_large(bytes))
+    return std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+  const std::size_t size = mapped_size(bytes);
+  void* const mapped =
+      mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  auto* const first = static_cast<std::byte*>(mapped);
+  const std::size_t before = (kHugePage - reinterpret_cast<std::uintptr_t>(first) % kHugePage) % kHugePage;
+  if (before > 0) munmap(first, before);
+  munmap(first + before + size, kHugePage - before);
+  madvise(first + before, size, MADV_HUGEPAGE);
+  return first + before;
+}
+
+void system_free(void* block, std::size_t bytes) {
+  if (is_large(bytes)) {
+    munmap(block, mapped_size(bytes));
+  } else {
+    std::free(block);
+  }
+}
+
+// Which of the allocator's sets of free lists is this thread's; none yet.
+constexpr std::size_t kNone = 0;
+thread_local std::size_t this_threads_lists = kNone;
+
+// What a thread frees is what it gets next: still in its core's cache, and a thread that repeats its work
+// finds all it needs, whatever other threads do at the same time.
 class CachingAllocator {
  public:
   void* allocate(std::size_t bytes) {
     const std::size_t size = size_class(bytes);
+    const std::size_t own = own_lists();
     std::lock_guard lock(mutex_);
     ++stats_.allocations;
-    void* block = nullptr;
-#ifndef GOSHAWK_NO_CACHING_ALLOCATOR
-    if (auto& list = free_[size]; !list.empty()) {
-      block = list.back();
-      list.pop_back();
-    }
-#endif
+    void* block = take_cached(own, size);
     if (block == nullptr) {
       block = system_allocate(size);
       if (block == nullptr) {
@@ -64,17 +92,18 @@ class CachingAllocator {
 
   void release(void* block, std::size_t bytes) noexcept {
     const std::size_t size = size_class(bytes);
+    [[maybe_unused]] const std::size_t own = own_lists();
     std::lock_guard lock(mutex_);
     stats_.bytes_in_use -= static_cast<std::int64_t>(size);
 #ifdef GOSHAWK_NO_CACHING_ALLOCATOR
     stats_.bytes_reserved -= static_cast<std::int64_t>(size);
-    std::free(block);
+    system_free(block, size);
 #else
     try {
-      free_[size].push_back(block);
+      lists_[own][size].push_back(block);
     } catch (...) {
       stats_.bytes_reserved -= static_cast<std::int64_t>(size);
-      std::free(block);
+      system_free(block, size);
     }
 #endif
   }
@@ -93,16 +122,65 @@ class CachingAllocator {
   }
 
  private:
+  using FreeLists = std::unordered_map<std::size_t, std::vector<void*>>;  // by size class
+
+  // Hands a thread's lists on to the next new thread when it ends; what is freed after that goes to the first
+  // lists.
+  struct Lease {
+    CachingAllocator* allocator;
+    ~Lease() {
+      std::lock_guard lock(allocator->mutex_);
+      allocator->unowned_.push_back(std::exchange(this_threads_lists, kShared));
+    }
+  };
+
+  std::size_t own_lists() {
+    if (this_threads_lists == kNone) {
+      {
+        std::lock_guard lock(mutex_);
+        if (unowned_.empty()) {
+          this_threads_lists = lists_.size();
+          lists_.emplace_back();
+          unowned_.reserve(lists_.size());
+        } else {
+          this_threads_lists = unowned_.back();
+          unowned_.pop_back();
+        }
+      }
+      thread_local const Lease lease{this};
+    }
+    return this_threads_lists;
+  }
+
+  void* take_cached(std::size_t own, std::size_t size) {
+    const auto take = [size](FreeLists& lists) -> void* {
+      const auto list = lists.find(size);
+      if (list == lists.end() || list->second.empty()) return nullptr;
+      void* const block = list->second.back();
+      list->second.pop_back();
+      return block;
+    };
+    if (void* block = take(lists_[own])) return block;
+    for (FreeLists& lists : lists_) {
+      if (void* block = take(lists)) return block;
+    }
+    return nullptr;
+  }
+
   void release_locked() {
-    for (auto& [size, list] : free_) {
-      for (void* block : list) std::free(block);
-      stats_.bytes_reserved -= static_cast<std::int64_t>(size * list.size());
-      list.clear();
+    for (FreeLists& lists : lists_) {
+      for (auto& [size, list] : lists) {
+        for (void* block : list) system_free(block, size);
+        stats_.bytes_reserved -= static_cast<std::int64_t>(size * list.size());
+        list.clear();
+      }
     }
   }
 
+  static constexpr std::size_t kShared = 1;  // index of the lists of threads that are ending
   std::mutex mutex_;
-  std::unordered_map<std::size_t, std::vector<void*>> free_;
+  std::vector<FreeLists> lists_{kShared + 1};  // empty without caching; 0 is nobody's
+  std::vector<std::size_t> unowned_;
   MemoryStats stats_;
 };
 

@@ -47,6 +47,22 @@ class ChunkRunner {
   std::int64_t n_, grain_;
 };
 
+/// While one lives, loops that this thread begins run on it alone, chunk by chunk: for work that is itself
+/// one of many tasks, where handing parts to threads that are busy anyway only costs time and moves data
+/// between caches.
+class SerialLoops {
+ public:
+  SerialLoops() : previous_(active_) { active_ = true; }
+  ~SerialLoops() { active_ = previous_; }
+  SerialLoops(const SerialLoops&) = delete;
+  SerialLoops& operator=(const SerialLoops&) = delete;
+  static bool active() { return active_; }
+
+ private:
+  static inline thread_local bool active_ = false;
+  bool previous_;
+};
+
 /// Calls f(begin, end) for consecutive chunks of `grain` indices (the last may be shorter) that cover [0, n).
 /// Chunk boundaries depend only on n and grain. Chunks may run in any order and at the same time. An
 /// exception from f ends the loop and is thrown again here. Throws Error for a grain below 1.
@@ -57,6 +73,10 @@ void parallel_for(std::int64_t n, std::int64_t grain, const F& f) {
   const std::int64_t chunks = (n + grain - 1) / grain;
   if (chunks == 1) {
     f(std::int64_t{0}, n);
+    return;
+  }
+  if (SerialLoops::active()) {
+    for (std::int64_t c = 0; c < chunks; ++c) f(c * grain, std::min(n, (c + 1) * grain));
     return;
   }
   struct Join {

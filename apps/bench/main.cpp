@@ -66,6 +66,12 @@ int main(int argc, char** argv) {
         .add_option("--microbatch", options.microbatch,
                     "Images of a microbatch where batch norm is in eval mode; 0: by the size of the pictures")
         ->check(CLI::NonNegativeNumber);
+    program
+        .add_option("--graph-memory", options.graph_megabytes,
+                    "MiB for gradient graphs that are kept between products where batch norm is in eval "
+                    "mode; those of "
+                    "the other microbatches are built again for each product")
+        ->check(CLI::NonNegativeNumber);
     program.add_option("--rounds", options.rounds, "Times that all stages are run in turn")
         ->check(CLI::PositiveNumber);
     program.add_option("--repetitions", options.repetitions, "Timed runs of each stage in a round")

@@ -32,6 +32,7 @@ struct Bench {
   std::unique_ptr<Module> model;
   Tensor images, labels;
   std::int64_t microbatch = 0;
+  std::int64_t graph_bytes = 0;
   double macs = 0;  // of one forward pass over the batch
 
   Bench(const BenchOptions& options, Mode mode)
@@ -47,6 +48,7 @@ struct Bench {
     microbatch = options.microbatch > 0
                      ? options.microbatch
                      : std::max<std::int64_t>(1, kMicrobatchPixels / (input.height * input.width));
+    graph_bytes = options.graph_megabytes << 20;
     model->set_mode(Mode::eval);
     const NoGrad no_grad;
     model->forward(rows(0, 1));
@@ -72,7 +74,7 @@ struct Bench {
               const auto begin = static_cast<std::int64_t>(b) * microbatch;
               return loss(begin, std::min(batch(), begin + microbatch));
             },
-            {.road = road}};
+            {.graph_bytes = graph_bytes, .road = road}};
   }
   Vector direction(std::uint64_t seed) const {
     std::vector<Shape> shapes;
@@ -131,6 +133,29 @@ Stage hvp_eval_k8(const BenchOptions& options) {
           static_cast<double>(kVectors * bench->batch()), 6 * kVectors * bench->macs};
 }
 
+/// Neither may stop early, so that the work is the same each time.
+Stage top_eigenvalue(const BenchOptions& options) {
+  constexpr int kIterations = 10;
+  const auto bench = std::make_shared<Bench>(options, Mode::eval);
+  const auto hessian = std::make_shared<HessianOperator>(bench->hessian(kReverse));
+  return {
+      [bench, hessian] { power_iteration(*hessian, {.tolerance = 1e-15, .max_iterations = kIterations}); },
+      static_cast<double>(kIterations * bench->batch()), 6 * kIterations * bench->macs};
+}
+
+Stage all_layer_traces(const BenchOptions& options) {
+  constexpr int kProbes = 8;
+  const auto bench = std::make_shared<Bench>(options, Mode::eval);
+  const auto hessian = std::make_shared<HessianOperator>(bench->hessian(kReverse));
+  return {[bench, hessian] {
+            layer_traces(*hessian, {.relative_error = 1e-9,
+                                    .min_samples = kProbes,
+                                    .max_samples = kProbes,
+                                    .probes_per_pass = kProbes});
+          },
+          static_cast<double>(kProbes * bench->batch()), 6 * kProbes * bench->macs};
+}
+
 double peak_rss_mb() {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
@@ -162,6 +187,9 @@ const std::vector<StageKind>& stage_kinds() {
       {"hvp_eval", "Hessian-vector product on kept graphs, batch norm in eval mode", hvp_eval<kReverse>},
       {"hvp_train", "the same on one graph, batch norm in train mode", hvp_train<kReverse>},
       {"hvp_eval_k8", "quadratic forms of eight vectors at once, batch norm in eval mode", hvp_eval_k8},
+      {"top_eigenvalue", "ten power iterations, batch norm in eval mode", top_eigenvalue},
+      {"all_layer_traces", "Hutchinson's traces of all blocks from eight probes, batch norm in eval mode",
+       all_layer_traces},
       {"hvp_eval_forward", "hvp_eval by forward over reverse", hvp_eval<kForward>},
       {"hvp_train_forward", "hvp_train by forward over reverse", hvp_train<kForward>},
   };

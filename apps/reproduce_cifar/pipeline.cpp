@@ -225,9 +225,11 @@ void Pipeline::measure_sensitivity() {
   const auto layers = weighted_layers(*model);
   std::vector<Variable> weights;
   for (const auto& [name, layer] : layers) weights.push_back(layer->weight);
-  const HessianOperator hessian(weights, sizes, [&](std::size_t b) {
-    return softmax_cross_entropy((*model)(batches[b].images), batches[b].labels);
-  });
+  // Thousands of products come, so speed goes before memory.
+  const HessianOperator hessian(
+      weights, sizes,
+      [&](std::size_t b) { return softmax_cross_entropy((*model)(batches[b].images), batches[b].labels); },
+      {.graph_bytes = std::int64_t{4} << 30});
   {
     // The layers learn their sizes from a forward pass.
     const NoGrad no_grad;

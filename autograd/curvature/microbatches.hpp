@@ -3,10 +3,13 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <iterator>
+#include <map>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -25,31 +28,47 @@ namespace goshawk {
 struct MicrobatchOptions {
   /// Memory for graphs that are kept between products: as many microbatches as fit, from the first on. The
   /// graphs of the others are rebuilt for every product. 0 keeps none.
-  std::int64_t graph_bytes = std::int64_t{4} << 30;
+  std::int64_t graph_bytes = std::int64_t{512} << 20;
   /// Microbatches at work at the same time; 0 for as many as threads. With 1 the caller's functions are never
   /// called from two threads at once. The result does not depend on it.
   int concurrency = 0;
 };
 
-/// Calls compute(i) for i < n, up to `concurrency` at a time (0: as many as threads), and fold(i, result) on
-/// this thread, in the order of i.
+/// Calls compute(i) for i < n, on up to `concurrency` threads (0: all), and fold(i, result) for each, one at
+/// a time and in the order of i. Loops inside compute run on its own thread alone as long as all threads have
+/// an i of their own.
 template <class Compute, class Fold>
 void for_each_in_order(std::size_t n, int concurrency, const Compute& compute, const Fold& fold) {
-  using Result = decltype(compute(std::size_t{}));
-  const auto wave = static_cast<std::size_t>(concurrency > 0 ? concurrency : num_threads());
-  for (std::size_t first = 0; first < n; first += wave) {
-    const std::size_t count = std::min(wave, n - first);
-    std::vector<Result> results(count);
-    parallel_for(static_cast<std::int64_t>(count), 1, [&](std::int64_t begin, std::int64_t end) {
-      // Isolated, so that a thread that waits inside one microbatch's op does not begin another microbatch on
-      // top of it, with both graphs in memory and its working set pushed out of the cache.
-      for (std::int64_t i = begin; i < end; ++i) {
-        tbb::this_task_arena::isolate(
-            [&] { results[static_cast<std::size_t>(i)] = compute(first + static_cast<std::size_t>(i)); });
+  const std::size_t workers =
+      std::min(n, static_cast<std::size_t>(concurrency > 0 ? concurrency : num_threads()));
+  std::mutex folding;
+  std::size_t folded = 0;
+  std::map<std::size_t, decltype(compute(std::size_t{}))> waiting;
+  const auto hand_in = [&](std::size_t i, auto result) {
+    const std::lock_guard lock(folding);
+    waiting.emplace(i, std::move(result));
+    for (auto first = waiting.begin(); first != waiting.end() && first->first == folded; ++folded) {
+      fold(folded, std::move(first->second));
+      first = waiting.erase(first);
+    }
+  };
+  std::atomic<std::size_t> next{0};
+  parallel_for(static_cast<std::int64_t>(workers), 1, [&](std::int64_t, std::int64_t) {
+    // Isolated, so that a thread that waits inside one microbatch's op does not begin another microbatch on
+    // top of it, with both graphs in memory and its working set pushed out of the cache.
+    tbb::this_task_arena::isolate([&] {
+      try {
+        for (std::size_t i = next++; i < n; i = next++) {
+          std::optional<SerialLoops> alone;
+          if (workers > 1 && i + workers < n) alone.emplace();
+          hand_in(i, compute(i));
+        }
+      } catch (...) {
+        next = n;
+        throw;
       }
     });
-    for (std::size_t i = 0; i < count; ++i) fold(first + i, std::move(results[i]));
-  }
+  });
 }
 
 /// The sizes of microbatches and their weights in a mean over all samples.

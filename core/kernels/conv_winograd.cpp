@@ -494,7 +494,7 @@ constexpr Index kMinTiles = 12;                      // fewer would leave the re
 constexpr Index kMaxChunks = 8;
 constexpr Index kMinChunkTiles = 4;   // per channel: enough to pay for summing one more chunk
 constexpr Index kPartChannels = 32;   // fewer would transform the output gradient too often
-constexpr Index kMinBatchTiles = 64;  // fewer do not pay for the transformed weights
+constexpr Index kMinBatchTiles = 32;  // fewer do not pay for the transformed weights
 
 Index total_tiles(const Problem& p) {
   return p.images * tile_rows(p) * tile_columns(p);

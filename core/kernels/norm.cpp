@@ -47,12 +47,14 @@ struct SecondSums {
   std::int64_t rows, channels;
 };
 
-/// ggy = (a1 · u + r + b1 · x + c1) where y > 0; gx = a2 · u + b2 · g + c2 · x + d2 + e2 · dg.
+/// ggy = (a1 · u + r + b1 · x + c1) where y > 0; gx = a2 · u + b2 · g + c2 · x + d2 + e2 · dg; the sum of u
+/// g.
 template <class T>
 struct SecondRows {
-  const T *u, *r, *dgy, *gy, *y, *x;  // u, r and dgy null: 0; gy null: no gx; y null: no mask
+  const T *u, *r, *dgy, *gy, *y, *x;  // u, r and dgy null: 0; gy null: no gx, no sum; y null: no mask
   const T *a1, *b1, *c1, *a2, *b2, *c2, *d2, *e2;
   T *ggy, *gx;  // null: not wanted
+  T* sum_ug;    // [channels]; null: not wanted, else gx is
   std::int64_t rows, channels;
 };
 
@@ -197,25 +199,45 @@ template <class T, bool kMask, bool kU, bool kResidual>
 struct SecondBody {
   const SecondRows<T>& p;
   template <class D>
-  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t i, std::int64_t c) const {
+  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t c) const {
     const auto at = [&](const T* v) HWY_ATTR { return hn::LoadU(d, v + c); };
-    const auto x = hn::LoadU(d, p.x + i);
-    const auto u = kU ? hn::LoadU(d, p.u + i) : hn::Zero(d);
-    if (p.ggy != nullptr) {
-      auto ggy = hn::MulAdd(at(p.b1), x, at(p.c1));
-      if constexpr (kU) ggy = hn::MulAdd(at(p.a1), u, ggy);
-      if constexpr (kResidual) ggy = hn::Add(ggy, hn::LoadU(d, p.r + i));
-      if constexpr (kMask) {
-        ggy = hn::IfThenElseZero(hn::Gt(hn::LoadU(d, p.y + i), hn::Zero(d)), ggy);
+    const auto a1 = at(p.a1), b1 = at(p.b1), c1 = at(p.c1);
+    const auto a2 = at(p.a2), b2 = at(p.b2), c2 = at(p.c2), d2 = at(p.d2), e2 = at(p.e2);
+    const bool first = p.ggy != nullptr, second = p.gx != nullptr, moving = p.dgy != nullptr;
+    const auto step = [&](std::int64_t row, [[maybe_unused]] auto& sum_ug) HWY_ATTR {
+      const std::int64_t i = row * p.channels + c;
+      const auto x = hn::LoadU(d, p.x + i);
+      const auto u = kU ? hn::LoadU(d, p.u + i) : hn::Zero(d);
+      const auto y = kMask ? hn::LoadU(d, p.y + i) : hn::Zero(d);
+      const auto passed = [&](auto value) HWY_ATTR {
+        return kMask ? hn::IfThenElseZero(hn::Gt(y, hn::Zero(d)), value) : value;
+      };
+      if (first) {
+        auto ggy = hn::MulAdd(b1, x, c1);
+        if constexpr (kU) ggy = hn::MulAdd(a1, u, ggy);
+        if constexpr (kResidual) ggy = hn::Add(ggy, hn::LoadU(d, p.r + i));
+        hn::StoreU(passed(ggy), d, p.ggy + i);
       }
-      hn::StoreU(ggy, d, p.ggy + i);
+      if (second) {
+        const auto g = passed(hn::LoadU(d, p.gy + i));
+        auto gx = hn::MulAdd(c2, x, d2);
+        if constexpr (kU) {
+          gx = hn::MulAdd(a2, u, gx);
+          sum_ug = hn::MulAdd(u, g, sum_ug);
+        }
+        if (moving) gx = hn::MulAdd(e2, passed(hn::LoadU(d, p.dgy + i)), gx);
+        hn::StoreU(hn::MulAdd(b2, g, gx), d, p.gx + i);
+      }
+    };
+    // Two independent sums hide the latency of the addition.
+    auto ug0 = hn::Zero(d), ug1 = ug0;
+    std::int64_t row = 0;
+    for (; row + 2 <= p.rows; row += 2) {
+      step(row, ug0);
+      step(row + 1, ug1);
     }
-    if (p.gx != nullptr) {
-      auto gx = hn::MulAdd(at(p.c2), x, at(p.d2));
-      if constexpr (kU) gx = hn::MulAdd(at(p.a2), u, gx);
-      if (p.dgy != nullptr) gx = hn::MulAdd(at(p.e2), masked_load<kMask>(d, p.dgy, p.y, i), gx);
-      hn::StoreU(hn::MulAdd(at(p.b2), masked_load<kMask>(d, p.gy, p.y, i), gx), d, p.gx + i);
-    }
+    if (row < p.rows) step(row, ug0);
+    if (p.sum_ug != nullptr) hn::StoreU(hn::Add(ug0, ug1), d, p.sum_ug + c);
   }
 };
 
@@ -293,9 +315,9 @@ void second_sums(const SecondSums<T>& p) {
 template <class T, bool kMask, bool kU>
 void second(const SecondRows<T>& p) {
   if (p.r != nullptr) {
-    over_elements<T>(p.rows, p.channels, SecondBody<T, kMask, kU, true>{p});
+    over_channels<T>(p.channels, SecondBody<T, kMask, kU, true>{p});
   } else {
-    over_elements<T>(p.rows, p.channels, SecondBody<T, kMask, kU, false>{p});
+    over_channels<T>(p.channels, SecondBody<T, kMask, kU, false>{p});
   }
 }
 
@@ -502,10 +524,11 @@ Sums second_pass_sums(const Rows& rows, const Tensor& u, const Tensor& gy, const
 enum Coefficient : std::uint8_t { A1, B1, C1, A2, B2, C2, D2, E2, kCoefficients };
 
 /// One pass over the large operands; `dgy` is undefined unless the gradient's argument moves as well.
+/// `sums_ug` receives Σ u g of each chunk [chunks, C], if defined; it needs gx.
 template <class T>
 void second_pass(const Rows& rows, const NormGradients& u, const Tensor& dgy, const Tensor& gy,
                  const Tensor& x, const Tensor& y, const Tensor& coefficients, const Tensor& ggy,
-                 const Tensor& gx) {
+                 const Tensor& gx, const Tensor& sums_ug = {}) {
   const std::int64_t n = rows.channels;
   const T* k = coefficients.data<T>();
   parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
@@ -526,6 +549,7 @@ void second_pass(const Rows& rows, const NormGradients& u, const Tensor& dgy, co
                       .e2 = k + E2 * n,
                       .ggy = data_at<T>(ggy, at),
                       .gx = data_at<T>(gx, at),
+                      .sum_ug = data_at<T>(sums_ug, begin / rows.grain * n),
                       .rows = end - begin,
                       .channels = n});
   });
@@ -689,9 +713,9 @@ NormSecondGradients affine_double_backward(const NormGradients& u, const Tensor&
       at[C1 * n] = static_cast<T>(value<T>(u.shift, c));
     }
     NormSecondGradients result{Tensor::empty_like(x), Tensor::empty_like(x), {}};
-    second_pass<T>(rows, u, {}, gy, x, y, k, result.gy, result.x);
-    const Tensor zero = Tensor::zeros({n}, x.dtype());
-    result.scale = to_tensor<T>(second_pass_sums<T>(rows, u.x, gy, x, y, zero).ug);
+    const Tensor sums_ug = Tensor::empty({rows.chunks(), n}, x.dtype());
+    second_pass<T>(rows, u, {}, gy, x, y, k, result.gy, result.x, sums_ug);
+    result.scale = to_tensor<T>(combine<T>(sums_ug, rows.chunks(), n));
     return result;
   });
 }

@@ -112,6 +112,22 @@ TEST_CASE("a loop over tensors settles to no system allocations") {
   CHECK(memory_stats().system_allocations == system);
 }
 
+TEST_CASE("a thread gets back what it freed itself, and what others freed before the system is asked") {
+  release_cached_memory();
+  constexpr std::int64_t kBytes = 3 << 20;
+  auto mine = allocate(kBytes);
+  const std::byte* const first = mine.get();
+  std::thread([] { allocate(kBytes); }).join();  // leaves a block of its own behind
+  mine.reset();
+  const std::int64_t system = memory_stats().system_allocations;
+  {
+    mine = allocate(kBytes);
+    CHECK(mine.get() == first);
+    const auto from_the_other = allocate(kBytes);
+    CHECK(memory_stats().system_allocations == system);
+  }
+}
+
 #endif
 
 TEST_CASE("several threads allocate, pass on and release blocks") {

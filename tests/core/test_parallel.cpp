@@ -166,3 +166,26 @@ TEST_CASE("loops nest") {
   });
   CHECK(sum == 190 * 435);
 }
+
+TEST_CASE("serial loops have the same chunks, in order, on the thread that asked for them") {
+  const Threads limit(2);
+  std::vector<std::pair<std::int64_t, std::int64_t>> chunks;
+  const auto caller = std::this_thread::get_id();
+  {
+    const SerialLoops outer;
+    {
+      const SerialLoops inner;
+      CHECK(SerialLoops::active());
+    }
+    CHECK(SerialLoops::active());
+    parallel_for(10, 4, [&](std::int64_t begin, std::int64_t end) {
+      CHECK(std::this_thread::get_id() == caller);
+      chunks.emplace_back(begin, end);
+    });
+    bool elsewhere = true;
+    std::thread([&] { elsewhere = SerialLoops::active(); }).join();
+    CHECK_FALSE(elsewhere);
+  }
+  CHECK_FALSE(SerialLoops::active());
+  CHECK(chunks == std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 4}, {4, 8}, {8, 10}});
+}
