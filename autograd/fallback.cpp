@@ -10,7 +10,8 @@ const Op& kAlias = register_op("alias", Linearity::linear);
 // The same value behind a node of its own, so that a gradient can be taken "with respect to x at this place"
 // even when another input of the composition depends on x as well.
 Variable alias(const Variable& x) {
-  return record(kAlias, {x}, x.value(), [](const Backward& d) { return std::vector{d.grad()}; }, symmetric);
+  return record(
+      kAlias, {x}, x.value(), [](const Backward& d) { return std::vector{d.grad()}; }, symmetric);
 }
 
 }  // namespace

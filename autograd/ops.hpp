@@ -89,8 +89,8 @@ Variable matmul(const Variable& a, const Variable& b, bool transpose_a = false, 
 
 // ---- convolution (autograd/ops/conv.cpp): a trio that is closed under differentiation
 // ------------------------
-/// x [N,H,W,Ci] ∗ w [KH,KW,Ci/groups,Co] → [N,OH,OW,Co], cross-correlation with zero padding; plus bias [Co], where
-/// it is defined, at every pixel.
+/// x [N,H,W,Ci] ∗ w [KH,KW,Ci/groups,Co] → [N,OH,OW,Co], cross-correlation with zero padding; plus bias [Co],
+/// where it is defined, at every pixel.
 Variable conv2d(const Variable& x, const Variable& w, const ConvParams& params, const Variable& bias = {});
 /// Its adjoint in x: gy [N,OH,OW,Co], w → x_shape.
 Variable conv2d_input_grad(const Variable& gy, const Variable& w, const Shape& x_shape,
