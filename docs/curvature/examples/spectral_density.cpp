@@ -20,10 +20,10 @@ int main() {
   const HessianOperator h(
       w, {64}, [&](std::size_t) { return softmax_cross_entropy(matmul(tanh(matmul(x, w[0])), w[1]), y); });
 
-  const SpectralDensity d = spectral_density(h, {.steps = 40, .smoothing = 0.01, .points = 24});
+  const SpectralDensity d = spectral_density(h, {.steps = 40, .smoothing = 0.06, .points = 24});
   for (std::size_t i = 0; i < d.curve.grid.size(); ++i) {
     fmt::print("{:8.4f} {:8.4f} ± {:.4f} {:#<{}}\n", d.curve.grid[i], d.curve.density[i],
-               d.curve.standard_error[i], "", static_cast<int>(2 * d.curve.density[i]));
+               d.curve.standard_error[i], "", static_cast<int>(20 * d.curve.density[i]));
   }
   fmt::print("from {:.5f} to {:.5f}; trace {:.4f} ± {:.4f}; {} products\n", d.lowest, d.highest,
              d.trace.value, d.trace.standard_error, d.products);
