@@ -7,6 +7,8 @@ namespace goshawk {
 
 /// Gradient and Hessian-vector product of one batch, to compare with another framework.
 void add_hvp_command(CLI::App& program);
+/// Eigenvalues, traces and more of the Hessian, with their errors, layer by layer.
+void add_curvature_command(CLI::App& program);
 /// Accuracy and loss of a model on labelled pictures.
 void add_evaluate_command(CLI::App& program);
 

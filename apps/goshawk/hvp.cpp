@@ -8,6 +8,7 @@
 
 #include "apps/goshawk/commands.hpp"
 #include "apps/goshawk/model_file.hpp"
+#include "apps/goshawk/pictures.hpp"
 #include "apps/support/command_line.hpp"
 #include "autograd/curvature/block_vector.hpp"
 #include "autograd/grad.hpp"
@@ -28,35 +29,6 @@ struct Options {
   std::string road = "reverse-over-reverse";
   std::string convolution = "direct";  // one product: its accuracy counts, not its speed
 };
-
-struct LabelledImages {
-  Tensor images;  // [N,H,W,C]
-  Tensor labels;  // i64 [N]
-};
-
-LabelledImages read_batch(const std::string& path, std::int64_t channels, std::int64_t classes, DType dtype) {
-  const SafeTensors file = read_safetensors(path);
-  const Tensor& images = file.at("images");
-  const Tensor& labels = file.at("labels");
-  check(is_floating(images.dtype()),
-        "[hvp] {}: 'images' is {}; it must be F32 or F64, already scaled and normalised", path,
-        images.dtype());
-  check(images.ndim() == 4 && images.dim(1) == channels && images.numel() > 0,
-        "[hvp] {}: 'images' has shape {}; it must be [N,{},H,W], none of them zero", path, images.shape(),
-        channels);
-  check(labels.dtype() == DType::i64 && labels.ndim() == 1 && labels.dim(0) == images.dim(0),
-        "[hvp] {}: 'labels' is {} of shape {}; it must be I64 of shape [{}], one for each image", path,
-        labels.dtype(), labels.shape(), images.dim(0));
-  check_finite(images, "images", path, "repair the input");
-  const auto values = labels.span<std::int64_t>();
-  const auto bad =
-      std::find_if(values.begin(), values.end(), [&](std::int64_t v) { return v < 0 || v >= classes; });
-  if (bad != values.end()) {
-    fail("[hvp] {}: label {} of image {} is outside 0 … {}; the model has {} classes", path, *bad,
-         bad - values.begin(), classes - 1, classes);
-  }
-  return {permute(images, {0, 2, 3, 1}).to(dtype), labels};
-}
 
 /// The vector in memory layout, one tensor per parameter; those that the file does not have are zero.
 Vector read_vector(const std::string& path, const std::vector<NamedParameter>& parameters, DType dtype) {
@@ -184,17 +156,8 @@ void add_hvp_command(CLI::App& program) {
   CLI::App& command = *program.add_subcommand(
       "hvp",
       "Gradient and Hessian-vector product of the mean cross-entropy over one batch, from files to a file");
-  command.add_option("--model", options->model, "Name of the model, such as resnet20")
-      ->required()
-      ->type_name("NAME");
-  command.add_option("--weights", options->weights, "Its state dict (safetensors)")
-      ->required()
-      ->type_name("FILE");
-  command
-      .add_option("--batch", options->batch,
-                  "Safetensors with images (F32 or F64 [N,3,H,W], already normalised) and labels (I64 [N])")
-      ->required()
-      ->type_name("FILE");
+  add_model_options(command, options->model, options->weights);
+  command.add_option("--batch", options->batch, kBatchHelp)->required()->type_name("FILE");
   command
       .add_option(
           "--vector", options->vector,

@@ -8,6 +8,7 @@ int main(int argc, char** argv) {
     goshawk::set_up_command_line(program);
     program.require_subcommand(1);
     goshawk::add_hvp_command(program);
+    goshawk::add_curvature_command(program);
     goshawk::add_evaluate_command(program);
     goshawk::run_command_line(program, argc, argv);
     return 0;

@@ -25,6 +25,11 @@ std::int64_t classes_of(const SafeTensors& file, std::string_view model_name) {
 
 }  // namespace
 
+void add_model_options(CLI::App& command, std::string& model, std::string& weights) {
+  command.add_option("--model", model, "Name of the model, such as resnet20")->required()->type_name("NAME");
+  command.add_option("--weights", weights, "Its state dict (safetensors)")->required()->type_name("FILE");
+}
+
 LoadedModel load_model(std::string_view name, const std::string& path, DType dtype) {
   model_input(name);  // an unknown model is reported before an unreadable file
   const SafeTensors file = read_safetensors(path);

@@ -1,6 +1,7 @@
 // A named model with the weights of a state-dict file, and the checks on tensors that come from files.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <map>
 #include <memory>
 #include <string>
@@ -9,6 +10,9 @@
 #include "nn/module.hpp"
 
 namespace goshawk {
+
+/// Adds --model NAME and --weights FILE.
+void add_model_options(CLI::App& command, std::string& model, std::string& weights);
 
 struct LoadedModel {
   std::unique_ptr<Module> model;

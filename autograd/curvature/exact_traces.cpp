@@ -87,7 +87,8 @@ MicrobatchSums sums_of(const ClassifierGraph& graph, const ExactTraceOptions& op
     }
   }
 
-  const std::int64_t total = options.samples > 0 ? options.samples : output.classes() - 1;
+  const bool fisher = options.metric == OutputMetric::empirical_fisher;
+  const std::int64_t total = options.samples > 0 ? options.samples : fisher ? 1 : output.classes() - 1;
   OutputDirections probes;
   if (options.samples > 0) {
     probes = output.probes(options.probe, options.samples, options.seed, options.stream + first_image, dtype);
@@ -99,6 +100,9 @@ MicrobatchSums sums_of(const ClassifierGraph& graph, const ExactTraceOptions& op
     if (options.samples > 0) {
       some.seeds.assign(probes.seeds.begin() + begin, probes.seeds.begin() + end);
       some.weights = rows(probes.weights, begin, end);
+    } else if (fisher) {
+      some = {.seeds = {output.residual(graph.labels).to(dtype)},
+              .weights = Tensor::full({1, images}, DType::f64, 1)};
     } else {
       some = output.factor(begin, end, dtype);
     }
@@ -153,6 +157,11 @@ ExactTraces exact_traces(const ClassifierPass& pass, const std::vector<std::int6
         "[exact_traces] {} random directions per image have no spread to take an error from; give 2 or more, "
         "or "
         "0 for the exact sum",
+        options.samples);
+  check(options.samples == 0 || options.metric == OutputMetric::softmax_cross_entropy,
+        "[exact_traces] {} random directions were asked for, but the empirical Fisher matrix has one per "
+        "image; "
+        "leave samples at 0",
         options.samples);
   check(options.weights || options.activations,
         "[exact_traces] neither weights nor activations were asked for; set one of them");

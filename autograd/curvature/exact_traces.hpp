@@ -21,6 +21,9 @@ struct ExactTraceOptions {
   /// least 2), unbiased, with a standard error.
   int samples = 0;
   OutputProbe probe = OutputProbe::rademacher;  ///< of random directions
+  /// empirical_fisher: the traces of that matrix instead, mean squared norms of the per-image gradients, from
+  /// a single direction (`samples` must be 0).
+  OutputMetric metric = OutputMetric::softmax_cross_entropy;
   /// Image n draws from the random stream (seed, stream + n).
   std::uint64_t seed = 0;
   std::uint64_t stream = 0;

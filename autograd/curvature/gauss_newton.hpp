@@ -12,13 +12,6 @@
 
 namespace goshawk {
 
-/// The C × C matrix M_n between the Jacobians.
-enum class OutputMetric : std::uint8_t {
-  softmax_cross_entropy,  ///< S_n = diag(p_n) − p_n p_nᵀ, the Hessian of the loss in the logits: the
-                          ///< generalised Gauss–Newton matrix, which is the true Fisher matrix as well
-  empirical_fisher,  ///< (p_n − y_n)(p_n − y_n)ᵀ: the mean of g_n g_nᵀ over per-sample gradients g_n
-};
-
 /// G = (1/N) Σ_n J_nᵀ M_n J_n with J_n the Jacobian of sample n's logits in the parameters (Schraudolph,
 /// "Fast curvature matrix-vector products for second-order gradient descent", Neural Comput. 14(7), 2002). A
 /// product is one JVP, M_n in logit space and one VJP on a graph of the logits that is kept between products;

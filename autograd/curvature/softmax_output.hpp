@@ -22,6 +22,13 @@ enum class OutputProbe : std::uint8_t {
   classes,     ///< e_c − p with c drawn from p: the gradients of the true Fisher matrix
 };
 
+/// The C × C matrix M_n between the Jacobians J_n of the logits in a matrix (1/N) Σ_n J_nᵀ M_n J_n.
+enum class OutputMetric : std::uint8_t {
+  softmax_cross_entropy,  ///< S_n = diag(p_n) − p_n p_nᵀ, the Hessian of the loss in the logits: the
+                          ///< generalised Gauss–Newton matrix, which is the true Fisher matrix as well
+  empirical_fisher,  ///< (p_n − y_n)(p_n − y_n)ᵀ: the mean of g_n g_nᵀ over per-sample gradients g_n
+};
+
 /// p = softmax(z) of a batch of logits in f64, and what follows from it.
 class SoftmaxOutput {
  public:

@@ -1,6 +1,8 @@
 // Runs a program of this build as a user does and looks at what comes out.
 #pragma once
 
+#include <chrono>
+#include <csignal>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
@@ -8,6 +10,7 @@
 #include <spawn.h>
 #include <string>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -52,6 +55,28 @@ inline ProgramResult run_built_program(const std::string& program, const std::ve
   check(waitpid(child, &status, 0) == child, "[test] lost {}", binary);
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
           standard_output.empty() ? file_bytes(out) : "", file_bytes(err)};
+}
+
+/// Starts the program, kills it with SIGKILL after `milliseconds`, and says whether it was still running.
+inline bool run_and_kill(const std::string& program, const std::vector<std::string>& arguments,
+                         int milliseconds) {
+  const std::string binary = std::string(GOSHAWK_BINARY_DIR) + "/apps/" + program;
+  const pid_t child = fork();
+  if (child == 0) {
+    const int null = open("/dev/null", O_WRONLY);
+    dup2(null, STDOUT_FILENO);
+    dup2(null, STDERR_FILENO);
+    std::vector<char*> argv{const_cast<char*>(binary.c_str())};
+    for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    execv(binary.c_str(), argv.data());
+    _exit(127);
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+  kill(child, SIGKILL);
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFSIGNALED(status);
 }
 
 /// True for exactly one line, complete with its line break.

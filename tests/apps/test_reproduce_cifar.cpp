@@ -1,9 +1,6 @@
 // The table program as its users run it, on a few synthetic pictures.
-#include <csignal>
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
-#include <sys/wait.h>
-#include <thread>
 
 #include "tests/apps/run_program.hpp"
 #include "tests/support/file_size_limit.hpp"
@@ -49,27 +46,6 @@ void check_same_results(const std::filesystem::path& a, const std::filesystem::p
   }
 }
 
-// Starts the program, kills it with SIGKILL after `milliseconds`, and says whether it was still running.
-bool run_and_kill(const std::vector<std::string>& arguments, int milliseconds) {
-  const std::string binary = std::string(GOSHAWK_BINARY_DIR) + "/apps/" + kProgram;
-  const pid_t child = fork();
-  if (child == 0) {
-    const int null = open("/dev/null", O_WRONLY);
-    dup2(null, STDOUT_FILENO);
-    dup2(null, STDERR_FILENO);
-    std::vector<char*> argv{const_cast<char*>(binary.c_str())};
-    for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-    argv.push_back(nullptr);
-    execv(binary.c_str(), argv.data());
-    _exit(127);
-  }
-  std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
-  kill(child, SIGKILL);
-  int status = 0;
-  waitpid(child, &status, 0);
-  return WIFSIGNALED(status);
-}
-
 }  // namespace
 
 TEST_CASE("a run leaves all its files, with the same bytes for one thread and for two, killed or not") {
@@ -93,7 +69,9 @@ TEST_CASE("a run leaves all its files, with the same bytes for one thread and fo
 
   // Killed again and again, later each time, until it gets through.
   int kills = 0;
-  for (int wait = 150; run_and_kill(tiny_run(killed.string(), {"--resume"}), wait); wait += wait / 2) ++kills;
+  for (int wait = 150; run_and_kill(kProgram, tiny_run(killed.string(), {"--resume"}), wait);
+       wait += wait / 2)
+    ++kills;
   CHECK(kills > 3);
   const ProgramResult resumed = run_built_program(kProgram, tiny_run(killed.string(), {"--resume"}));
   REQUIRE_MESSAGE(resumed.status == 0, resumed.err);

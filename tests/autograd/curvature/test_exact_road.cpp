@@ -132,6 +132,24 @@ TEST_CASE("the empirical Fisher matrix is the mean of per-sample gradient produc
     }
   }
   CHECK(largest_difference(dense(fisher), expected) < 1e-12);
+
+  // And its traces, layer by layer, are the mean squared norms of those gradients.
+  const ExactTraces traces =
+      exact_traces(net.pass(), net.sizes, {.metric = OutputMetric::empirical_fisher, .activations = false});
+  CHECK(traces.directions == 1);
+  std::size_t begin = 0;
+  REQUIRE(traces.layers.size() == net.weights.size());
+  for (const LayerTraces& layer : traces.layers) {
+    const std::size_t end = begin + static_cast<std::size_t>(layer.weight_elements);
+    CHECK(std::abs(layer.weight.value - trace_of(expected, begin, end)) < 1e-12);
+    CHECK(layer.weight.standard_error == 0);
+    begin = end;
+  }
+  CHECK(contains(message_of([&] {
+                   exact_traces(net.pass(), net.sizes,
+                                {.samples = 4, .metric = OutputMetric::empirical_fisher});
+                 }),
+                 "leave samples at 0"));
 }
 
 TEST_CASE("several products share a graph and have the bits of single ones; forms add up over microbatches") {

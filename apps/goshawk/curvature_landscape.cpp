@@ -1,0 +1,76 @@
+#include "apps/goshawk/curvature_landscape.hpp"
+
+#include "apps/support/progress.hpp"
+#include "autograd/curvature/lanczos.hpp"
+#include "autograd/curvature/landscape.hpp"
+#include "core/file.hpp"
+
+namespace goshawk {
+namespace {
+
+constexpr std::uint64_t kEigenvectorStream = std::uint64_t{16} << 48;
+constexpr std::uint64_t kDirectionStream = std::uint64_t{17} << 48;
+/// A unit vector is a small step for a network: an eigenvector gets this part of the weights' length.
+constexpr double kEigenvectorLength = 0.1;
+constexpr double kRange = 1;
+
+}  // namespace
+
+nlohmann::ordered_json measure_landscape(const CurvatureOptions& options, const CurvatureProblem& problem,
+                                         const RunDirectory& run) {
+  const std::vector<Variable> parameters = problem.variables(problem.network());
+  Vector weights;
+  for (const Variable& p : parameters) weights.push_back(p.value());
+  const double length = kEigenvectorLength * norm(weights);
+
+  Eigenpair top;
+  {
+    const HessianOperator hessian(parameters, problem.sizes(), problem.loss_of_microbatch());
+    LanczosOptions lanczos_options{.largest = 1};
+    lanczos_options.max_products = options.max_products;
+    lanczos_options.seed = options.seed;
+    lanczos_options.stream = kEigenvectorStream;
+    top = lanczos(hessian, lanczos_options).largest.at(0);
+  }
+  const Vector eigenvector = clone(top.vector);
+  rescale(eigenvector, length);
+  const Vector random = filter_normalised_direction(parameters, options.seed, kDirectionStream);
+
+  const std::vector<double> steps = landscape_steps(options.landscape_points, kRange);
+  const auto loss = [&] { return problem.loss(); };
+  const auto n = static_cast<std::int64_t>(steps.size());
+  Progress progress("landscape", 2 * n + n * n);
+  std::int64_t before = 0;
+  const LandscapeOptions reporting{.progress = [&](std::size_t done, std::size_t) {
+    progress.update(before + static_cast<std::int64_t>(done));
+    return true;
+  }};
+  const std::vector<double> along_eigenvector = loss_along(parameters, eigenvector, steps, loss, reporting);
+  before += n;
+  const std::vector<double> along_random = loss_along(parameters, random, steps, loss, reporting);
+  before += n;
+  const auto plane = loss_over(parameters, eigenvector, random, steps, steps, loss, reporting);
+
+  std::string lines = "direction,step,loss\n", rows = "eigenvector,random,loss\n";
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    lines += fmt::format("eigenvector,{},{}\n", steps[i], along_eigenvector[i]);
+  }
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    lines += fmt::format("random,{},{}\n", steps[i], along_random[i]);
+  }
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    for (std::size_t k = 0; k < steps.size(); ++k) {
+      rows += fmt::format("{},{},{}\n", steps[i], steps[k], plane[i][k]);
+    }
+  }
+  write_file_atomic(run.file("landscape.csv"), lines);
+  write_file_atomic(run.file("landscape-plane.csv"), rows);
+  return {{"lines", "landscape.csv"},
+          {"plane", "landscape-plane.csv"},
+          {"steps", steps},
+          {"eigenvector",
+           {{"eigenvalue", top.value}, {"length_of_a_step_of_1", length}, {"losses", along_eigenvector}}},
+          {"random", {{"length_of_a_step_of_1", norm(random)}, {"losses", along_random}}}};
+}
+
+}  // namespace goshawk

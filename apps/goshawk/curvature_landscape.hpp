@@ -1,0 +1,17 @@
+// The loss around the weights of a model, as tables.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "apps/goshawk/curvature_problem.hpp"
+#include "apps/support/run_directory.hpp"
+
+namespace goshawk {
+
+/// The loss along the top eigenvector of the Hessian, along a random filter-normalised direction, and over
+/// the plane of both. Writes landscape.csv (direction, step, loss) and landscape-plane.csv (eigenvector,
+/// random, loss), and returns what describes them.
+nlohmann::ordered_json measure_landscape(const CurvatureOptions& options, const CurvatureProblem& problem,
+                                         const RunDirectory& run);
+
+}  // namespace goshawk

@@ -1,0 +1,340 @@
+// goshawk curvature as its users run it: an untrained ResNet-20 on a few small random pictures.
+#include <algorithm>
+#include <cmath>
+#include <doctest/doctest.h>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "core/random.hpp"
+#include "core/safetensors.hpp"
+#include "models/registry.hpp"
+#include "nn/layers.hpp"
+#include "nn/state_dict.hpp"
+#include "tests/apps/run_program.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+using Json = nlohmann::json;
+
+/// Inputs on disk and the command line that uses them.
+struct Command {
+  ScratchDirectory scratch;
+  std::map<std::string, std::string> options = {
+      {"--model", "resnet20"},
+      {"--weights", path("w.safetensors")},
+      {"--batch", path("b.safetensors")},
+      {"--microbatch", "2"},
+      {"--dtype", "f64"},
+      {"--out", path("run")},
+  };
+  std::vector<std::string> layers = {"conv1", "layer2.0.conv1", "linear"};
+  bool resume = false;
+
+  std::string path(const std::string& name) const { return (scratch.path() / name).string(); }
+
+  Command() {
+    write_weights();
+    Random random(5);
+    std::vector<std::int64_t> labels;
+    for (int i = 0; i < 6; ++i) labels.push_back(i);
+    write_safetensors(path("b.safetensors"), {{"images", random_normal({6, 3, 8, 8}, DType::f32, random)},
+                                              {"labels", Tensor::from(labels, {6})}});
+  }
+
+  void write_weights(double scale = 1) const {
+    StateDict weights = state_dict(*make_model("resnet20", {.seed = 3}));
+    for (auto& [name, tensor] : weights) {
+      if (name != "linear.weight") continue;
+      for (float& value : tensor.span<float>()) value *= static_cast<float>(scale);
+    }
+    write_safetensors(path("w.safetensors"), weights);
+  }
+
+  std::vector<std::string> arguments() const {
+    std::vector<std::string> all = {"curvature"};
+    for (const auto& [name, value] : options) all.insert(all.end(), {name, value});
+    for (const std::string& layer : layers) all.insert(all.end(), {"--layer", layer});
+    if (resume) all.emplace_back("--resume");
+    return all;
+  }
+  ProgramResult run() const { return run_built_program("goshawk", arguments()); }
+
+  Json result() const {
+    const ProgramResult ran = run();
+    INFO(ran.err);
+    REQUIRE(ran.status == 0);
+    CHECK(ran.out == file_bytes(options.at("--out") + "/curvature.md"));
+    return Json::parse(file_bytes(options.at("--out") + "/curvature.json"));
+  }
+  Json result_in(const std::string& directory) {
+    options["--out"] = path(directory);
+    return result();
+  }
+};
+
+double estimate(const Json& trace) {
+  return trace.at("estimate");
+}
+
+}  // namespace
+
+TEST_CASE("curvature reports every layer under its name in the state dict, with errors") {
+  Command command;
+  command.layers.clear();
+  command.options["--what"] = "eigenvalues,trace,activations,fisher";
+  command.options["--top"] = "2";
+  command.options["--dtype"] = "f32";
+  const Json result = command.result();
+  CHECK(result.at("model") == "resnet20");
+  CHECK(result.at("images") == 6);
+  CHECK(result.at("seed") == 0);
+  CHECK(result.at("road").at("taken") == "exact");
+  CHECK(result.at("road").at("why").get<std::string>().find("piecewise linear") != std::string::npos);
+  const auto model = make_model("resnet20");
+  const auto layers = weighted_layers(*model);
+  REQUIRE(result.at("layers").size() == layers.size());
+  double trace = 0, fisher = 0;
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const Json& layer = result.at("layers")[l];
+    const auto& [name, module] = layers[l];
+    CHECK(layer.at("name") == name);
+    CHECK(layer.at("tensors") == Json::array({name + ".weight"}));
+    CHECK(layer.at("parameters") == module->weight_count());
+    CHECK(layer.at("trace").at("standard_error") == 0);
+    CHECK(layer.at("trace").at("image_error") > 0);
+    CHECK(layer.at("trace").at("samples") == 9);
+    CHECK(layer.at("mean_trace").get<double>() ==
+          estimate(layer.at("trace")) / layer.at("parameters").get<double>());
+    const std::vector<double> top = layer.at("top_eigenvalues");
+    REQUIRE(top.size() == 2);
+    CHECK(top[0] > top[1]);
+    CHECK(top[1] > 0);
+    // Of a positive semidefinite matrix.
+    CHECK(top[0] + top[1] <= estimate(layer.at("trace")) * (1 + 1e-3));
+    CHECK(layer.at("eigenvalues").at("residuals").size() == 2);
+    CHECK(layer.at("eigenvalues").at("residuals")[0] <= 1e-3);
+    CHECK(layer.at("eigenvalues").at("image_errors")[0] > 0);
+    CHECK(layer.at("eigenvalues").at("converged") == true);
+    CHECK_FALSE(layer.contains("bottom_eigenvalues"));
+    CHECK(estimate(layer.at("activations").at("trace")) > 0);
+    CHECK(layer.at("activations").at("elements") > 0);
+    CHECK(layer.at("fisher").at("top_eigenvalues")[0] <=
+          estimate(layer.at("fisher").at("trace")) * (1 + 1e-3));
+    trace += estimate(layer.at("trace"));
+    fisher += estimate(layer.at("fisher").at("trace"));
+    CHECK(file_bytes(command.path("run/curvature.md")).find("| " + name + " ") != std::string::npos);
+  }
+  const Json& network = result.at("network");
+  CHECK(estimate(network.at("trace")) == doctest::Approx(trace).epsilon(1e-12));
+  CHECK(estimate(network.at("fisher").at("trace")) == doctest::Approx(fisher).epsilon(1e-12));
+}
+
+TEST_CASE("both roads agree: traces within their intervals, eigenvalues to their tolerance") {
+  Command command;
+  command.options["--what"] = "eigenvalues,trace,activations,fisher";
+  command.options["--error"] = "0.1";
+  const Json exact = command.result_in("exact");
+  command.options["--road"] = "double-backward";
+  const Json probed = command.result_in("probed");
+  CHECK(exact.at("road").at("taken") == "exact");
+  CHECK(probed.at("road").at("taken") == "double-backward");
+  CHECK_FALSE(exact.contains("network"));  // of three layers the sums would not be the network's
+  REQUIRE(probed.at("layers").size() == 3);
+  const auto within = [](const Json& a, const Json& b) {
+    REQUIRE(b.at("samples") >= 16);
+    CHECK(b.at("standard_error").get<double>() <= 0.1 * std::abs(estimate(b)));
+    CHECK(b.at("converged") == true);
+    CHECK(std::abs(estimate(a) - estimate(b)) < 4 * b.at("standard_error").get<double>());
+    CHECK(estimate(a) != estimate(b));
+    // The error from the choice of images is a matter of the images.
+    CHECK(b.at("image_error").get<double>() > 0);
+  };
+  for (std::size_t l = 0; l < 3; ++l) {
+    const Json &a = exact.at("layers")[l], &b = probed.at("layers")[l];
+    CAPTURE(a.at("name").get<std::string>());
+    CHECK(b.at("name") == command.layers[l]);
+    within(a.at("trace"), b.at("trace"));
+    within(a.at("activations").at("trace"), b.at("activations").at("trace"));
+    CHECK(estimate(a.at("fisher").at("trace")) > 0);
+    const double fisher_error = b.at("fisher").at("trace").at("standard_error");
+    CHECK(std::abs(estimate(a.at("fisher").at("trace")) - estimate(b.at("fisher").at("trace"))) <
+          4 * fisher_error);
+    CHECK(a.at("top_eigenvalues")[0].get<double>() ==
+          doctest::Approx(b.at("top_eigenvalues")[0].get<double>()).epsilon(1e-5));
+    CHECK(a.at("eigenvalues").at("image_errors")[0].get<double>() ==
+          doctest::Approx(b.at("eigenvalues").at("image_errors")[0].get<double>()).epsilon(1e-2));
+  }
+}
+
+TEST_CASE("an untrained network has negative curvature as a whole, and blocks add up to it") {
+  Command command;
+  command.layers.clear();
+  command.options["--per"] = "network";
+  const Json whole = command.result_in("network").at("network");
+  CHECK(whole.at("bottom_eigenvalues")[0] < 0);
+  CHECK(whole.at("top_eigenvalues")[0] > 0);
+  CHECK(whole.at("parameters") == 268336);
+  command.options["--per"] = "block";
+  command.options["--what"] = "trace";
+  const Json blocks = command.result_in("blocks");
+  REQUIRE(blocks.at("blocks").size() == 11);
+  double sum = 0;
+  for (const Json& block : blocks.at("blocks")) sum += estimate(block.at("trace"));
+  CHECK(blocks.at("blocks")[1].at("name") == "layer1.0");
+  CHECK(blocks.at("blocks")[1].at("tensors").size() == 2);
+  CHECK(sum == doctest::Approx(estimate(whole.at("trace"))).epsilon(1e-12));
+
+  // With biases and normalisation there is more to it, and it takes the other road.
+  command.options["--parameters"] = "all";
+  command.options["--per"] = "layer";
+  command.options["--max-samples"] = "16";
+  command.layers = {"bn1", "linear"};
+  const Json all = command.result_in("all");
+  CHECK(all.at("road").at("taken") == "double-backward");
+  CHECK(all.at("layers")[0].at("tensors") == Json::array({"bn1.weight", "bn1.bias"}));
+  CHECK(all.at("layers")[1].at("parameters") == 650);
+  CHECK(all.at("layers")[0].at("trace").at("samples") == 16);
+}
+
+TEST_CASE("the landscape has the loss in its middle, and tables of it") {
+  Command command;
+  command.options["--what"] = "landscape";
+  command.options["--landscape-points"] = "3";
+  command.options["--max-products"] = "10";
+  const Json result = command.result();
+  const Json& landscape = result.at("network").at("landscape");
+  const double loss = result.at("loss");
+  for (const char* direction : {"eigenvector", "random"}) {
+    const std::vector<double> losses = landscape.at(direction).at("losses");
+    REQUIRE(losses.size() == 3);
+    CHECK(losses[1] == loss);
+    CHECK(losses[0] != loss);
+    CHECK(losses[2] != loss);
+  }
+  CHECK(landscape.at("steps") == Json::array({-1.0, 0.0, 1.0}));
+  const auto lines = [&](const std::string& name) {
+    const std::string text = file_bytes(command.path("run/" + name));
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  CHECK(lines("landscape.csv") == 1 + 2 * 3);
+  CHECK(lines("landscape-plane.csv") == 1 + 3 * 3);
+}
+
+TEST_CASE("the same bits for one thread and for two, killed or not") {
+  Command command;
+  command.options["--what"] = "eigenvalues,trace,activations,fisher,landscape";
+  command.options["--road"] = "double-backward";
+  command.options["--landscape-points"] = "3";
+  command.options["--max-products"] = "20";
+  command.options["--max-samples"] = "24";
+  command.options["--threads"] = "2";
+  command.result_in("two");
+  command.options["--threads"] = "1";
+  command.result_in("one");
+  const auto same = [&](const std::string& a, const std::string& b) {
+    for (const char* name : {"curvature.json", "curvature.md", "landscape.csv", "landscape-plane.csv"}) {
+      INFO(name);
+      CHECK((file_bytes(command.path(a) + "/" + name) == file_bytes(command.path(b) + "/" + name)));
+    }
+  };
+  same("two", "one");
+
+  // Killed again and again, later each time, until it gets through.
+  command.resume = true;
+  command.options["--out"] = command.path("killed");
+  int kills = 0;
+  for (int wait = 100; run_and_kill("goshawk", command.arguments(), wait); wait += wait / 2) ++kills;
+  CHECK(kills > 1);
+  command.result();
+  same("two", "killed");
+
+  // A finished run only prints its table again; without --resume it is left alone.
+  CHECK(command.result() == Json::parse(file_bytes(command.path("two/curvature.json"))));
+  command.resume = false;
+  const ProgramResult refused = command.run();
+  CHECK(refused.status == 2);
+  CHECK(refused.err.find("--resume") != std::string::npos);
+  // Nor does it go on with other options or other weights.
+  command.resume = true;
+  command.options["--seed"] = "1";
+  CHECK(command.run().status == 2);
+  command.options["--seed"] = "0";
+  command.write_weights(1.5);
+  const ProgramResult changed = command.run();
+  CHECK(changed.status == 2);
+  CHECK(changed.err.find("changed") != std::string::npos);
+}
+
+TEST_CASE("curvature says in one line what is wrong and what to do") {
+  struct Case {
+    std::string what;
+    std::function<void(Command&)> spoil;
+    int status;
+    std::vector<std::string> says;
+  };
+  const auto option = [](const std::string& name, const std::string& value) {
+    return [=](Command& command) { command.options[name] = value; };
+  };
+  const std::vector<Case> cases = {
+      {"layer that does not exist",
+       [](Command& c) { c.layers = {"layer2.0.con1"}; },
+       2,
+       {"layer2.0.con1", "'layer2.0.conv1'", "near"}},
+      {"block that does not exist",
+       [](Command& c) {
+         c.options["--per"] = "block";
+         c.layers = {"layer9"};
+       },
+       2,
+       {"no block 'layer9'", "'layer1.0'"}},
+      {"unknown measurement", option("--what", "trace,spectrum"), 2, {"--what", "spectrum"}},
+      {"unknown road", option("--road", "scenic"), 2, {"--road", "scenic"}},
+      {"more images than there are", option("--images", "7"), 1, {"6 images", "7", "b.safetensors"}},
+      {"no images", [](Command& c) { c.options.erase("--batch"); }, 2, {"--data", "--batch"}},
+      {"two sources", option("--data", "x"), 2, {"--data", "--batch"}},
+      {"exact road where it does not reach",
+       [](Command& c) {
+         c.options["--parameters"] = "all";
+         c.options["--road"] = "exact";
+       },
+       2,
+       {"--road exact", "--parameters weights"}},
+      {"activations of blocks",
+       [](Command& c) {
+         c.options["--what"] = "activations";
+         c.options["--per"] = "block";
+         c.layers = {};
+       },
+       2,
+       {"activations", "--per layer"}},
+      {"loss that is not finite",
+       [](Command& c) {
+         c.options["--dtype"] = "f32";
+         c.write_weights(1e38);
+       },
+       1,
+       {"loss", "w.safetensors", "f64"}},
+      {"weight that is not finite", [](Command& c) { c.write_weights(NAN); }, 1, {"linear.weight", "nan"}},
+      {"no run to write", option("--out", "/dev/null/run"), 1, {"/dev/null/run"}},
+  };
+  for (const Case& c : cases) {
+    CAPTURE(c.what);
+    Command command;
+    c.spoil(command);
+    const ProgramResult result = command.run();
+    CHECK(result.status == c.status);
+    CHECK(result.out.empty());
+    CAPTURE(result.err);
+    CHECK(is_one_line(result.err));
+    for (const std::string& part : c.says) {
+      CAPTURE(part);
+      CHECK(contains(result.err, part));
+    }
+    CHECK_FALSE(std::filesystem::exists(command.path("run/curvature.json")));
+  }
+}
