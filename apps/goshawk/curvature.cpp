@@ -34,6 +34,9 @@ nlohmann::ordered_json configuration(const CurvatureOptions& options) {
                                 {"error", options.error},
                                 {"max-samples", options.max_samples},
                                 {"max-products", options.max_products},
+                                {"directions", options.directions},
+                                {"density-steps", options.density_steps},
+                                {"density-probes", options.density_probes},
                                 {"landscape-points", options.landscape_points},
                                 {"seed", options.seed},
                                 {"dtype", options.dtype},
@@ -64,11 +67,11 @@ void add_measurement_options(CLI::App& command, CurvatureOptions& options) {
   command
       .add_option(
           "--what", options.what,
-          "What to measure, with commas between: eigenvalues, trace, activations (trace of the Hessian "
-          "in each layer's input), fisher (trace and eigenvalues of the empirical Fisher matrix), "
-          "landscape (the loss around the weights)")
+          "What to measure, with commas between: eigenvalues, trace, density (of all eigenvalues), "
+          "activations (trace of the Hessian in each layer's input), fisher (trace and eigenvalues of "
+          "the empirical Fisher matrix), landscape (the loss around the weights)")
       ->delimiter(',')
-      ->check(CLI::IsMember({"eigenvalues", "trace", "activations", "fisher", "landscape"}))
+      ->check(CLI::IsMember({"eigenvalues", "trace", "density", "activations", "fisher", "landscape"}))
       ->type_name("LIST")
       ->default_str("eigenvalues,trace");
   command
@@ -113,6 +116,29 @@ void add_measurement_options(CLI::App& command, CurvatureOptions& options) {
       .add_option("--max-products", options.max_products,
                   "Products with a matrix for its eigenvalues at most")
       ->check(CLI::Range(2, 1000000))
+      ->type_name("N")
+      ->capture_default_str();
+  command
+      .add_option(
+          "--directions", options.directions,
+          "On the exact road: random directions per image, or 0 for the exact sum over all; by default 0 "
+          "up to 128 classes and otherwise 32")
+      ->check(CLI::Range(0, 100000))
+      ->check(CLI::Validator(
+          [](const std::string& text) -> std::string {
+            return text == "1" ? "1 has no spread to take an error from; give 2 or more, or 0" : "";
+          },
+          ""))
+      ->type_name("N");
+  command
+      .add_option("--density-steps", options.density_steps,
+                  "Lanczos steps for a spectral density: its resolution")
+      ->check(CLI::Range(2, 10000))
+      ->type_name("N")
+      ->capture_default_str();
+  command
+      .add_option("--density-probes", options.density_probes, "Random vectors for a spectral density at most")
+      ->check(CLI::Range(2, 10000))
       ->type_name("N")
       ->capture_default_str();
   command

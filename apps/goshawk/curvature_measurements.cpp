@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <numeric>
 
 #include "apps/goshawk/curvature_landscape.hpp"
@@ -12,6 +13,8 @@
 #include "autograd/curvature/joined_operator.hpp"
 #include "autograd/curvature/lanczos.hpp"
 #include "autograd/curvature/road.hpp"
+#include "autograd/curvature/spectral_density.hpp"
+#include "core/file.hpp"
 #include "nn/layers.hpp"
 
 namespace goshawk {
@@ -19,8 +22,19 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+/// Stopping on the spread of fewer probes makes intervals too short.
+constexpr int kMinSamples = 16;
+
 /// The first random stream of a purpose; a part or a layer takes `kStreamsEach` of them.
-enum class Purpose : std::uint64_t { trace = 1, eigenvalues, activations, fisher, fisher_eigenvalues };
+enum class Purpose : std::uint64_t {
+  trace = 1,
+  eigenvalues,
+  activations,
+  fisher,
+  fisher_eigenvalues,
+  density,
+  directions
+};
 constexpr std::uint64_t kStreamsEach = std::uint64_t{1} << 24;
 std::uint64_t stream(Purpose purpose, std::uint64_t number = 0) {
   return (static_cast<std::uint64_t>(purpose) << 48) + number * kStreamsEach;
@@ -56,9 +70,10 @@ class Measurements {
     for (const Part& part : problem_.parts()) parts.push_back(describe(part));
     Json network = describe(problem_.network());
     network.erase("name");
-    if (options_.wants("trace")) add_traces(parts, network);
+    if (options_.wants("trace")) add_traces(parts, network, json["road"]);
     if (options_.wants("activations")) add_activations(parts);
     if (options_.wants("eigenvalues")) add_eigenvalues(parts);
+    if (options_.wants("density")) add_densities(parts);
     if (options_.wants("fisher")) add_fisher(parts, network);
     if (options_.per == "network") {
       parts[0].erase("name");
@@ -117,19 +132,19 @@ class Measurements {
   HutchinsonOptions probing(std::uint64_t first_stream) const {
     HutchinsonOptions probing{
         .seed = options_.seed, .stream = first_stream, .relative_error = options_.error};
-    probing.min_samples = 16;  // stopping on the spread of fewer makes intervals too short
+    probing.min_samples = kMinSamples;
     probing.max_samples = options_.max_samples;
     return probing;
   }
 
   // ── traces ──
 
-  void add_traces(Json& parts, Json& network) {
-    const Json item = exact() ? exact_item(OutputMetric::softmax_cross_entropy) : state_.item("trace", [&] {
-      return probe_parts("trace",
-                         std::make_shared<HessianOperator>(problem_.variables(problem_.network()),
-                                                           problem_.sizes(), problem_.loss_of_microbatch()),
-                         Purpose::trace);
+  void add_traces(Json& parts, Json& network, Json& road) {
+    const Json item = exact() ? exact_item(OutputMetric::softmax_cross_entropy) : state_.item("traces", [&] {
+      return probe_parts("traces", Purpose::trace, [&](const Part& part) {
+        return std::make_unique<HessianOperator>(problem_.variables(part), problem_.sizes(),
+                                                 problem_.loss_of_microbatch());
+      });
     });
     for (Json& part : parts) {
       part["trace"] = item.at("parts").at(part.at("name"));
@@ -137,37 +152,86 @@ class Measurements {
     }
     network["trace"] = item.at("network");
     network["mean_trace"] = per_parameter(network["trace"], network.at("parameters"));
+    if (item.contains("probes")) road["probes"] = item.at("probes");
   }
 
-  /// {"parts": {name: trace}, "network": trace} of diagonal blocks, from joint probes.
-  Json probe_parts(const std::string& name, const std::shared_ptr<const LinearOperator>& whole,
-                   Purpose purpose) {
+  /// {"parts": {name: trace}, "network": trace, "probes": {"scheme", "why"}} of the diagonal blocks of an
+  /// operator that `make` gives for any part.
+  template <class Make>
+  Json probe_parts(const std::string& name, Purpose purpose, const Make& make) {
+    // The whole with a block for each part, and the parts with one block.
     std::vector<std::vector<std::size_t>> groups;
     std::size_t next = 0;
     for (const Part& part : problem_.parts()) {
-      groups.emplace_back(part.parameters.size());
-      std::iota(groups.back().begin(), groups.back().end(), next);
+      groups.push_back(range(next, part.parameters.size()));
       next += part.parameters.size();
     }
-    const JoinedOperator joined(whole, groups);
+    const auto all = std::shared_ptr(make(problem_.network()));
+    const JoinedOperator whole(all, groups);
+    const BlockOperator block = [&](std::size_t p) -> std::unique_ptr<const LinearOperator> {
+      all->release_graphs();  // they will not be needed for now, and the block has its own
+      const Part& part = problem_.parts()[p];
+      return std::make_unique<JoinedOperator>(
+          std::shared_ptr(make(part)),
+          std::vector<std::vector<std::size_t>>(1, range(0, part.parameters.size())));
+    };
     Progress progress(name, 1000);
-    HutchinsonOptions options = probing(stream(purpose));
-    options.progress = [&](const HutchinsonState& state, std::span<const Estimate> estimates) {
+    BlockTraceOptions options{.seed = options_.seed,
+                              .stream = stream(purpose),
+                              .relative_error = options_.error,
+                              .min_samples = kMinSamples,
+                              .max_samples = options_.max_samples,
+                              .pilot = kMinSamples};
+    options.progress = [&](const BlockTraceState& state, std::span<const Estimate> estimates) {
       show(progress, estimates, options_.error);
       state_.save_under_way(name, [&] { return to_json(state); });
       return true;
     };
-    HutchinsonState state = hutchinson_state_from(state_.under_way(name));
-    const std::vector<Estimate> traces = layer_traces(joined, options, &state);
-    // The same samples, summed over the parts.
-    options.max_samples = static_cast<int>(state.samples.size());
-    const Estimate network = hutchinson(joined, options, &state);
+    BlockTraceState state = block_trace_state_from(state_.under_way(name));
+    const BlockTraces traces = block_traces(whole, block, options, &state);
+    const bool joint = traces.scheme == ProbeScheme::joint;
     Json result;
-    for (std::size_t p = 0; p < traces.size(); ++p) {
-      result["parts"][problem_.parts()[p].name] = to_json(traces[p]);
+    for (std::size_t p = 0; p < traces.traces.size(); ++p) {
+      result["parts"][problem_.parts()[p].name] = to_json(traces.traces[p]);
     }
-    result["network"] = to_json(network);
+    result["network"] = to_json(joint ? joint_sum(whole, state) : separate_sum(whole, state, traces.traces));
+    result["probes"] = {{"scheme", joint ? "joint" : "for each part"}, {"why", traces.reason}};
     return result;
+  }
+
+  static std::vector<std::size_t> range(std::size_t begin, std::size_t count) {
+    std::vector<std::size_t> indices(count);
+    std::iota(indices.begin(), indices.end(), begin);
+    return indices;
+  }
+
+  /// The trace of everything from probes over everything.
+  Estimate joint_sum(const LinearOperator& whole, BlockTraceState& state) const {
+    HutchinsonOptions options = probing(state.joint.stream);
+    options.max_samples = static_cast<int>(state.joint.samples.size());  // draws no more
+    return hutchinson(whole, options, &state.joint);
+  }
+
+  /// The same from independent estimates of the parts.
+  Estimate separate_sum(const LinearOperator& whole, const BlockTraceState& state,
+                        const std::vector<Estimate>& traces) const {
+    Estimate sum;
+    sum.samples = traces.front().samples;
+    std::vector<double> subsets(whole.subset_weights().size());
+    double variance = 0;
+    for (std::size_t p = 0; p < traces.size(); ++p) {
+      sum.value += traces[p].value;
+      variance += traces[p].standard_error * traces[p].standard_error;
+      sum.samples = std::min(sum.samples, traces[p].samples);
+      for (std::size_t b = 0; b < subsets.size(); ++b) {
+        subsets[b] += state.blocks[p].subset_sums[b][0] / static_cast<double>(traces[p].samples);
+      }
+    }
+    sum.standard_error = std::sqrt(variance);
+    sum.converged = sum.standard_error <= options_.error * std::abs(sum.value);
+    const Json image_error = subset_error(whole.subset_weights(), subsets);
+    if (!image_error.is_null()) sum.subset_error = image_error.get<double>();
+    return sum;
   }
 
   /// {"parts": …, "network": …, "activations": {layer: {"elements", "trace"}}} on the exact road.
@@ -179,6 +243,9 @@ class Measurements {
       ExactTraceOptions options{.metric = metric,
                                 .weights = !hessian || options_.wants("trace"),
                                 .activations = hessian && options_.wants("activations")};
+      if (hessian) options.samples = directions();
+      options.seed = options_.seed;
+      options.stream = stream(Purpose::directions);
       options.progress = [&](std::size_t done, std::size_t) {
         progress.update(static_cast<std::int64_t>(done));
         return true;
@@ -198,9 +265,18 @@ class Measurements {
     });
   }
 
+  /// Random directions per image; 0 for the exact sum, which takes a pass for each class but one.
+  int directions() const {
+    if (options_.directions >= 0) return options_.directions;
+    constexpr std::int64_t kManyClasses = 128;
+    constexpr int kRandom = 32;
+    return problem_.classes() > kManyClasses ? kRandom : 0;
+  }
+
   /// The trace of a part from those of its layers, image by image.
   Json sum_of(const ExactTraces& traces, const Part& part) const {
     std::vector<double> per_image(static_cast<std::size_t>(problem_.images()));
+    double standard_error = 0;  // layers share their random directions, so errors may all go the same way
     for (const std::size_t i : part.parameters) {
       const auto layer = std::find_if(traces.layers.begin(), traces.layers.end(), [&](const LayerTraces& l) {
         return l.name + ".weight" == problem_.parameters()[i].name;
@@ -208,12 +284,14 @@ class Measurements {
       check(layer != traces.layers.end(), "[curvature] the forward pass does not use {}; choose other layers",
             problem_.parameters()[i].name);
       for (std::size_t n = 0; n < per_image.size(); ++n) per_image[n] += layer->weight_per_image[n];
+      standard_error += layer->weight.standard_error;
     }
     const Estimate over_images = estimate_mean(per_image);
     Estimate exact;
     exact.value = over_images.value;
+    exact.standard_error = standard_error;
     exact.samples = traces.directions;
-    exact.converged = true;
+    exact.converged = standard_error <= options_.error * std::abs(exact.value);
     if (per_image.size() >= 2) exact.subset_error = over_images.standard_error;
     return to_json(exact);
   }
@@ -255,22 +333,29 @@ class Measurements {
 
   // ── eigenvalues ──
 
+  /// One layer's weight, in which the logits are piecewise linear: its Hessian block is a Gauss-Newton
+  /// matrix.
+  bool semidefinite(const Part& part) const {
+    return part.parameters.size() == 1 && natural_.road == Road::exact;
+  }
+
+  std::unique_ptr<LinearOperator> hessian_of(const Part& part) const {
+    if (semidefinite(part) && exact()) {
+      return std::make_unique<GaussNewtonOperator>(problem_.variables(part), problem_.sizes(),
+                                                   problem_.pass());
+    }
+    return std::make_unique<HessianOperator>(problem_.variables(part), problem_.sizes(),
+                                             problem_.loss_of_microbatch());
+  }
+
   void add_eigenvalues(Json& parts) {
     Progress progress("eigenvalues", static_cast<std::int64_t>(parts.size()));
     for (std::size_t p = 0; p < parts.size(); ++p) {
       const Part& part = problem_.parts()[p];
-      const Json item = state_.item("eigenvalues of " + part.name, [&]() -> Json {
-        // One layer's weight, in which the logits are piecewise linear.
-        const bool gauss_newton = part.parameters.size() == 1 && natural_.road == Road::exact;
-        Json found;
-        if (gauss_newton && exact()) {
-          const GaussNewtonOperator a(problem_.variables(part), problem_.sizes(), problem_.pass());
-          found = extremes(a, part, 0, Purpose::eigenvalues, progress, p);
-        } else {
-          const HessianOperator a(problem_.variables(part), problem_.sizes(), problem_.loss_of_microbatch());
-          found = extremes(a, part, gauss_newton ? 0 : options_.bottom, Purpose::eigenvalues, progress, p);
-        }
-        found["semidefinite"] = gauss_newton;
+      const Json item = state_.item("eigenvalues of " + part.name, [&] {
+        Json found = extremes(*hessian_of(part), part, semidefinite(part) ? 0 : options_.bottom,
+                              Purpose::eigenvalues, progress, p);
+        found["semidefinite"] = semidefinite(part);
         return found;
       });
       parts[p].update(item);
@@ -338,14 +423,12 @@ class Measurements {
 
   void add_fisher(Json& parts, Json& network) {
     const auto fisher = [&](const Part& part) {
-      return GaussNewtonOperator(problem_.variables(part), problem_.sizes(), problem_.pass(),
-                                 OutputMetric::empirical_fisher);
+      return std::make_unique<GaussNewtonOperator>(problem_.variables(part), problem_.sizes(),
+                                                   problem_.pass(), OutputMetric::empirical_fisher);
     };
     const Json traces =
         exact() ? exact_item(OutputMetric::empirical_fisher) : state_.item("fisher traces", [&] {
-          return probe_parts("fisher traces",
-                             std::make_shared<GaussNewtonOperator>(fisher(problem_.network())),
-                             Purpose::fisher);
+          return probe_parts("fisher traces", Purpose::fisher, fisher);
         });
     network["fisher"]["trace"] = traces.at("network");
     Progress progress("fisher eigenvalues", static_cast<std::int64_t>(parts.size()));
@@ -355,10 +438,53 @@ class Measurements {
       json["trace"] = traces.at("parts").at(part.name);
       json["mean_trace"] = per_parameter(json["trace"], part.elements);
       json.update(state_.item("fisher eigenvalues of " + part.name, [&] {
-        return extremes(fisher(part), part, 0, Purpose::fisher_eigenvalues, progress, p);
+        return extremes(*fisher(part), part, 0, Purpose::fisher_eigenvalues, progress, p);
       }));
       progress.update(static_cast<std::int64_t>(p) + 1);
     }
+  }
+
+  // ── spectral density ──
+
+  void add_densities(Json& parts) {
+    Progress progress("densities", static_cast<std::int64_t>(parts.size()));
+    for (std::size_t p = 0; p < parts.size(); ++p) {
+      const Part& part = problem_.parts()[p];
+      parts[p]["density"] = state_.item("density of " + part.name, [&] {
+        SpectralDensityOptions options{.steps = options_.density_steps,
+                                       .seed = options_.seed,
+                                       .stream = stream(Purpose::density, part.number)};
+        options.max_probes = options_.density_probes;
+        options.min_probes = std::min(options.min_probes, options.max_probes);
+        options.progress = [&](const SpectralDensityState& state) {
+          progress.update(
+              static_cast<std::int64_t>(p),
+              fmt::format("{}: {} probes, {} products", part.name, state.quadratures.size(), state.products));
+          return true;
+        };
+        return write_density(part, spectral_density(*hessian_of(part), options));
+      });
+      progress.update(static_cast<std::int64_t>(p) + 1);
+    }
+  }
+
+  Json write_density(const Part& part, const SpectralDensity& density) const {
+    const std::string file = fmt::format("density-{}.csv", part.name);
+    std::string lines = "eigenvalue,density,standard_error\n";
+    for (std::size_t i = 0; i < density.curve.grid.size(); ++i) {
+      lines += fmt::format("{},{},{}\n", density.curve.grid[i], density.curve.density[i],
+                           density.curve.standard_error[i]);
+    }
+    write_file_atomic(run_.file(file), lines);
+    return {{"curve", file},
+            {"smoothing", density.curve.smoothing},
+            {"mean", to_json(density.mean)},
+            {"trace", to_json(density.trace)},
+            {"lowest", density.lowest},
+            {"highest", density.highest},
+            {"probes", density.quadratures.size()},
+            {"products", density.products},
+            {"converged", density.converged}};
   }
 
   Json landscape() {

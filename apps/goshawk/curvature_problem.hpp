@@ -27,6 +27,8 @@ struct CurvatureOptions {
   int top = 1, bottom = 1;
   double error = 0.02;
   int max_samples = 1000, max_products = 300;
+  int directions = -1;  ///< on the exact road; −1: chosen by the number of classes
+  int density_steps = 80, density_probes = 8;
   int landscape_points = 15;
   std::uint64_t seed = 0;
   std::string dtype = "f32";
@@ -59,6 +61,7 @@ class CurvatureProblem {
   /// Whether the parts are all there are.
   bool complete() const { return complete_; }
   const std::vector<std::int64_t>& sizes() const { return sizes_; }
+  std::int64_t classes() const { return loaded_.classes; }
   std::int64_t images() const { return images_count_; }
 
   std::vector<Variable> variables(const Part& part) const;

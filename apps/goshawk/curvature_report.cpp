@@ -53,6 +53,11 @@ std::vector<Column> columns() {
        [](const Json& part) { return with_errors(part.at("trace")); }},
       {"mean trace", has("mean_trace"),
        [](const Json& part) { return fmt::format("{:.4g}", part.at("mean_trace").get<double>()); }},
+      {"density from … to", has("density"),
+       [](const Json& part) {
+         return fmt::format("{:.4g} … {:.4g}", part.at("density").at("lowest").get<double>(),
+                            part.at("density").at("highest").get<double>());
+       }},
       {"activation trace ± probes ± images", has_within("activations", "trace"),
        [](const Json& part) { return with_errors(part.at("activations").at("trace")); }},
       {"Fisher trace ± probes ± images", has_within("fisher", "trace"),

@@ -54,8 +54,10 @@ void CurvatureState::write() {
 }
 
 Json to_json(const Estimate& estimate) {
+  const Interval interval = confidence_interval(estimate, 0.95);
   Json json = {{"estimate", estimate.value},
                {"standard_error", estimate.standard_error},
+               {"interval_95", {interval.low, interval.high}},
                {"samples", estimate.samples},
                {"converged", estimate.converged}};
   if (estimate.subset_error) json["image_error"] = *estimate.subset_error;
@@ -77,6 +79,23 @@ HutchinsonState hutchinson_state_from(const Json& json) {
           .stream = json.at("stream"),
           .samples = json.at("samples"),
           .subset_sums = json.at("subset_sums")};
+}
+
+Json to_json(const BlockTraceState& state) {
+  Json json = {{"joint", to_json(state.joint)}, {"blocks", Json::array()}, {"reason", state.reason}};
+  for (const HutchinsonState& block : state.blocks) json["blocks"].push_back(to_json(block));
+  if (state.scheme) json["scheme"] = static_cast<int>(*state.scheme);
+  return json;
+}
+
+BlockTraceState block_trace_state_from(const Json& json) {
+  BlockTraceState state;
+  if (json.is_null()) return state;
+  state.joint = hutchinson_state_from(json.at("joint"));
+  for (const Json& block : json.at("blocks")) state.blocks.push_back(hutchinson_state_from(block));
+  state.reason = json.at("reason");
+  if (json.contains("scheme")) state.scheme = static_cast<ProbeScheme>(json.at("scheme").get<int>());
+  return state;
 }
 
 Json subset_error(const std::vector<double>& weights, const std::vector<double>& values) {

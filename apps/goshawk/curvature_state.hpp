@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "apps/support/run_directory.hpp"
+#include "autograd/curvature/block_traces.hpp"
 #include "autograd/curvature/hutchinson.hpp"
 #include "autograd/curvature/results.hpp"
 
@@ -37,12 +38,15 @@ class CurvatureState {
   std::chrono::steady_clock::time_point saved_ = std::chrono::steady_clock::now();
 };
 
-/// {"estimate", "standard_error", "samples", "converged"} and, if known, "image_error".
+/// {"estimate", "standard_error", "interval_95": [low, high], "samples", "converged"} and, if known,
+/// "image_error".
 nlohmann::ordered_json to_json(const Estimate& estimate);
 
 nlohmann::ordered_json to_json(const HutchinsonState& state);
-/// Throws nlohmann's exceptions for anything else; null gives an empty state.
+nlohmann::ordered_json to_json(const BlockTraceState& state);
+/// The reverse. Throws nlohmann's exceptions for anything else; null gives an empty state.
 HutchinsonState hutchinson_state_from(const nlohmann::ordered_json& json);
+BlockTraceState block_trace_state_from(const nlohmann::ordered_json& json);
 
 /// The standard error of Σ_b weights[b] · values[b] from the spread of the values over independent subsets of
 /// the images (as Estimate::subset_error); null for fewer than two.

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -108,6 +109,7 @@ TEST_CASE("curvature reports every layer under its name in the state dict, with 
     CHECK(layer.at("trace").at("standard_error") == 0);
     CHECK(layer.at("trace").at("image_error") > 0);
     CHECK(layer.at("trace").at("samples") == 9);
+    CHECK(layer.at("trace").at("interval_95")[0] == estimate(layer.at("trace")));
     CHECK(layer.at("mean_trace").get<double>() ==
           estimate(layer.at("trace")) / layer.at("parameters").get<double>());
     const std::vector<double> top = layer.at("top_eigenvalues");
@@ -149,6 +151,8 @@ TEST_CASE("both roads agree: traces within their intervals, eigenvalues to their
     REQUIRE(b.at("samples") >= 16);
     CHECK(b.at("standard_error").get<double>() <= 0.1 * std::abs(estimate(b)));
     CHECK(b.at("converged") == true);
+    CHECK(b.at("interval_95")[0] < estimate(b));
+    CHECK(b.at("interval_95")[1] > estimate(b));
     CHECK(std::abs(estimate(a) - estimate(b)) < 4 * b.at("standard_error").get<double>());
     CHECK(estimate(a) != estimate(b));
     // The error from the choice of images is a matter of the images.
@@ -169,6 +173,79 @@ TEST_CASE("both roads agree: traces within their intervals, eigenvalues to their
     CHECK(a.at("eigenvalues").at("image_errors")[0].get<double>() ==
           doctest::Approx(b.at("eigenvalues").at("image_errors")[0].get<double>()).epsilon(1e-2));
   }
+}
+
+TEST_CASE("probes over the whole and for each part: whichever is taken, the parts add up") {
+  Command command;
+  command.options["--what"] = "trace";
+  command.options["--road"] = "double-backward";
+  command.options["--max-samples"] = "100";
+  // Of all layers, probes over the whole are mostly noise from other layers; of few they are not.
+  command.options["--error"] = "0.2";
+  command.layers.clear();
+  const Json many = command.result_in("many");
+  CHECK(many.at("road").at("probes").at("scheme") == "for each part");
+  CHECK(many.at("road").at("probes").at("why").get<std::string>().find("pilot") != std::string::npos);
+  const Json& network = many.at("network").at("trace");
+  double sum = 0, squares = 0;
+  for (const Json& layer : many.at("layers")) {
+    sum += estimate(layer.at("trace"));
+    squares += std::pow(layer.at("trace").at("standard_error").get<double>(), 2);
+  }
+  CHECK(estimate(network) == doctest::Approx(sum).epsilon(1e-12));
+  CHECK(network.at("standard_error").get<double>() == doctest::Approx(std::sqrt(squares)).epsilon(1e-12));
+  CHECK(network.at("image_error").get<double>() > 0);
+
+  command.options["--error"] = "0.5";
+  command.layers = {"conv1", "linear"};
+  const Json few = command.result_in("few");
+  CHECK(few.at("road").at("probes").at("scheme") == "joint");
+  CHECK(few.at("layers")[0].at("trace").at("samples") == few.at("layers")[1].at("trace").at("samples"));
+}
+
+TEST_CASE("random directions on the exact road come with an error that covers the exact sum") {
+  Command command;
+  command.options["--what"] = "trace,activations";
+  const Json exact = command.result_in("exact");
+  command.options["--directions"] = "64";
+  const Json random = command.result_in("random");
+  for (std::size_t l = 0; l < 3; ++l) {
+    const Json &a = exact.at("layers")[l], &b = random.at("layers")[l];
+    for (const auto& [x, y] : {std::pair{a.at("trace"), b.at("trace")},
+                               {a.at("activations").at("trace"), b.at("activations").at("trace")}}) {
+      const double error = y.at("standard_error");
+      CHECK(error > 0);
+      CHECK(error < 0.2 * estimate(y));
+      CHECK(std::abs(estimate(x) - estimate(y)) < 4 * error);
+      CHECK(y.at("samples") == 64);
+    }
+  }
+}
+
+TEST_CASE("a spectral density has the trace for its mean and the eigenvalues for its ends") {
+  Command command;
+  command.options["--what"] = "eigenvalues,trace,density";
+  command.options["--density-steps"] = "20";
+  command.layers = {"linear"};
+  const Json layer = command.result().at("layers")[0];
+  const Json& density = layer.at("density");
+  CHECK(density.at("highest").get<double>() ==
+        doctest::Approx(layer.at("top_eigenvalues")[0].get<double>()).epsilon(1e-5));
+  const double error = density.at("trace").at("standard_error");
+  CHECK(std::abs(estimate(density.at("trace")) - estimate(layer.at("trace"))) < 5 * error);
+  CHECK(density.at("probes").get<int>() <= 8);
+  std::istringstream curve(file_bytes(command.path("run/density-linear.csv")));
+  std::string line;
+  std::getline(curve, line);
+  CHECK(line == "eigenvalue,density,standard_error");
+  double integral = 0, before = 0;
+  for (bool first = true; std::getline(curve, line); first = false) {
+    const std::size_t comma = line.find(',');
+    const double x = std::stod(line.substr(0, comma)), y = std::stod(line.substr(comma + 1));
+    if (!first) integral += (x - before) * y;
+    before = x;
+  }
+  CHECK(integral == doctest::Approx(1).epsilon(1e-6));
 }
 
 TEST_CASE("an untrained network has negative curvature as a whole, and blocks add up to it") {
@@ -227,17 +304,20 @@ TEST_CASE("the landscape has the loss in its middle, and tables of it") {
 
 TEST_CASE("the same bits for one thread and for two, killed or not") {
   Command command;
-  command.options["--what"] = "eigenvalues,trace,activations,fisher,landscape";
+  command.options["--what"] = "eigenvalues,trace,density,activations,fisher,landscape";
   command.options["--road"] = "double-backward";
   command.options["--landscape-points"] = "3";
   command.options["--max-products"] = "20";
   command.options["--max-samples"] = "24";
+  command.options["--density-steps"] = "5";
+  command.options["--density-probes"] = "2";
   command.options["--threads"] = "2";
   command.result_in("two");
   command.options["--threads"] = "1";
   command.result_in("one");
   const auto same = [&](const std::string& a, const std::string& b) {
-    for (const char* name : {"curvature.json", "curvature.md", "landscape.csv", "landscape-plane.csv"}) {
+    for (const char* name :
+         {"curvature.json", "curvature.md", "landscape.csv", "landscape-plane.csv", "density-linear.csv"}) {
       INFO(name);
       CHECK((file_bytes(command.path(a) + "/" + name) == file_bytes(command.path(b) + "/" + name)));
     }
@@ -293,6 +373,7 @@ TEST_CASE("curvature says in one line what is wrong and what to do") {
        2,
        {"no block 'layer9'", "'layer1.0'"}},
       {"unknown measurement", option("--what", "trace,spectrum"), 2, {"--what", "spectrum"}},
+      {"one direction", option("--directions", "1"), 2, {"--directions", "2 or more"}},
       {"unknown road", option("--road", "scenic"), 2, {"--road", "scenic"}},
       {"more images than there are", option("--images", "7"), 1, {"6 images", "7", "b.safetensors"}},
       {"no images", [](Command& c) { c.options.erase("--batch"); }, 2, {"--data", "--batch"}},
