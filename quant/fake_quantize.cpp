@@ -1,8 +1,11 @@
 #include "quant/fake_quantize.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/ops.hpp"
+#include "quant/dorefa.hpp"
+#include "quant/lq_nets.hpp"
 #include "quant/rounding.hpp"
 
 namespace goshawk {
@@ -45,9 +48,13 @@ struct StepDerivative {
   Tensor step;
 };
 
+// Levels ±½ alone: one bit without a zero.
+bool is_binary(const CodeRange& range) {
+  return range.code_max == 0;
+}
+
 StepDerivative step_derivative(const Tensor& w, const Tensor& signed_step, const WeightGrid& grid,
-                               const WeightSpec& spec) {
-  const CodeRange range = code_range(spec);
+                               const CodeRange& range) {
   StepDerivative d{Tensor::empty_like(w), Tensor::empty_like(w)};
   dispatch_floating(w.dtype(), "learned_step_quantize", [&]<class T>() {
     const T* from = w.data<T>();
@@ -57,7 +64,7 @@ StepDerivative step_derivative(const Tensor& w, const Tensor& signed_step, const
     const T half = static_cast<T>(range.half);
     const T low = static_cast<T>(range.code_min - clip_margin(range));
     const T high = static_cast<T>(range.code_max + clip_margin(range));
-    const bool binary = spec.bits == 1;
+    const bool binary = is_binary(range);
     const std::int64_t groups = signed_step.numel();
     for_each_weight<T>(w, grid, range, [=](std::int64_t i, const Rounding<T>& q) {
       const T sign = steps[groups == 1 ? 0 : i % groups] > 0 ? T{1} : T{-1};
@@ -92,11 +99,57 @@ Variable moved(const Forward& d, const Tensor& x, double clip, bool is_signed) {
                       zeros_if_undefined(d.tangent(1), {1}, x.dtype()), x, clip, is_signed);
 }
 
+// Both learned steps; `elements` is the n of the gradient's scale.
+Variable learned_step(const Variable& w, const Variable& step, const CodeRange& range,
+                      std::int64_t elements) {
+  WeightGrid grid{Tensor::empty_like(step.value()), Tensor::empty_like(step.value())};
+  check_grid(w.value(), grid, "learned_step_quantize");
+  Tensor out = Tensor::empty_like(w.value());
+  dispatch_floating(w.dtype(), "learned_step_quantize", [&]<class T>() {
+    for (std::int64_t g = 0; g < step.numel(); ++g) {
+      const T s = std::abs(step.value().data<T>()[g]);
+      check(s > 0 && std::isfinite(s),
+            "[learned_step_quantize] step {} of {} is {}; it must be finite and not zero: lower the learning "
+            "rate",
+            g, step.numel(), s);
+      grid.scale.data<T>()[g] = s;
+      grid.offset.data<T>()[g] = static_cast<T>(range.half) * s;
+    }
+    const T* from = w.value().data<T>();
+    T* to = out.data<T>();
+    for_each_weight<T>(w.value(), grid, range,
+                       [=](std::int64_t i, const Rounding<T>& q) { to[i] = q.value(from[i]); });
+  });
+  const Tensor value = w.value(), step_value = step.value();
+  return record(
+      kLearnedStepQuantize, {w, step}, std::move(out),
+      [value, step_value, grid, range, elements](const Backward& d) {
+        const StepDerivative derivative = step_derivative(value, step_value, grid, range);
+        Variable step_grad;
+        if (d.needs(1)) {
+          const std::int64_t groups = step_value.numel();
+          const double factor = 1 / std::sqrt(static_cast<double>(elements) * (range.code_max + range.half));
+          step_grad = groups == 1 ? reshape(dot(d.grad(), derivative.step), {1})
+                                  : channel_dot(d.grad(), derivative.step);
+          step_grad = scale(step_grad, factor);
+        }
+        return std::vector{d.needs(0) ? mask_positive(d.grad(), derivative.inside) : Variable(), step_grad};
+      });
+}
+
 }  // namespace
 
 Variable fake_quantize(const Variable& w, const WeightSpec& spec, const WeightGrid& grid) {
   check_bits(spec.bits, "fake_quantize");
   if (spec.bits == kFullPrecision) return w;
+  if (spec.scheme == WeightScheme::lq_nets) {
+    return record(
+        kFakeQuantize, {w}, encode_by_basis(w.value(), grid.basis).values,
+        [](const Backward& d) { return std::vector{d.grad()}; }, symmetric);
+  }
+  if (spec.scheme == WeightScheme::dorefa && spec.bits > 1) {
+    return fake_quantize(dorefa_normalize(w), {.bits = spec.bits, .scheme = WeightScheme::mid_rise}, grid);
+  }
   check_grid(w.value(), grid, "fake_quantize");
   const CodeRange range = code_range(spec);
   Tensor out = Tensor::empty_like(w.value());
@@ -119,44 +172,23 @@ Variable fake_quantize(const Variable& w, const WeightSpec& spec, const WeightGr
 Variable learned_step_quantize(const Variable& w, const Variable& step, const WeightSpec& spec) {
   check_bits(spec.bits, "learned_step_quantize");
   if (spec.bits == kFullPrecision) return w;
-  check(spec.scheme != WeightScheme::asymmetric,
-        "[learned_step_quantize] a learned step needs levels without an offset; use the symmetric or "
-        "mid_rise scheme");
-  const CodeRange range = code_range(spec);
-  WeightGrid grid{Tensor::empty_like(step.value()), Tensor::empty_like(step.value())};
-  check_grid(w.value(), grid, "learned_step_quantize");
-  Tensor out = Tensor::empty_like(w.value());
-  dispatch_floating(w.dtype(), "learned_step_quantize", [&]<class T>() {
-    for (std::int64_t g = 0; g < step.numel(); ++g) {
-      const T s = std::abs(step.value().data<T>()[g]);
-      check(s > 0 && std::isfinite(s),
-            "[learned_step_quantize] step {} of {} is {}; it must be finite and not zero: lower the learning "
-            "rate",
-            g, step.numel(), s);
-      grid.scale.data<T>()[g] = s;
-      grid.offset.data<T>()[g] = static_cast<T>(range.half) * s;
-    }
-    const T* from = w.value().data<T>();
-    T* to = out.data<T>();
-    for_each_weight<T>(w.value(), grid, range,
-                       [=](std::int64_t i, const Rounding<T>& q) { to[i] = q.value(from[i]); });
-  });
-  const Tensor value = w.value(), step_value = step.value();
-  return record(
-      kLearnedStepQuantize, {w, step}, std::move(out),
-      [value, step_value, grid, spec, range](const Backward& d) {
-        const StepDerivative derivative = step_derivative(value, step_value, grid, spec);
-        Variable step_grad;
-        if (d.needs(1)) {
-          const std::int64_t groups = step_value.numel();
-          const double elements = static_cast<double>(value.numel()) / static_cast<double>(groups);
-          const double factor = 1 / std::sqrt(elements * (range.code_max + range.half));
-          step_grad = groups == 1 ? reshape(dot(d.grad(), derivative.step), {1})
-                                  : channel_dot(d.grad(), derivative.step);
-          step_grad = scale(step_grad, factor);
-        }
-        return std::vector{d.needs(0) ? mask_positive(d.grad(), derivative.inside) : Variable(), step_grad};
-      });
+  WeightSpec learned = spec;
+  learned.clip = ClipRule::learned;
+  check_spec(learned, "learned_step_quantize");
+  return learned_step(w, step, code_range(spec), w.numel() / std::max<std::int64_t>(step.numel(), 1));
+}
+
+Variable learned_step_activation(const Variable& x, const Variable& step, int bits, bool is_signed) {
+  check_bits(bits, "learned_step_activation");
+  if (bits == kFullPrecision) return x;
+  check(!is_signed || bits >= 2,
+        "[learned_step_activation] 1 bit has no signed form; give this activation 2 bits or more");
+  check(step.defined() && step.shape() == Shape{1} && x.value().ndim() >= 1 && x.numel() > 0,
+        "[learned_step_activation] the step must be one number of shape [1] and the activation not empty");
+  const int half_levels = 1 << (bits - 1);
+  const CodeRange range =
+      is_signed ? CodeRange{-half_levels, half_levels - 1, 0} : CodeRange{0, 2 * half_levels - 1, 0};
+  return learned_step(x, step, range, x.numel() / x.value().dim(0));
 }
 
 Variable pact(const Variable& x, const Variable& clip, int bits, bool is_signed) {

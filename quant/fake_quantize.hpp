@@ -9,15 +9,22 @@ namespace goshawk {
 
 /// Q(w) on a fixed grid. ∂Q/∂w = 1 inside the clip range and 0 outside. The range reaches from the lowest to
 /// the highest level, for mid_rise half a step further (the outermost decision boundary), and is unbounded at
-/// 1 bit.
+/// 1 bit. dorefa rounds dorefa_normalize(w), through which the gradient flows exactly; lq_nets passes every
+/// gradient on (∂Q/∂w = 1), with the basis held.
 Variable fake_quantize(const Variable& w, const WeightSpec& spec, const WeightGrid& grid);
 
-/// Q(w) with a learned step (LSQ, Esser et al. 2020): `step` is [1] or [channels], the scheme symmetric or
-/// mid_rise. ∂Q/∂w is 1 strictly inside the clip range, else 0; ∂Q/∂step is level − w/step inside and the
-/// outermost level outside, times 1/√(n · q), with n elements a step and q the outermost level in steps. At 1
-/// bit ∂Q/∂w is 1 everywhere and ∂Q/∂step is the level. The magnitude of the step counts, so that an
-/// optimiser's step across zero does no harm; a step that is zero or not finite is an Error.
+/// Q(w) with a learned step (LSQ, Esser et al. 2020, equations 1 to 3): `step` is [1] or [channels], the
+/// scheme twos_complement as in the paper, symmetric or mid_rise. ∂Q/∂w is 1 strictly inside the clip range,
+/// else 0; ∂Q/∂step is level − w/step inside and the outermost level outside, times 1/√(n · q), with n
+/// elements a step and q the outermost level in steps. At 1 bit ∂Q/∂w is 1 everywhere and ∂Q/∂step is the
+/// level. The magnitude of the step counts, so that an optimiser's step across zero does no harm; a step that
+/// is zero or not finite is an Error.
 Variable learned_step_quantize(const Variable& w, const Variable& step, const WeightSpec& spec);
+
+/// The same for activations: x has any shape whose first dimension is the batch, `step` is [1]. The levels
+/// are step·{0, …, 2^b − 1}, or step·{−2^(b−1), …, 2^(b−1) − 1} when signed (b ≥ 2). The n of the gradient's
+/// scale is the number of elements of one example, which is how we read the paper's "features".
+Variable learned_step_activation(const Variable& x, const Variable& step, int bits, bool is_signed = false);
 
 /// PACT (Choi et al. 2018, equations 1 to 3): y = round(clip(x, 0, α)/Δ)·Δ with Δ = α/(2^b − 1). x has any
 /// shape, `clip` is [1] and positive. ∂y/∂x = 1 for 0 < x < α, ∂y/∂α = 1 for x ≥ α, else 0. The signed form

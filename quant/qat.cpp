@@ -51,7 +51,8 @@ std::vector<WeightTensorReport> count_bits(const QuantizedModel& model) {
     if (q.bits != kFullPrecision) {
       report.levels = distinct_levels(q.dequantized, options.weight_granularity);
       const bool has_offset = options.weight_scheme == WeightScheme::asymmetric;
-      report.scales = q.grid.scale.numel() * (has_offset ? 2 : 1);
+      report.scales =
+          q.grid.basis.defined() ? q.grid.basis.numel() : q.grid.scale.numel() * (has_offset ? 2 : 1);
       check(report.levels <= (std::int64_t{1} << q.bits),
             "[count_bits] '{}' has {} levels in a group, more than {} bits hold", report.name, report.levels,
             q.bits);
@@ -72,8 +73,8 @@ SizeReport measure_size(const QuantizedModel& model) {
     weights += reports[i].elements;
   }
   for (const auto& [name, tensor] : model.state()) {
-    const bool range =
-        name.ends_with(".act_clip") || name.ends_with(".input_scale") || name.ends_with(".input_offset");
+    const bool range = name.ends_with(".act_clip") || name.ends_with(".act_step") ||
+                       name.ends_with(".input_scale") || name.ends_with(".input_offset");
     if (range) options.scales += tensor.numel();
   }
   options.other_parameters = model.model().parameter_count() - weights;

@@ -1,6 +1,7 @@
 #include "quant/quantized_model.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 
@@ -11,6 +12,13 @@ namespace {
 
 // The columns of a layer's flags in the state.
 enum Flag : std::uint8_t { kCalibrated, kWeightEnabled, kInputEnabled, kSigned, kFlagCount };
+
+constexpr std::array kActivationSchemes = {
+    std::pair(ActivationScheme::pact, std::string_view("pact")),
+    std::pair(ActivationScheme::lsq, std::string_view("lsq")),
+    std::pair(ActivationScheme::dorefa, std::string_view("dorefa")),
+    std::pair(ActivationScheme::fixed, std::string_view("fixed")),
+    std::pair(ActivationScheme::asymmetric, std::string_view("asymmetric"))};
 
 WeightGrid grid_of_step(const Tensor& step, const WeightSpec& spec) {
   const double half = code_range(spec).half;
@@ -42,18 +50,22 @@ struct QuantizedModel::Layer {
   WeightSpec spec;
   int input_bits = kFullPrecision;
   InputScheme picture = InputScheme::none;  // other than none: the input is the picture, on a fixed grid
-  bool learned_clip = false;
+  ActivationScheme activation = ActivationScheme::pact;
 
   bool calibrated = false, weight_enabled = false, input_enabled = false, is_signed = false;
-  Variable clip;          // α, [1], of an activation that is not the picture
+  Variable clip;          // α of pact, dorefa and fixed, [1]
+  Variable input_step;    // of lsq, [1]
   Variable weight_step;   // of an enabled layer with a learned step
-  WeightGrid input_grid;  // of the picture
+  WeightGrid input_grid;  // of the picture, and of asymmetric
   ActivationObserver observer;
 
   bool quantizes_weight() const { return spec.bits != kFullPrecision; }
+  bool learned_clip() const { return activation == ActivationScheme::pact; }
   bool quantizes_input() const { return input_bits != kFullPrecision; }
   bool is_picture() const { return picture != InputScheme::none; }
-  bool learned_step() const { return spec.clip == ClipRule::learned; }
+  bool has_input_grid() const { return is_picture() || activation == ActivationScheme::asymmetric; }
+  bool has_input_step() const { return !is_picture() && activation == ActivationScheme::lsq; }
+  bool learned_step() const { return has_learned_step(spec); }
   WeightSpec input_spec() const {
     return {.bits = input_bits,
             .scheme = picture == InputScheme::symmetric ? WeightScheme::symmetric : WeightScheme::asymmetric,
@@ -78,8 +90,9 @@ struct QuantizedModel::Layer {
     }
     if (input_enabled) {
       layer->input_transform = [this](const Variable& x) {
-        return is_picture() ? fake_quantize(x, input_spec(), input_grid)
-                            : pact(x, clip, input_bits, is_signed);
+        if (has_input_grid()) return fake_quantize(x, input_spec(), input_grid);
+        if (has_input_step()) return learned_step_activation(x, input_step, input_bits, is_signed);
+        return pact(x, clip, input_bits, is_signed);
       };
     }
   }
@@ -101,14 +114,23 @@ struct QuantizedModel::Layer {
     if (is_picture()) {
       const Tensor extremes = Tensor::from<double>({observer.minimum(), observer.maximum()}, {2}).to(dtype);
       input_grid = choose_grid(extremes, input_spec());
+    } else if (has_input_grid()) {
+      input_grid = calibrated_grid(observer, input_bits, dtype, options);
     } else {
       is_signed = observer.minimum() < 0;
       check(!is_signed || input_bits >= 2,
             "[calibrate] the input of layer '{}' has negative values, which 1 bit cannot hold; give it 2 "
             "bits or more",
             name);
-      const double alpha = calibrated_clip(observer, input_bits, is_signed, options);
-      set_variable(clip, Tensor::full({1}, dtype, alpha), learned_clip);
+      if (has_input_step()) {
+        const double step = initial_step(observer, input_bits, is_signed);
+        set_variable(input_step, Tensor::full({1}, dtype, step), true);
+      } else {
+        const double alpha = activation == ActivationScheme::dorefa
+                                 ? 1
+                                 : calibrated_clip(observer, input_bits, is_signed, options);
+        set_variable(clip, Tensor::full({1}, dtype, alpha), learned_clip());
+      }
     }
     calibrated = true;
     observer = {};
@@ -136,11 +158,11 @@ struct QuantizedModel::Layer {
   // The tensors of the state other than the flags, given the flags.
   std::vector<std::string> state_keys(bool has_range, bool weights_on) const {
     std::vector<std::string> keys;
-    if (has_range && is_picture()) {
+    if (has_range && has_input_grid()) {
       keys.push_back(key("input_scale"));
       keys.push_back(key("input_offset"));
     } else if (has_range) {
-      keys.push_back(key("act_clip"));
+      keys.push_back(key(has_input_step() ? "act_step" : "act_clip"));
     }
     if (weights_on && learned_step()) keys.push_back(key("weight_step"));
     return keys;
@@ -149,6 +171,7 @@ struct QuantizedModel::Layer {
   const Tensor& state_tensor(const std::string& k) const {
     if (k == key("input_scale")) return input_grid.scale;
     if (k == key("input_offset")) return input_grid.offset;
+    if (k == key("act_step")) return input_step.value();
     return k == key("act_clip") ? clip.value() : weight_step.value();
   }
 
@@ -158,11 +181,31 @@ struct QuantizedModel::Layer {
   }
 };
 
+std::string_view activation_scheme_name(ActivationScheme scheme) {
+  for (const auto& [value, name] : kActivationSchemes) {
+    if (value == scheme) return name;
+  }
+  return "?";
+}
+
+ActivationScheme parse_activation_scheme(std::string_view name) {
+  std::string known;
+  for (const auto& [value, text] : kActivationSchemes) {
+    if (text == name) return value;
+    known += known.empty() ? "" : ", ";
+    known += text;
+  }
+  throw UsageError(fmt::format("[activation scheme] '{}' is unknown; use one of {}", name, known));
+}
+
 QuantizedModel::QuantizedModel(Module& model, const BitAssignment& bits, const QuantizationOptions& options)
     : model_(model), bits_(bits), options_(options) {
   check_bits(options.input_bits, "QuantizedModel");
-  check(options.weight_clip != ClipRule::learned || options.weight_scheme != WeightScheme::asymmetric,
-        "[QuantizedModel] a learned weight step needs the symmetric or mid_rise scheme, not asymmetric");
+  check_spec({.scheme = options.weight_scheme,
+              .granularity = options.weight_granularity,
+              .clip = options.weight_clip,
+              .percentile = options.weight_percentile},
+             "QuantizedModel");
   const auto weighted = weighted_layers(model);
   check(bits.layers.size() == weighted.size(),
         "[QuantizedModel] the assignment has {} layers and the model {}", bits.layers.size(),
@@ -179,13 +222,17 @@ QuantizedModel::QuantizedModel(Module& model, const BitAssignment& bits, const Q
     auto entry = std::make_unique<Layer>();
     entry->name = name;
     entry->layer = layer;
-    entry->spec = {assigned.weight, options.weight_scheme, options.weight_granularity, options.weight_clip};
+    entry->spec = {.bits = assigned.weight,
+                   .scheme = options.weight_scheme,
+                   .granularity = options.weight_granularity,
+                   .clip = options.weight_clip,
+                   .percentile = options.weight_percentile};
     entry->input_bits = assigned.activation;
     if (layers_.empty() && assigned.activation != kFullPrecision) {
       entry->picture = options.input_scheme;
       entry->input_bits = options.input_scheme == InputScheme::none ? kFullPrecision : options.input_bits;
     }
-    entry->learned_clip = options.learned_activation_clip;
+    entry->activation = options.activation_scheme;
     layers_.push_back(std::move(entry));
   }
 }
@@ -264,8 +311,11 @@ bool QuantizedModel::all_enabled() const {
 std::vector<NamedParameter> QuantizedModel::named_parameters() const {
   std::vector<NamedParameter> parameters;
   for (const auto& entry : layers_) {
-    if (entry->input_enabled && !entry->is_picture() && entry->learned_clip) {
+    if (entry->input_enabled && !entry->is_picture() && entry->learned_clip()) {
       parameters.push_back({entry->key("act_clip"), entry->clip});
+    }
+    if (entry->input_enabled && entry->has_input_step()) {
+      parameters.push_back({entry->key("act_step"), entry->input_step});
     }
     if (entry->weight_enabled && entry->learned_step()) {
       parameters.push_back({entry->key("weight_step"), entry->weight_step});
@@ -339,7 +389,9 @@ void QuantizedModel::load_state(std::span<const std::pair<std::string, Tensor>> 
     entry.is_signed = flags[kSigned] != 0;
     for (const auto& [key, tensor] : loaded[i].tensors) {
       if (key == entry.key("act_clip")) {
-        set_variable(entry.clip, tensor, entry.learned_clip);
+        set_variable(entry.clip, tensor, entry.learned_clip());
+      } else if (key == entry.key("act_step")) {
+        set_variable(entry.input_step, tensor, true);
       } else if (key == entry.key("weight_step")) {
         set_variable(entry.weight_step, tensor, true);
       } else if (key == entry.key("input_scale")) {

@@ -20,13 +20,26 @@ namespace goshawk {
 /// fixed.
 enum class InputScheme : std::uint8_t { none, symmetric, asymmetric };
 
+/// How the input of every other layer is quantized, from what calibration saw.
+enum class ActivationScheme : std::uint8_t {
+  pact,    ///< PACT: a learned clip that starts from the calibrated one
+  lsq,     ///< LSQ: a learned step that starts where the paper starts it, whatever the calibration rule
+  dorefa,  ///< DoReFa-Net: clipped to [0, 1] ([−1, 1] where the input is signed), whatever was calibrated
+  fixed,   ///< PACT's levels under the calibrated clip, which stays
+  asymmetric,  ///< 2^b even levels over a calibrated range that stays
+};
+std::string_view activation_scheme_name(ActivationScheme scheme);
+/// Throws UsageError that lists the names there are.
+ActivationScheme parse_activation_scheme(std::string_view name);
+
 struct QuantizationOptions {
   /// Of every layer; the bits come from the assignment.
   WeightScheme weight_scheme = WeightScheme::mid_rise;
   Granularity weight_granularity = Granularity::channel;
   ClipRule weight_clip = ClipRule::learned;
+  double weight_percentile = 99.9;  ///< of ClipRule::percentile
 
-  bool learned_activation_clip = true;  ///< PACT; otherwise the calibrated clip stays
+  ActivationScheme activation_scheme = ActivationScheme::pact;
   CalibrationOptions calibration;
   InputScheme input_scheme = InputScheme::asymmetric;
   int input_bits = 8;
@@ -69,9 +82,10 @@ class QuantizedModel {
   bool enabled(std::string_view layer) const;
   bool all_enabled() const;
 
-  /// The learned parameters that take part in forward now: "layer1.0.conv1.act_clip" ([1]) for every
-  /// quantized activation and "layer1.0.conv1.weight_step" ([1] or [channels]) for every enabled layer with a
-  /// learned step, in network order. They are leaves that are updated in place. The list grows with enable().
+  /// The learned parameters that take part in forward now: "layer1.0.conv1.act_clip" (pact) or "….act_step"
+  /// (lsq), [1], for every quantized activation and "layer1.0.conv1.weight_step" ([1] or [channels]) for
+  /// every enabled layer with a learned step, in network order. They are leaves that are updated in place.
+  /// The list grows with enable().
   std::vector<NamedParameter> named_parameters() const;
 
   /// Everything that is not in the model itself, by name: learned parameters, fixed ranges, and which layers

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "quant/dorefa.hpp"
+#include "quant/lq_nets.hpp"
 #include "quant/rounding.hpp"
 
 namespace goshawk {
@@ -37,14 +39,20 @@ std::string_view name_of(E value, const std::array<std::pair<E, std::string_view
   return "?";
 }
 
-constexpr std::array kSchemes = {std::pair(WeightScheme::symmetric, std::string_view("symmetric")),
-                                 std::pair(WeightScheme::mid_rise, std::string_view("mid_rise")),
-                                 std::pair(WeightScheme::asymmetric, std::string_view("asymmetric"))};
+constexpr std::array kSchemes = {
+    std::pair(WeightScheme::symmetric, std::string_view("symmetric")),
+    std::pair(WeightScheme::mid_rise, std::string_view("mid_rise")),
+    std::pair(WeightScheme::asymmetric, std::string_view("asymmetric")),
+    std::pair(WeightScheme::twos_complement, std::string_view("twos_complement")),
+    std::pair(WeightScheme::dorefa, std::string_view("dorefa")),
+    std::pair(WeightScheme::lq_nets, std::string_view("lq_nets"))};
 constexpr std::array kGranularities = {std::pair(Granularity::layer, std::string_view("layer")),
                                        std::pair(Granularity::channel, std::string_view("channel"))};
 constexpr std::array kRules = {std::pair(ClipRule::min_max, std::string_view("min_max")),
                                std::pair(ClipRule::mse, std::string_view("mse")),
-                               std::pair(ClipRule::learned, std::string_view("learned"))};
+                               std::pair(ClipRule::percentile, std::string_view("percentile")),
+                               std::pair(ClipRule::learned, std::string_view("learned")),
+                               std::pair(ClipRule::lsq, std::string_view("lsq"))};
 
 // One group of weights that share a step, contiguous, and its grid under search.
 template <class T>
@@ -116,13 +124,18 @@ class GroupSearch {
     const double magnitude =
         std::max(std::abs(static_cast<double>(low_)), std::abs(static_cast<double>(high_)));
     if (magnitude < std::numeric_limits<T>::min()) return line(range_.half > 0 ? kTinyStep : 1);
-    if (spec_.bits == 1) {
-      double sum = 0;
-      for (std::int64_t i = 0; i < n_; ++i) sum += std::abs(static_cast<double>(w_[i]));
-      return line(2 * sum / static_cast<double>(n_));
+    if (spec_.bits == 1) return line(2 * mean_magnitude());
+    // Esser et al. 2020, section 2.1.
+    if (spec_.clip == ClipRule::lsq)
+      return line(2 * mean_magnitude() / std::sqrt(range_.code_max + range_.half));
+    if (spec_.clip == ClipRule::percentile) {
+      std::vector<double> magnitudes(w_, w_ + n_);
+      for (double& m : magnitudes) m = std::abs(m);
+      // More zeros than that: the percentile is no range.
+      const double clip = nearest_rank(magnitudes, spec_.percentile);
+      return line(full_step(clip > 0 ? clip : magnitude));
     }
-    // The outermost point of the clip range, in steps.
-    const double full = magnitude / (range_.code_max + 2 * range_.half);
+    const double full = full_step(magnitude);
     Line<T> best = line(full);
     if (spec_.clip == ClipRule::min_max) return best;
     double best_error = error(best);
@@ -147,6 +160,23 @@ class GroupSearch {
     return best;
   }
 
+  double mean_magnitude() const {
+    double sum = 0;
+    for (std::int64_t i = 0; i < n_; ++i) sum += std::abs(static_cast<double>(w_[i]));
+    return sum / static_cast<double>(n_);
+  }
+
+  // The step whose range just holds the weights of at most that magnitude.
+  double full_step(double magnitude) const {
+    if (spec_.scheme == WeightScheme::twos_complement) {
+      const double low = std::max(static_cast<double>(low_), -magnitude);
+      const double high = std::min(static_cast<double>(high_), magnitude);
+      return std::max(low / range_.code_min, high / range_.code_max);
+    }
+    // The outermost point of the clip range, in steps.
+    return magnitude / (range_.code_max + 2 * range_.half);
+  }
+
   Line<T> span(double low, double high) const {
     return {static_cast<T>((high - low) / range_.code_max), static_cast<T>(low)};
   }
@@ -156,6 +186,12 @@ class GroupSearch {
     if (high - low < std::numeric_limits<T>::min() * 256) return {T{1}, low_};
     Line<T> best = span(low, high);
     if (spec_.clip == ClipRule::min_max) return best;
+    if (spec_.clip == ClipRule::percentile) {
+      std::vector<double> sorted(w_, w_ + n_);
+      const double tail = (100 - spec_.percentile) / 2;
+      const double from = nearest_rank(sorted, tail), to = nearest_rank(sorted, 100 - tail);
+      return to - from < std::numeric_limits<T>::min() * 256 ? best : span(from, to);
+    }
     double best_error = error(best);
     double sum = 0;
     for (std::int64_t i = 0; i < n_; ++i) sum += w_[i];
@@ -263,13 +299,43 @@ CodeRange code_range(const WeightSpec& spec) {
   check_bits(spec.bits, "code_range");
   check(spec.bits != kFullPrecision, "[code_range] 32 bits are not quantized and have no codes");
   const int half_levels = 1 << (spec.bits - 1);
-  if (spec.scheme == WeightScheme::asymmetric) return {0, 2 * half_levels - 1, 0};
-  if (spec.scheme == WeightScheme::mid_rise || spec.bits == 1) return {-half_levels, half_levels - 1, 0.5};
+  if (spec.scheme == WeightScheme::asymmetric || spec.scheme == WeightScheme::lq_nets)
+    return {0, 2 * half_levels - 1, 0};
+  if (spec.scheme == WeightScheme::mid_rise || spec.scheme == WeightScheme::dorefa || spec.bits == 1)
+    return {-half_levels, half_levels - 1, 0.5};
+  if (spec.scheme == WeightScheme::twos_complement) return {-half_levels, half_levels - 1, 0};
   return {-half_levels + 1, half_levels - 1, 0};
+}
+
+double nearest_rank(std::vector<double>& values, double percentile) {
+  const double rank = std::ceil(percentile / 100 * static_cast<double>(values.size())) - 1;
+  const auto nth = values.begin() + static_cast<std::ptrdiff_t>(std::max(rank, 0.0));
+  std::nth_element(values.begin(), nth, values.end());
+  return *nth;
+}
+
+void check_spec(const WeightSpec& spec, std::string_view op) {
+  check_bits(spec.bits, op);
+  check(spec.percentile > 0 && spec.percentile <= 100, "[{}] the percentile {} is not in (0, 100]", op,
+        spec.percentile);
+  const bool has_step = spec.scheme == WeightScheme::symmetric || spec.scheme == WeightScheme::mid_rise ||
+                        spec.scheme == WeightScheme::twos_complement;
+  check(has_step || !has_learned_step(spec),
+        "[{}] a learned step needs levels that are multiples of it; use the symmetric, mid_rise or "
+        "twos_complement scheme, or another clip rule than {} with {}",
+        op, clip_rule_name(spec.clip), weight_scheme_name(spec.scheme));
+  check(spec.scheme != WeightScheme::dorefa || spec.granularity == Granularity::layer,
+        "[{}] dorefa normalises a whole layer; use the granularity layer", op);
 }
 
 WeightGrid choose_grid(const Tensor& w, const WeightSpec& spec) {
   check_weights(w);
+  check_spec(spec, "choose_grid");
+  if (spec.scheme == WeightScheme::lq_nets) return {{}, {}, choose_basis(w, spec.bits, spec.granularity)};
+  if (spec.scheme == WeightScheme::dorefa && spec.bits > 1) {
+    const double step = 2.0 / ((1 << spec.bits) - 1);
+    return {Tensor::full({1}, w.dtype(), step), Tensor::full({1}, w.dtype(), step / 2)};
+  }
   const std::int64_t groups = spec.granularity == Granularity::channel ? w.dim(-1) : 1;
   WeightGrid grid{Tensor::empty({groups}, w.dtype()), Tensor::empty({groups}, w.dtype())};
   dispatch_floating(w.dtype(), "choose_grid", [&]<class T>() {
@@ -304,12 +370,18 @@ QuantizedTensor quantize_weights(const Tensor& w, const WeightSpec& spec, const 
   check_bits(spec.bits, "quantize_weights");
   if (spec.bits == kFullPrecision) return {kFullPrecision, w, {}, {}};
   check_weights(w);
+  if (spec.scheme == WeightScheme::lq_nets) {
+    BasisEncoding encoding = encode_by_basis(w, grid.basis);
+    return {spec.bits, std::move(encoding.values), std::move(encoding.codes), grid};
+  }
   check_grid(w, grid, "quantize_weights");
+  const Tensor source =
+      spec.scheme == WeightScheme::dorefa && spec.bits > 1 ? dorefa_normalize(w).value() : w;
   const CodeRange range = code_range(spec);
   const DType code_type = spec.scheme == WeightScheme::asymmetric ? DType::u8 : DType::i8;
   QuantizedTensor out{spec.bits, Tensor::empty_like(w), Tensor::empty(w.shape(), code_type), grid};
   dispatch_floating(w.dtype(), "quantize_weights", [&]<class T>() {
-    const T* from = w.data<T>();
+    const T* from = source.data<T>();
     T* to = out.dequantized.data<T>();
     for_each_weight<T>(w, grid, range,
                        [=](std::int64_t i, const Rounding<T>& q) { to[i] = q.value(from[i]); });
@@ -330,7 +402,23 @@ QuantizedTensor quantize_weights(const Tensor& w, const WeightSpec& spec, const 
 
 double perturbation(const Tensor& w, const WeightSpec& spec) {
   if (spec.bits == kFullPrecision) return 0;
-  return squared_distance(quantize_weights(w, spec).dequantized, w);
+  const Tensor q = quantize_weights(w, spec).dequantized;
+  if (spec.scheme != WeightScheme::dorefa) return squared_distance(q, w);
+  double qw = 0, qq = 0, sum = 0;
+  dispatch_floating(w.dtype(), "perturbation", [&]<class T>() {
+    const T* level = q.data<T>();
+    const T* original = w.data<T>();
+    for (std::int64_t i = 0; i < w.numel(); ++i) {
+      qw += static_cast<double>(level[i]) * original[i];
+      qq += static_cast<double>(level[i]) * level[i];
+    }
+    const double c = qq > 0 ? qw / qq : 0;
+    for (std::int64_t i = 0; i < w.numel(); ++i) {
+      const double d = c * level[i] - original[i];
+      sum += d * d;
+    }
+  });
+  return sum;
 }
 
 double squared_distance(const Tensor& a, const Tensor& b) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "core/parallel.hpp"
 #include "quant/quantizer.hpp"
@@ -22,6 +23,9 @@ inline T clamp_between(T v, T low, T high) {
   v = v > low ? v : low;
   return v < high ? v : high;
 }
+
+/// The nearest-rank percentile, in [0, 100], of values that are not empty. Reorders them.
+double nearest_rank(std::vector<double>& values, double percentile);
 
 /// code(w) = round(clip((w − offset)/scale, code_min, code_max)) and value(w) = scale · code + offset.
 template <class T>

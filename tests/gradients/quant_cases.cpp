@@ -4,6 +4,7 @@
 
 #include "autograd/ops.hpp"
 #include "op_case.hpp"
+#include "quant/dorefa.hpp"
 #include "quant/fake_quantize.hpp"
 
 using namespace goshawk;
@@ -35,20 +36,25 @@ const WeightGrid kChannelGrid{Tensor::from<double>({0.25, 0.1}, {2}), Tensor::fr
 const WeightSpec kLayerSpec{.bits = 3};
 const WeightSpec kChannelSpec{.bits = 3, .granularity = Granularity::channel};
 
-// LSQ's surrogate: with level − clipped position frozen at the point r, s·clip(w/s) + s·r = clip(w, −qs, qs)
-// + s·r, where q is the end of the clip range in steps; the gradient of s is scaled.
-Variable lsq_surrogate(const Variable& w, const Variable& s, double q, double half, double outermost) {
+// LSQ's surrogate: with level − clipped position frozen at the point r, s·clip(w/s) + s·r = clip(w, low·s,
+// high·s)
+// + s·r, where low and high are the ends of the clip range in steps; the gradient of s is scaled by 1/√(n·q)
+// for n elements and the outermost level q.
+Variable lsq_surrogate(const Variable& w, const Variable& s, const CodeRange& range, double elements) {
   const std::int64_t channels = s.numel();
+  const double low = range.code_min, high = range.code_max + 2 * range.half;
+  const double outermost = range.code_max + range.half;
   Tensor r = Tensor::empty(w.shape(), DType::f64);
   for (std::int64_t i = 0; i < w.numel(); ++i) {
     const double step = s.value().data<double>()[i % channels];
-    const double clipped = std::clamp(w.value().data<double>()[i] / step, -q, q);
-    const double level = std::clamp(std::nearbyint(clipped - half) + half, -outermost, outermost);
+    const double clipped = std::clamp(w.value().data<double>()[i] / step, low, high);
+    const double level =
+        std::clamp(std::nearbyint(clipped - range.half) + range.half, low + range.half, outermost);
     r.data<double>()[i] = level - clipped;
   }
-  const double g = 1 / std::sqrt(static_cast<double>(w.numel() / channels) * outermost);
+  const double g = 1 / std::sqrt(elements * outermost);
   const Variable scaled = scale(s, g) + scale(s.detach(), 1 - g);
-  return clip_between(w, scale(scaled, -q), scale(scaled, q)) + mul(scaled, r);
+  return clip_between(w, scale(scaled, low), scale(scaled, high)) + mul(scaled, r);
 }
 
 Tensor weights() {
@@ -69,17 +75,58 @@ const AddCases straight_through({
     {"learned_step_quantize",
      [](const V& v) { return learned_step_quantize(v[0], v[1], kLayerSpec); },
      {weights(), Tensor::from<double>({0.21}, {1})},
-     [](const V& v) { return lsq_surrogate(v[0], v[1], 3, 0, 3); }},
+     [](const V& v) {
+       return lsq_surrogate(v[0], v[1], {-3, 3, 0}, 8);
+     }},
     {"learned_step_quantize",
      [](const V& v) { return learned_step_quantize(v[0], v[1], kChannelSpec); },
      {weights(), Tensor::from<double>({0.21, 0.12}, {2})},
-     [](const V& v) { return lsq_surrogate(v[0], v[1], 3, 0, 3); }},
+     [](const V& v) {
+       return lsq_surrogate(v[0], v[1], {-3, 3, 0}, 4);
+     }},
     {"learned_step_quantize",
      [](const V& v) {
        return learned_step_quantize(v[0], v[1], {.bits = 2, .scheme = WeightScheme::mid_rise});
      },
      {weights(), Tensor::from<double>({0.31}, {1})},
-     [](const V& v) { return lsq_surrogate(v[0], v[1], 2, 0.5, 1.5); }},
+     [](const V& v) {
+       return lsq_surrogate(v[0], v[1], {-2, 1, 0.5}, 8);
+     }},
+    {"learned_step_quantize",
+     [](const V& v) {
+       return learned_step_quantize(v[0], v[1], {.bits = 3, .scheme = WeightScheme::twos_complement});
+     },
+     {weights(), Tensor::from<double>({0.21}, {1})},
+     [](const V& v) {
+       return lsq_surrogate(v[0], v[1], {-4, 3, 0}, 8);
+     }},
+    {"learned_step_quantize",
+     [](const V& v) { return learned_step_activation(v[0], v[1], 3); },
+     {activations(), Tensor::from<double>({0.11}, {1})},
+     [](const V& v) {
+       return lsq_surrogate(v[0], v[1], {0, 7, 0}, 6);
+     }},
+    {"learned_step_quantize",
+     [](const V& v) { return learned_step_activation(v[0], v[1], 4, true); },
+     {activations(), Tensor::from<double>({0.103}, {1})},
+     [](const V& v) {
+       return lsq_surrogate(v[0], v[1], {-8, 7, 0}, 6);
+     }},
+    {"fake_quantize",
+     [](const V& v) {
+       const WeightSpec spec{.bits = 3, .scheme = WeightScheme::dorefa};
+       return fake_quantize(v[0], spec, choose_grid(v[0].value(), spec));
+     },
+     {weights()},
+     [](const V& v) { return dorefa_normalize(v[0]); }},
+    {"tanh", [](const V& v) { return dorefa_normalize(v[0]); }, {weights()}},
+    {"fake_quantize",
+     [](const V& v) {
+       const WeightSpec spec{.bits = 2, .scheme = WeightScheme::lq_nets};
+       return fake_quantize(v[0], spec, choose_grid(v[0].value(), spec));
+     },
+     {weights()},
+     [](const V& v) { return scale(v[0], 1); }},
     {"pact",
      [](const V& v) { return pact(v[0], v[1], 4); },
      {activations(), Tensor::from<double>({0.8}, {1})},

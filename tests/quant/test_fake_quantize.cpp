@@ -85,15 +85,18 @@ TEST_CASE(
 TEST_CASE("fake_quantize gives what quantize_weights gives, bit for bit") {
   Random random(3);
   const Tensor w = random_normal({3, 3, 4, 8}, DType::f32, random);
-  for (WeightScheme scheme : {WeightScheme::symmetric, WeightScheme::mid_rise, WeightScheme::asymmetric}) {
+  for (WeightScheme scheme : {WeightScheme::symmetric, WeightScheme::mid_rise, WeightScheme::asymmetric,
+                              WeightScheme::twos_complement, WeightScheme::dorefa, WeightScheme::lq_nets}) {
     for (Granularity granularity : {Granularity::layer, Granularity::channel}) {
       for (int bits : {1, 2, 3, 8}) {
+        if (scheme == WeightScheme::dorefa && granularity == Granularity::channel) continue;
         const WeightSpec spec{bits, scheme, granularity, ClipRule::mse};
         const QuantizedTensor q = quantize_weights(w, spec);
         const Variable leaf_w = Variable::leaf(w);
         CHECK(fake_quantize(leaf_w, spec, q.grid).value().to_vector<float>() ==
               q.dequantized.to_vector<float>());
-        if (scheme != WeightScheme::asymmetric) {
+        if (scheme != WeightScheme::asymmetric && scheme != WeightScheme::dorefa &&
+            scheme != WeightScheme::lq_nets) {
           const Variable step = Variable::leaf(q.grid.scale);
           CHECK(learned_step_quantize(leaf_w, step, spec).value().to_vector<float>() ==
                 q.dequantized.to_vector<float>());
@@ -147,6 +150,40 @@ TEST_CASE("LSQ gradients: by hand") {
   CHECK(b[1].item() == doctest::Approx((-1 - 2 + 3 + 4 + 5) * 0.5 / std::sqrt(5 * 0.5)).epsilon(1e-12));
 }
 
+TEST_CASE("LSQ with the paper's ranges: by hand") {
+  // Weights, 3 bits: Q_N = 4, Q_P = 3; s = 0.5: positions −5, −3.6, 0.2, 2.6, 5.
+  const Variable w = leaf({-2.5, -1.8, 0.1, 1.3, 2.5}, {5, 1}), s = leaf({0.5}, {1});
+  const WeightSpec spec{.bits = 3, .scheme = WeightScheme::twos_complement};
+  const Variable y = learned_step_quantize(w, s, spec);
+  CHECK(values(y) == std::vector<double>{-2, -2, 0, 1.5, 1.5});
+  const auto g = pullback(y, {w, s}, {1, 1, 1, 1, 1});
+  CHECK(values(g[0]) == std::vector<double>{0, 1, 1, 1, 0});
+  const double by_hand = -4 + (-4 + 3.6) + (0 - 0.2) + (3 - 2.6) + 3;
+  CHECK(g[1].item() == doctest::Approx(by_hand / std::sqrt(5.0 * 3)).epsilon(1e-12));
+  // Activations, 2 bits: Q_N = 0, Q_P = 3; two examples of three features.
+  const Variable x = leaf({-1, 0.2, 0.7, 1.3, 1.6, 9}, {2, 3});
+  const Variable a = learned_step_activation(x, s, 2);
+  CHECK(values(a) == std::vector<double>{0, 0, 0.5, 1.5, 1.5, 1.5});
+  const auto h = pullback(a, {x, s}, {1, 1, 1, 1, 1, 1});
+  CHECK(values(h[0]) == std::vector<double>{0, 1, 1, 1, 0, 0});
+  const double expected = 0 + (0 - 0.4) + (1 - 1.4) + (3 - 2.6) + 3 + 3;
+  CHECK(h[1].item() == doctest::Approx(expected / std::sqrt(3.0 * 3)).epsilon(1e-12));
+  CHECK(values(learned_step_activation(leaf({-9, -0.6, 0.7, 9}, {4}), s, 2, true)) ==
+        std::vector<double>{-1, -0.5, 0.5, 0.5});
+  CHECK_THROWS_AS(learned_step_activation(x, s, 1, true), Error);
+  CHECK_THROWS_AS(learned_step_activation(x, leaf({1, 2}, {2}), 4), Error);
+  CHECK(learned_step_activation(x, s, 32).value().raw() == x.value().raw());
+}
+
+TEST_CASE("DoReFa's activations are PACT's with the clip at 1") {
+  // quantize_2(clip(x, 0, 1)): round(3·0.6)/3 = 2/3.
+  const Variable x = leaf({-1, 0.1, 0.6, 0.9, 4}, {5}), one = leaf({1}, {1});
+  const Variable y = pact(x, one, 2);
+  const std::vector<double> expected = {0, 0, 2.0 / 3, 1, 1};
+  for (std::size_t i = 0; i < expected.size(); ++i) CHECK(values(y)[i] == doctest::Approx(expected[i]));
+  CHECK(values(pullback(y, {x}, {1, 2, 3, 4, 5})[0]) == std::vector<double>{0, 2, 3, 4, 0});
+}
+
 TEST_CASE("32 bits is the identity and bad arguments are errors") {
   const Variable x = leaf({-1, 2}, {2, 1}), clip = leaf({1}, {1});
   CHECK(pact(x, clip, 32).value().raw() == x.value().raw());
@@ -187,6 +224,41 @@ TEST_CASE("calibration: max, percentile and the least-squares clip") {
     return sum;
   };
   for (double alpha = 0.25; alpha <= 30; alpha += 0.25) CHECK(error(narrow, 4) <= error(alpha, 4) * 1.02);
+
+  ActivationObserver batches;
+  batches.observe(Tensor::from<double>({-1, 4}, {2}), "layer");
+  batches.observe(Tensor::from<double>({-3, 2}, {2}), "layer");
+  batches.observe(Tensor::from<double>({0, 8}, {2}), "layer");
+  // Momentum ½: 4 → 3 → 5.5 and −1 → −2 → −1.
+  const CalibrationOptions ema{.rule = CalibrationRule::ema, .momentum = 0.5};
+  CHECK(calibrated_clip(batches, 4, true, ema) == 5.5);
+  const WeightGrid averaged = calibrated_grid(batches, 2, DType::f64, ema);
+  CHECK(values(averaged.offset) == std::vector<double>{-1});
+  CHECK(values(averaged.scale)[0] == doctest::Approx(6.5 / 3).epsilon(1e-15));
+  const WeightGrid extremes = calibrated_grid(batches, 2, DType::f64, {.rule = CalibrationRule::max});
+  CHECK(values(extremes.offset) == std::vector<double>{-3});
+  CHECK(values(extremes.scale)[0] == doctest::Approx(11.0 / 3).epsilon(1e-15));
+  // mean|x| = 18/6: 2·3/√15 for 4 unsigned bits, 2·3/√7 for signed ones.
+  CHECK(initial_step(batches, 4, false) == doctest::Approx(6 / std::sqrt(15.0)).epsilon(1e-15));
+  CHECK(initial_step(batches, 4, true) == doctest::Approx(6 / std::sqrt(7.0)).epsilon(1e-15));
+  CHECK_THROWS_AS(calibrated_clip(batches, 4, true, {.momentum = 1}), Error);
+  CHECK_THROWS_AS(calibrated_grid({}, 4, DType::f64, {}), Error);
+
+  // The asymmetric grids: the least-squares one is no worse than the others on what was observed.
+  Random random(11);
+  ActivationObserver skewed;
+  const Tensor x = random_normal({4000}, DType::f64, random);
+  for (double& v : x.span<double>()) v = std::exp(v) - 0.5;
+  skewed.observe(x, "layer");
+  for (int bits : {2, 4, 8}) {
+    const auto squared_error = [&](CalibrationRule rule) {
+      const WeightGrid grid = calibrated_grid(skewed, bits, DType::f64, {.rule = rule, .percentile = 99});
+      const WeightSpec spec{.bits = bits, .scheme = WeightScheme::asymmetric};
+      return squared_distance(fake_quantize(x, spec, grid).value(), x);
+    };
+    CHECK(squared_error(CalibrationRule::mse) <= squared_error(CalibrationRule::max));
+    CHECK(squared_error(CalibrationRule::mse) <= squared_error(CalibrationRule::percentile) * 1.02);
+  }
 
   ActivationObserver symmetric;
   symmetric.observe(Tensor::from<double>({-3, 1, 2}, {3}), "layer");

@@ -192,6 +192,76 @@ TEST_CASE("learned parameters: named, and trained in place") {
   for (const WeightTensorReport& r : count_bits(quantized)) CHECK(r.levels <= 4);
 }
 
+TEST_CASE("every scheme trains: a few steps lower the loss, in a mixture of bits") {
+  struct Case {
+    WeightScheme weights;
+    Granularity granularity;
+    ClipRule clip;
+    ActivationScheme activations;
+  };
+  const Case cases[] = {
+      {WeightScheme::dorefa, Granularity::layer, ClipRule::mse, ActivationScheme::dorefa},
+      {WeightScheme::dorefa, Granularity::layer, ClipRule::mse, ActivationScheme::pact},
+      {WeightScheme::lq_nets, Granularity::channel, ClipRule::mse, ActivationScheme::pact},
+      {WeightScheme::lq_nets, Granularity::layer, ClipRule::mse, ActivationScheme::fixed},
+      {WeightScheme::twos_complement, Granularity::layer, ClipRule::lsq, ActivationScheme::lsq},
+      {WeightScheme::twos_complement, Granularity::channel, ClipRule::learned, ActivationScheme::lsq},
+      {WeightScheme::symmetric, Granularity::channel, ClipRule::percentile, ActivationScheme::asymmetric},
+      {WeightScheme::asymmetric, Granularity::layer, ClipRule::min_max, ActivationScheme::asymmetric},
+      {WeightScheme::symmetric, Granularity::layer, ClipRule::min_max, ActivationScheme::pact},
+      {WeightScheme::mid_rise, Granularity::channel, ClipRule::mse, ActivationScheme::fixed},
+  };
+  for (const Case& c : cases) {
+    CAPTURE(weight_scheme_name(c.weights));
+    CAPTURE(clip_rule_name(c.clip));
+    CAPTURE(activation_scheme_name(c.activations));
+    CHECK(parse_activation_scheme(activation_scheme_name(c.activations)) == c.activations);
+    SmallNet net;
+    BitAssignment bits = assign(net, 3, 4);
+    bits.layers[1].weight = 2;
+    bits.layers[2].activation = 3;
+    QuantizationOptions options;
+    options.weight_scheme = c.weights;
+    options.weight_granularity = c.granularity;
+    options.weight_clip = c.clip;
+    options.activation_scheme = c.activations;
+    QuantizedModel quantized(net, bits, options);
+    quantized.calibrate(std::vector{pictures()});
+    quantized.enable_all();
+    const double before = train(net, quantized, 1);
+    CHECK(train(net, quantized, 150) < 0.9 * before);
+    for (const WeightTensorReport& r : count_bits(quantized)) {
+      CHECK(r.levels <= (1 << r.bits));
+      CHECK(r.levels >= 2);
+    }
+    // What was learned and calibrated comes back to the bit.
+    const std::vector<float> trained = outputs(net, pictures(7));
+    SmallNet second;
+    const auto source = net.named_parameters(), target = second.named_parameters();
+    for (std::size_t i = 0; i < source.size(); ++i)
+      target[i].variable.value().copy_from(source[i].variable.value());
+    QuantizedModel restored(second, bits, options);
+    restored.load_state(quantized.state(), "memory");
+    CHECK(outputs(second, pictures(7)) == trained);
+    CHECK(names(restored.named_parameters()) == names(quantized.named_parameters()));
+  }
+  CHECK_THROWS_AS(parse_activation_scheme("relu"), UsageError);
+}
+
+TEST_CASE("sizes count an LQ-Nets basis: b numbers a channel") {
+  SmallNet net;
+  QuantizationOptions options;
+  options.weight_scheme = WeightScheme::lq_nets;
+  options.weight_clip = ClipRule::mse;
+  options.activation_scheme = ActivationScheme::lsq;
+  QuantizedModel quantized(net, assign(net, 3, 4), options);
+  net(pictures());  // sizes need the layers' inputs
+  quantized.calibrate(std::vector{pictures()});
+  quantized.enable_all();
+  // Three numbers for 4 + 6 + 5 channels, two input steps, and the picture's scale and offset.
+  CHECK(measure_size(quantized).scales == 3 * (4 + 6 + 5) + 2 + 2);
+}
+
 TEST_CASE("state: a resumed model continues with the same bits") {
   const std::vector<std::string> first = {"conv2"};
   SmallNet net;

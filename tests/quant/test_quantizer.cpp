@@ -12,7 +12,7 @@ using namespace goshawk;
 namespace {
 
 constexpr WeightScheme kSchemes[] = {WeightScheme::symmetric, WeightScheme::mid_rise,
-                                     WeightScheme::asymmetric};
+                                     WeightScheme::asymmetric, WeightScheme::twos_complement};
 constexpr Granularity kGranularities[] = {Granularity::layer, Granularity::channel};
 
 // Normal weights of a small convolution whose channels have very different sizes.
@@ -81,6 +81,50 @@ TEST_CASE("each channel has its own step") {
       quantize_weights(w, {.bits = 3, .granularity = Granularity::channel, .clip = ClipRule::min_max});
   CHECK(values(q.grid.scale) == std::vector<double>{0.5, 10});
   CHECK(values(q.dequantized) == std::vector<double>{1.5, 10, -0.5, 30});
+}
+
+TEST_CASE("twos_complement by hand: one more level below than above") {
+  const Tensor w = Tensor::from<double>({-4, -2.6, 0.4, 1.6, 2.4, 3}, {6, 1});
+  const QuantizedTensor q =
+      quantize_weights(w, {.bits = 3, .scheme = WeightScheme::twos_complement, .clip = ClipRule::min_max});
+  // Both ends of −4 … 3 are reached with the step 1.
+  CHECK(values(q.grid.scale) == std::vector<double>{1});
+  CHECK(values(q.dequantized) == std::vector<double>{-4, -3, 0, 2, 2, 3});
+  CHECK(values(q.codes) == std::vector<double>{-4, -3, 0, 2, 2, 3});
+}
+
+TEST_CASE("the percentile rule by hand, and 100 % is min_max") {
+  std::vector<double> ramp(101);
+  for (std::size_t i = 0; i < ramp.size(); ++i) ramp[i] = static_cast<double>(i) - 50;
+  const Tensor w = Tensor::from(ramp, {101, 1});
+  // |w| is 0, 1, 1, …, 50, 50: the 91st of 101 magnitudes (⌈0.9·101⌉ = 91) is 45; Δ = 45/3.
+  CHECK(values(choose_grid(w, {.bits = 3, .clip = ClipRule::percentile, .percentile = 90}).scale) ==
+        std::vector<double>{15});
+  // The central 90 %: the 6th and the 96th of 101 (⌈5.05⌉ = 6, ⌈95.95⌉ = 96) are −45 and 45.
+  const WeightGrid central = choose_grid(
+      w, {.bits = 2, .scheme = WeightScheme::asymmetric, .clip = ClipRule::percentile, .percentile = 90});
+  CHECK(values(central.offset) == std::vector<double>{-45});
+  CHECK(values(central.scale) == std::vector<double>{30});
+  for (WeightScheme scheme : kSchemes) {
+    for (Granularity granularity : kGranularities) {
+      WeightSpec spec{.bits = 3, .scheme = scheme, .granularity = granularity, .clip = ClipRule::min_max};
+      const Tensor c = conv_weights(DType::f32);
+      const WeightGrid wide = choose_grid(c, spec);
+      spec.clip = ClipRule::percentile;
+      spec.percentile = 100;
+      CHECK(values(choose_grid(c, spec).scale) == values(wide.scale));
+      CHECK(values(choose_grid(c, spec).offset) == values(wide.offset));
+      spec.percentile = 80;
+      if (granularity == Granularity::layer)
+        CHECK(values(choose_grid(c, spec).scale)[0] < values(wide.scale)[0]);
+    }
+  }
+}
+
+TEST_CASE("LSQ's starting step is 2·mean|w|/√Q_P") {
+  const Tensor w = Tensor::from<double>({-1, 3, 2, -2}, {4, 1});  // the mean magnitude is 2
+  const WeightSpec spec{.bits = 3, .scheme = WeightScheme::twos_complement, .clip = ClipRule::lsq};
+  CHECK(values(choose_grid(w, spec).scale)[0] == doctest::Approx(4 / std::sqrt(3.0)).epsilon(1e-15));
 }
 
 TEST_CASE("all schemes, widths and rules: idempotent, within half a step, at most 2^b levels, codes fit") {
@@ -230,7 +274,16 @@ TEST_CASE("bad arguments are errors") {
   CHECK_THROWS_AS(parse_weight_scheme("round"), UsageError);
   for (WeightScheme scheme : kSchemes) CHECK(parse_weight_scheme(weight_scheme_name(scheme)) == scheme);
   for (Granularity g : kGranularities) CHECK(parse_granularity(granularity_name(g)) == g);
-  for (ClipRule rule : {ClipRule::min_max, ClipRule::mse, ClipRule::learned}) {
+  for (WeightScheme scheme : {WeightScheme::dorefa, WeightScheme::lq_nets}) {
+    CHECK(parse_weight_scheme(weight_scheme_name(scheme)) == scheme);
+    CHECK_THROWS_AS(choose_grid(w, {.bits = 4, .scheme = scheme, .clip = ClipRule::learned}), Error);
+  }
+  CHECK_THROWS_AS(choose_grid(w, {.scheme = WeightScheme::dorefa, .granularity = Granularity::channel}),
+                  Error);
+  CHECK_THROWS_AS(choose_grid(w, {.scheme = WeightScheme::asymmetric, .clip = ClipRule::lsq}), Error);
+  CHECK_THROWS_AS(choose_grid(w, {.clip = ClipRule::percentile, .percentile = 0}), Error);
+  for (ClipRule rule :
+       {ClipRule::min_max, ClipRule::mse, ClipRule::percentile, ClipRule::learned, ClipRule::lsq}) {
     CHECK(parse_clip_rule(clip_rule_name(rule)) == rule);
   }
 }
