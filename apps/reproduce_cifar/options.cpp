@@ -30,6 +30,9 @@ void for_each_setting(Options& o, F f) {
   f("weight-scheme", o.weight_scheme);
   f("granularity", o.granularity);
   f("clip", o.clip);
+  f("percentile", o.percentile);
+  f("activation-scheme", o.activation_scheme);
+  f("calibration", o.calibration);
   f("stages", o.stages);
   f("curvature-images", o.curvature_images);
   f("trace-error", o.trace_error);
@@ -57,9 +60,19 @@ const char* description(const std::string& name) {
       {"compression", "weight compression that HAWQ and HAWQ-V2 must reach"},
       {"bits", "candidate weight bits of HAWQ and HAWQ-V2"},
       {"activation-bits", "bits of every activation"},
-      {"weight-scheme", "levels of the weight quantizer: symmetric, mid_rise or asymmetric"},
+      {"weight-scheme",
+       "levels of the weight quantizer: symmetric, mid_rise, asymmetric, twos_complement (LSQ's), dorefa or "
+       "lq_nets"},
       {"granularity", "one weight step per layer or per channel"},
-      {"clip", "range of the weight quantizer: min_max, mse or learned"},
+      {"clip",
+       "range of the weight quantizer: min_max, mse, percentile, learned (a trained step from the mse "
+       "choice) "
+       "or lsq (from LSQ's); dorefa and lq_nets need none of them"},
+      {"percentile", "of --clip percentile and --calibration percentile"},
+      {"activation-scheme",
+       "quantizer of the activations: pact (learned clip), lsq (learned step), dorefa (clip at 1), fixed "
+       "(calibrated clip) or asymmetric (calibrated range)"},
+      {"calibration", "first range of the activations: max, percentile, mse or ema"},
       {"stages", "stages of fine-tuning in the order of Omega"},
       {"curvature-images", "training images the curvature is averaged over; default 256 (synthetic) or 512"},
       {"trace-error", "wanted relative standard error of each layer's trace"},
@@ -105,8 +118,18 @@ QuantizationOptions quantization_options(const ReproduceOptions& options) {
   q.weight_scheme = parse_weight_scheme(options.weight_scheme);
   q.weight_granularity = parse_granularity(options.granularity);
   q.weight_clip = parse_clip_rule(options.clip);
-  if (q.weight_clip == ClipRule::learned && q.weight_scheme == WeightScheme::asymmetric) {
-    throw UsageError("--clip learned needs --weight-scheme symmetric or mid_rise");
+  q.weight_percentile = options.percentile;
+  q.activation_scheme = parse_activation_scheme(options.activation_scheme);
+  q.calibration.rule = parse_calibration_rule(options.calibration);
+  q.calibration.percentile = options.percentile;
+  try {
+    check_spec({.scheme = q.weight_scheme,
+                .granularity = q.weight_granularity,
+                .clip = q.weight_clip,
+                .percentile = q.weight_percentile},
+               "--weight-scheme, --granularity, --clip");
+  } catch (const Error& e) {
+    throw UsageError(e.what());
   }
   return q;
 }

@@ -30,6 +30,11 @@ struct ReproduceOptions {
   std::string weight_scheme = "asymmetric";
   std::string granularity = "layer";
   std::string clip = "min_max";
+  double percentile = 99.9;  ///< of the clip rule and of the calibration of that name
+  /// The activation quantizer of every row and how its range is calibrated: see ActivationScheme and
+  /// CalibrationRule.
+  std::string activation_scheme = "pact";
+  std::string calibration = "mse";
   int stages = 4;
   std::int64_t curvature_images = 0;  ///< 0: 256 on the synthetic set, 512 on a real one
   double trace_error = 0.1;           ///< wanted relative standard error of each layer's trace

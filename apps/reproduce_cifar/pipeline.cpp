@@ -50,7 +50,8 @@ WeightSpec weight_spec(const ReproduceOptions& options) {
   return {.bits = 8,
           .scheme = q.weight_scheme,
           .granularity = q.weight_granularity,
-          .clip = q.weight_clip == ClipRule::learned ? ClipRule::mse : q.weight_clip};
+          .clip = q.weight_clip == ClipRule::learned ? ClipRule::mse : q.weight_clip,
+          .percentile = q.weight_percentile};
 }
 
 // `count` training pictures drawn under the seed, unaugmented, in batches.

@@ -106,6 +106,24 @@ TEST_CASE("rows can be chosen, and a finished run only prints its table again") 
   CHECK(again.out == first.out);
 }
 
+TEST_CASE("a run takes the papers' quantizers") {
+  const ScratchDirectory scratch;
+  const std::vector<std::vector<std::string>> quantizers{
+      {"--weight-scheme", "dorefa", "--activation-scheme", "dorefa"},
+      {"--weight-scheme", "lq_nets", "--granularity", "channel", "--calibration", "ema"},
+      {"--weight-scheme", "twos_complement", "--clip", "lsq", "--activation-scheme", "lsq"}};
+  for (const std::vector<std::string>& quantizer : quantizers) {
+    const auto out = scratch.path() / quantizer[1];
+    std::vector<std::string> arguments = tiny_run(out.string(), {"--only", "direct", "--quiet"});
+    arguments.insert(arguments.end(), quantizer.begin(), quantizer.end());
+    const ProgramResult run = run_built_program(kProgram, arguments);
+    REQUIRE_MESSAGE(run.status == 0, run.err);
+    const auto config = nlohmann::json::parse(file_bytes(out / "config.json"));
+    CHECK(config.at("weight-scheme") == quantizer[1]);
+    CHECK(run.out.find("16.00x") != std::string::npos);
+  }
+}
+
 TEST_CASE("a file that cannot be written ends a run with one line, and it goes on when there is room") {
   const ScratchDirectory scratch;
   const std::string out = (scratch.path() / "run").string();
@@ -145,6 +163,11 @@ TEST_CASE("wrong use and bad input: one line that names the culprit, and nothing
   expect({"--data", out + "/nowhere", "--out", out}, 1, out + "/nowhere");
   expect({"--out", "/proc/goshawk/run", "--train-images", "32", "--test-images", "32"}, 1,
          "/proc/goshawk/run");
+  expect({"--weight-scheme", "pact", "--out", out}, 2, "lq_nets");
+  expect({"--weight-scheme", "dorefa", "--granularity", "channel", "--out", out}, 2, "dorefa");
+  expect({"--weight-scheme", "lq_nets", "--clip", "lsq", "--out", out}, 2, "a learned step");
+  expect({"--activation-scheme", "relu", "--out", out}, 2, "asymmetric");
+  expect({"--calibration", "ema", "--percentile", "101", "--out", out}, 2, "101");
   CHECK_FALSE(std::filesystem::exists(out));
 
   // A truncated batch file and a label that is none.
