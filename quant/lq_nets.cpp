@@ -22,19 +22,22 @@ constexpr double kProximal = 1e-9;
 
 using Basis = std::vector<double>;
 
-// The different levels of a basis in ascending order, the code of each, and the thresholds between them.
+// The different levels of a basis in ascending order, the code of each, and the thresholds between them, with
+// infinities up to 2^b − 1 of these.
 template <class T>
 struct Levels {
   std::vector<T> values, thresholds;
   std::vector<std::uint8_t> codes;
+  std::size_t half_levels;
 
-  Levels(const Basis& basis, int bits) {
+  Levels(const Basis& basis, int bits) : half_levels(std::size_t{1} << (bits - 1)) {
     std::vector<std::pair<T, std::uint8_t>> sorted;
     for (int code = 0; code < 1 << bits; ++code) {
       double level = 0;
-      for (int k = 0; k < bits; ++k)
-        level +=
-            (code >> k & 1) != 0 ? basis[static_cast<std::size_t>(k)] : -basis[static_cast<std::size_t>(k)];
+      for (int k = 0; k < bits; ++k) {
+        const double v = basis[static_cast<std::size_t>(k)];
+        level += (code >> k & 1) != 0 ? v : -v;
+      }
       sorted.emplace_back(static_cast<T>(level), static_cast<std::uint8_t>(code));
     }
     std::sort(sorted.begin(), sorted.end());
@@ -44,12 +47,23 @@ struct Levels {
       values.push_back(value);
       codes.push_back(code);
     }
+    thresholds.resize(2 * half_levels - 1, std::numeric_limits<T>::infinity());
   }
 
+  // How many thresholds lie below w: a binary search without branches, which weights would mispredict.
   std::size_t nearest(T w) const {
-    const auto above = std::lower_bound(thresholds.begin(), thresholds.end(), w);
-    return static_cast<std::size_t>(above - thresholds.begin());
+    const T* threshold = thresholds.data();
+    std::size_t at = 0;
+    for (std::size_t step = half_levels; step > 0; step /= 2)
+      at += step * static_cast<std::size_t>(threshold[at + step - 1] < w);
+    return at;
   }
+};
+
+// ‖Q(w) − w‖², and by code how many elements have it and their sum.
+struct Statistics {
+  double error = 0;
+  std::array<double, 1 << kMaxBits> count{}, sum{};
 };
 
 // One quantization group: the elements first, first + stride, … of an array of n.
@@ -58,29 +72,39 @@ struct Group {
   const T* w;
   std::int64_t first, stride, n;
 
-  // ‖Q(w) − w‖², and by code how many elements have it and their sum.
-  struct Statistics {
-    double error = 0;
-    std::array<double, 1 << kMaxBits> count{}, sum{};
-  };
+  // Over fixed chunks added in order.
   Statistics statistics(const Basis& basis, int bits) const {
     const Levels<T> levels(basis, bits);
-    Statistics s;
-    for (std::int64_t i = first; i < n; i += stride) {
-      const std::size_t at = levels.nearest(w[i]);
-      const double x = w[i], e = x - levels.values[at];
-      s.error += e * e;
-      s.count[levels.codes[at]] += 1;
-      s.sum[levels.codes[at]] += x;
+    const std::int64_t elements = (n - first + stride - 1) / stride;
+    const std::int64_t chunks = (elements + kElementwiseGrain - 1) / kElementwiseGrain;
+    std::vector<Statistics> partial(static_cast<std::size_t>(chunks));
+    parallel_for(elements, kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
+      Statistics& s = partial[static_cast<std::size_t>(begin / kElementwiseGrain)];
+      for (std::int64_t i = begin; i < end; ++i) {
+        const T element = w[first + i * stride];
+        const std::size_t at = levels.nearest(element);
+        const double x = element, e = x - levels.values[at];
+        s.error += e * e;
+        s.count[levels.codes[at]] += 1;
+        s.sum[levels.codes[at]] += x;
+      }
+    });
+    Statistics total = partial[0];
+    for (std::size_t c = 1; c < partial.size(); ++c) {
+      total.error += partial[c].error;
+      for (std::size_t code = 0; code < std::size_t{1} << bits; ++code) {
+        total.count[code] += partial[c].count[code];
+        total.sum[code] += partial[c].sum[code];
+      }
     }
-    return s;
+    return total;
   }
 };
 
 // argmin_v ‖w − B v‖² + δ‖v − old‖² by Cholesky's method, as |v| in ascending order: the signs and the order
 // of a basis change no level. Rounded to T, since that is how it is kept.
 template <class T>
-Basis fit(const typename Group<T>::Statistics& s, const Basis& old, int bits) {
+Basis fit(const Statistics& s, const Basis& old, int bits) {
   const auto b = static_cast<std::size_t>(bits);
   std::array<std::array<double, kMaxBits>, kMaxBits> a{};
   Basis v(b);
