@@ -1,5 +1,7 @@
 #include "apps/goshawk/curvature_landscape.hpp"
 
+#include <cmath>
+
 #include "apps/support/progress.hpp"
 #include "autograd/curvature/lanczos.hpp"
 #include "autograd/curvature/landscape.hpp"
@@ -10,8 +12,6 @@ namespace {
 
 constexpr std::uint64_t kEigenvectorStream = std::uint64_t{16} << 48;
 constexpr std::uint64_t kDirectionStream = std::uint64_t{17} << 48;
-/// A unit vector is a small step for a network: an eigenvector gets this part of the weights' length.
-constexpr double kEigenvectorLength = 0.1;
 constexpr double kRange = 1;
 
 }  // namespace
@@ -19,10 +19,6 @@ constexpr double kRange = 1;
 nlohmann::ordered_json measure_landscape(const CurvatureOptions& options, const CurvatureProblem& problem,
                                          const RunDirectory& run) {
   const std::vector<Variable> parameters = problem.variables(problem.network());
-  Vector weights;
-  for (const Variable& p : parameters) weights.push_back(p.value());
-  const double length = kEigenvectorLength * norm(weights);
-
   Eigenpair top;
   {
     const HessianOperator hessian(parameters, problem.sizes(), problem.loss_of_microbatch());
@@ -33,6 +29,8 @@ nlohmann::ordered_json measure_landscape(const CurvatureOptions& options, const 
     top = lanczos(hessian, lanczos_options).largest.at(0);
   }
   const Vector eigenvector = clone(top.vector);
+  // A step of 1 raises the loss by 1 as far as its second derivative tells.
+  const double length = top.value == 0 ? 1 : std::sqrt(2 / std::abs(top.value));
   rescale(eigenvector, length);
   const Vector random = filter_normalised_direction(parameters, options.seed, kDirectionStream);
 
@@ -69,7 +67,10 @@ nlohmann::ordered_json measure_landscape(const CurvatureOptions& options, const 
           {"plane", "landscape-plane.csv"},
           {"steps", steps},
           {"eigenvector",
-           {{"eigenvalue", top.value}, {"length_of_a_step_of_1", length}, {"losses", along_eigenvector}}},
+           {{"eigenvalue", top.value},
+            {"converged", top.converged},
+            {"length_of_a_step_of_1", length},
+            {"losses", along_eigenvector}}},
           {"random", {{"length_of_a_step_of_1", norm(random)}, {"losses", along_random}}}};
 }
 

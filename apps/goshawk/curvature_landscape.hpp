@@ -8,9 +8,9 @@
 
 namespace goshawk {
 
-/// The loss along the top eigenvector of the Hessian, along a random filter-normalised direction, and over
-/// the plane of both. Writes landscape.csv (direction, step, loss) and landscape-plane.csv (eigenvector,
-/// random, loss), and returns what describes them.
+/// The loss along the top eigenvector of the Hessian (a step of 1 is √(2 / |λ|) long), along a random
+/// filter-normalised direction, and over the plane of both. Writes landscape.csv (direction, step, loss) and
+/// landscape-plane.csv (eigenvector, random, loss), and returns what describes them.
 nlohmann::ordered_json measure_landscape(const CurvatureOptions& options, const CurvatureProblem& problem,
                                          const RunDirectory& run);
 

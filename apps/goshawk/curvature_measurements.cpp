@@ -339,6 +339,9 @@ class Measurements {
     return part.parameters.size() == 1 && natural_.road == Road::exact;
   }
 
+  const char* operator_name(const Part& part) const {
+    return semidefinite(part) && exact() ? "Gauss-Newton, which is the Hessian here" : "Hessian";
+  }
   std::unique_ptr<LinearOperator> hessian_of(const Part& part) const {
     if (semidefinite(part) && exact()) {
       return std::make_unique<GaussNewtonOperator>(problem_.variables(part), problem_.sizes(),
@@ -355,6 +358,7 @@ class Measurements {
       const Json item = state_.item("eigenvalues of " + part.name, [&] {
         Json found = extremes(*hessian_of(part), part, semidefinite(part) ? 0 : options_.bottom,
                               Purpose::eigenvalues, progress, p);
+        found["eigenvalues"]["operator"] = operator_name(part);
         found["semidefinite"] = semidefinite(part);
         return found;
       });
@@ -477,6 +481,7 @@ class Measurements {
     }
     write_file_atomic(run_.file(file), lines);
     return {{"curve", file},
+            {"operator", operator_name(part)},
             {"smoothing", density.curve.smoothing},
             {"mean", to_json(density.mean)},
             {"trace", to_json(density.trace)},

@@ -83,7 +83,7 @@ std::string layout(const std::vector<std::vector<std::string>>& rows) {
     for (std::size_t c = 0; c < widths.size(); ++c) {
       const std::string& cell = rows[r][c];
       const std::string space(widths[c] - width(cell), ' ');
-      text += c == 0 ? "| " + cell + space + " " : "| " + space + cell + " ";
+      text += fmt::format("| {}{} ", c == 0 ? cell : space, c == 0 ? space : cell);
     }
     text += "|\n";
     if (r > 0) continue;

@@ -123,6 +123,7 @@ TEST_CASE("curvature reports every layer under its name in the state dict, with 
     CHECK(layer.at("eigenvalues").at("image_errors")[0] > 0);
     CHECK(layer.at("eigenvalues").at("converged") == true);
     CHECK_FALSE(layer.contains("bottom_eigenvalues"));
+    CHECK(layer.at("eigenvalues").at("operator").get<std::string>().find("Gauss-Newton") == 0);
     CHECK(estimate(layer.at("activations").at("trace")) > 0);
     CHECK(layer.at("activations").at("elements") > 0);
     CHECK(layer.at("fisher").at("top_eigenvalues")[0] <=
@@ -255,6 +256,7 @@ TEST_CASE("an untrained network has negative curvature as a whole, and blocks ad
   const Json whole = command.result_in("network").at("network");
   CHECK(whole.at("bottom_eigenvalues")[0] < 0);
   CHECK(whole.at("top_eigenvalues")[0] > 0);
+  CHECK(whole.at("eigenvalues").at("operator") == "Hessian");
   CHECK(whole.at("parameters") == 268336);
   command.options["--per"] = "block";
   command.options["--what"] = "trace";
@@ -293,6 +295,9 @@ TEST_CASE("the landscape has the loss in its middle, and tables of it") {
     CHECK(losses[0] != loss);
     CHECK(losses[2] != loss);
   }
+  const double length = landscape.at("eigenvector").at("length_of_a_step_of_1");
+  CHECK(length * length * landscape.at("eigenvector").at("eigenvalue").get<double>() ==
+        doctest::Approx(2).epsilon(1e-12));
   CHECK(landscape.at("steps") == Json::array({-1.0, 0.0, 1.0}));
   const auto lines = [&](const std::string& name) {
     const std::string text = file_bytes(command.path("run/" + name));
