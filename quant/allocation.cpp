@@ -227,14 +227,14 @@ BitAssignment allocate_exact(const Sensitivity& sensitivity, SensitivityMetric m
     const std::optional<int> pinned = lookup(options.pinned, layer.name);
     std::vector<KnapsackOption> item;
     for (int bits : pinned ? std::vector{*pinned} : widths) {
-      item.push_back({layer.parameters * bits, cost(layer, metric, bits)});
+      item.push_back({{static_cast<double>(layer.parameters * bits)}, cost(layer, metric, bits)});
     }
-    smallest += item.back().size;
-    largest += item.front().size;
+    smallest += layer.parameters * (pinned ? *pinned : widths.back());
+    largest += layer.parameters * (pinned ? *pinned : widths.front());
     items.push_back(std::move(item));
   }
   if (smallest > budget) fail_budget(budget_bytes, smallest, largest);
-  const KnapsackSolution solution = solve_knapsack(items, budget);
+  const KnapsackSolution solution = solve_knapsack(items, {static_cast<double>(budget), kNoBudget});
   BitAssignment bits = make_assignment(
       sensitivity, metric, options, fmt::format("knapsack-{}", sensitivity_metric_name(metric)),
       [&](std::size_t i) { return widths[static_cast<std::size_t>(solution.choice[i])]; });

@@ -1,7 +1,6 @@
 #include "quant/bits.hpp"
 
 #include <limits>
-#include <set>
 
 #include "core/file.hpp"
 #include "quant/json_file.hpp"
@@ -18,6 +17,15 @@ int read_width(const JsonObject& json, const char* key) {
   check((bits >= 1 && bits <= 8) || bits == kFullPrecision,
         "[json] {}: \"{}\" is {}; use 1 to 8, or 32 for not quantized", json.where(), key, bits);
   return static_cast<int>(bits);
+}
+
+LayerBits read_layer(const JsonObject& json) {
+  return {.name = json.string("name"),
+          .parameters = json.integer("parameters", 1, kMax),
+          .input_elements = json.integer("input_elements", 0, kMax),
+          .weight = read_width(json, "weight_bits"),
+          .activation = read_width(json, "activation_bits"),
+          .pinned = json.boolean("pinned")};
 }
 
 }  // namespace
@@ -108,17 +116,7 @@ BitAssignment bits_from_json(std::string_view text, const std::string& source) {
   bits.method = json.string("method");
   bits.budget_bytes = json.number("budget_bytes");
   bits.omega = json.number("omega");
-  std::set<std::string> names;
-  for (const JsonObject& entry : json.objects("layers")) {
-    bits.layers.push_back({.name = entry.string("name"),
-                           .parameters = entry.integer("parameters", 1, kMax),
-                           .input_elements = entry.integer("input_elements", 0, kMax),
-                           .weight = read_width(entry, "weight_bits"),
-                           .activation = read_width(entry, "activation_bits"),
-                           .pinned = entry.boolean("pinned")});
-    check(names.insert(bits.layers.back().name).second, "[json] {}: layer '{}' is listed twice",
-          entry.where(), bits.layers.back().name);
-  }
+  bits.layers = json.named_list("layers", read_layer);
   return bits;
 }
 

@@ -51,6 +51,13 @@ double JsonObject::number(const char* key) const {
   return value.get<double>();
 }
 
+double JsonObject::number(const char* key, double low, double high) const {
+  const double value = number(key);
+  check(value >= low && value <= high, "[json] {}: \"{}\" is {} and must lie in {} … {}", where_, key, value,
+        low, high);
+  return value;
+}
+
 bool JsonObject::boolean(const char* key) const {
   const Json& value = at(key, "true or false");
   check(value.is_boolean(), "[json] {}: \"{}\" must be true or false, not {}", where_, key, value.dump());
@@ -70,7 +77,11 @@ std::vector<JsonObject> JsonObject::objects(const char* key) const {
   for (std::size_t i = 0; i < value.size(); ++i) {
     check(value[i].is_object(), "[json] {}: {}[{}] must be an object, not {}", where_, key, i,
           value[i].dump());
-    out.push_back({value[i], fmt::format("{}: {}[{}]", where_, key, i)});
+    std::string place = fmt::format("{}: {}[{}]", where_, key, i);
+    if (const auto name = value[i].find("name"); name != value[i].end() && name->is_string()) {
+      place += " " + printable(name->get_ref<const std::string&>());
+    }
+    out.push_back({value[i], std::move(place)});
   }
   return out;
 }

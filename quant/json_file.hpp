@@ -4,9 +4,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
+
+#include "core/error.hpp"
 
 namespace goshawk {
 
@@ -17,15 +21,29 @@ class JsonObject {
   /// The whole file. Throws Error naming `source` for text that is not a JSON object.
   static JsonObject parse(std::string_view text, const std::string& source);
 
+  bool has(const char* key) const { return json_.contains(key); }
   std::string string(const char* key) const;
   std::int64_t integer(const char* key) const;
   /// An integer in [low, high].
   std::int64_t integer(const char* key, std::int64_t low, std::int64_t high) const;
   double number(const char* key) const;
+  /// A number in [low, high].
+  double number(const char* key, double low, double high) const;
   bool boolean(const char* key) const;
   JsonObject object(const char* key) const;
-  /// The objects of an array.
+  /// The objects of an array. Messages about one that has a "name" say it.
   std::vector<JsonObject> objects(const char* key) const;
+  /// What `read` makes of each object of an array. Throws Error when two have the same "name".
+  template <class Read>
+  auto named_list(const char* key, Read read) const {
+    std::vector<decltype(read(std::declval<const JsonObject&>()))> list;
+    std::set<std::string> names;
+    for (const JsonObject& entry : objects(key)) {
+      list.push_back(read(entry));
+      check(names.insert(entry.string("name")).second, "[json] {} is listed twice", entry.where());
+    }
+    return list;
+  }
   std::vector<std::string> strings(const char* key) const;
   /// Requires the file's "format" to be `format`.
   void require_format(std::string_view format) const;

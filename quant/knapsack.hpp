@@ -1,26 +1,71 @@
-// The multiple-choice knapsack: one option for each item, least total cost under a budget. Exact.
+// The multiple-choice knapsack: one option for each item, least total cost under one or two budgets.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <limits>
+#include <optional>
 #include <vector>
 
 namespace goshawk {
 
+/// How many budgets can hold at once.
+inline constexpr std::size_t kBudgets = 2;
+/// An amount for each budget, such as {bytes, BOPs}; that of an unused budget is zero.
+using Sizes = std::array<double, kBudgets>;
+inline constexpr double kNoBudget = std::numeric_limits<double>::infinity();
+
 struct KnapsackOption {
-  std::int64_t size = 0;  ///< ≥ 0
-  double cost = 0;        ///< finite
+  Sizes size{};     ///< ≥ 0
+  double cost = 0;  ///< finite
+};
+
+/// Which assignments are allowed.
+enum class Assignments : std::uint8_t {
+  all,
+  /// All items have equally many options, and none takes a later option than the item before it: with items
+  /// by falling sensitivity and options by growing bits, HAWQ-V2's monotone assignments.
+  monotone,
 };
 
 struct KnapsackSolution {
   std::vector<int> choice;  ///< the option of each item
-  std::int64_t size = 0;
+  Sizes size{};
   double cost = 0;
 };
 
+/// True when `size` is within `budget`, up to the rounding of a sum of doubles (1e-12 of the budget).
+bool fits(const Sizes& size, const Sizes& budget);
+
+/// Sums of the options chosen.
+KnapsackSolution knapsack_solution(const std::vector<std::vector<KnapsackOption>>& items,
+                                   std::vector<int> choice);
+
 /// argmin Σ cost subject to Σ size ≤ budget with exactly one option per item; of equal costs the smaller
-/// size. Dynamic programming over non-dominated partial solutions, pruned by the linear-programming bound of
-/// what remains (Pisinger, "A minimal algorithm for the multiple-choice knapsack problem", 1995). Throws
-/// Error naming the smallest possible size when nothing fits, and when an item has no option.
-KnapsackSolution solve_knapsack(const std::vector<std::vector<KnapsackOption>>& items, std::int64_t budget);
+/// first size. Exact: a dynamic programme over partial solutions that no other one dominates, among those
+/// whose Lagrangian bound lies within δ of the dual optimum, for growing δ until there is a solution; the
+/// bound makes that solution optimal (the core idea of Pisinger, "A minimal algorithm for the multiple-choice
+/// knapsack problem", 1995). Throws Error when nothing fits, when an item has no option, and when more than
+/// four million partial solutions remain.
+KnapsackSolution solve_knapsack(const std::vector<std::vector<KnapsackOption>>& items, const Sizes& budget,
+                                Assignments assignments = Assignments::all);
+
+/// A lower bound of every solution's cost, the maximum of the Lagrangian dual: for Assignments::all this is
+/// the bound of the linear programme, in which items may mix their options.
+double knapsack_bound(const std::vector<std::vector<KnapsackOption>>& items, const Sizes& budget,
+                      Assignments assignments = Assignments::all);
+
+/// The assignments that no other one beats in both first size and cost, by growing size: each costs less than
+/// every smaller one. All of them, so for small problems (see solve_knapsack's limit).
+std::vector<KnapsackSolution> knapsack_frontier(const std::vector<std::vector<KnapsackOption>>& items,
+                                                Assignments assignments = Assignments::all);
+
+/// MPQCO's greedy rule (arXiv 2110.06554): options above the lower convex hull of (size, cost) are dropped,
+/// every item starts at its smallest option, and the steps along the hulls are taken by falling saved cost
+/// per size as long as they fit; an item whose step does not fit stays where it is. With two budgets the size
+/// of an option is the sum of its shares of the room that each budget leaves above its least possible use.
+/// Nothing when the start does not fit. Throws Error when an item has no option.
+std::optional<KnapsackSolution> greedy_knapsack(const std::vector<std::vector<KnapsackOption>>& items,
+                                                const Sizes& budget);
 
 }  // namespace goshawk

@@ -4,7 +4,6 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
-#include <set>
 
 #include "core/file.hpp"
 #include "quant/json_file.hpp"
@@ -117,12 +116,7 @@ Sensitivity sensitivity_from_json(std::string_view text, const std::string& sour
   sensitivity.weights = json.string("weights");
   sensitivity.quantizer = json.string("quantizer");
   sensitivity.images = json.integer("images", 0, kMax);
-  std::set<std::string> names;
-  for (const JsonObject& entry : json.objects("layers")) {
-    sensitivity.layers.push_back(read_layer(entry));
-    check(names.insert(sensitivity.layers.back().name).second, "[json] {}: layer '{}' is listed twice",
-          entry.where(), sensitivity.layers.back().name);
-  }
+  sensitivity.layers = json.named_list("layers", read_layer);
   return sensitivity;
 }
 

@@ -11,5 +11,7 @@ void add_hvp_command(CLI::App& program);
 void add_curvature_command(CLI::App& program);
 /// Accuracy and loss of a model on labelled pictures.
 void add_evaluate_command(CLI::App& program);
+/// Bits for every layer, from the costs of its choices and a budget.
+void add_allocate_command(CLI::App& program);
 
 }  // namespace goshawk

@@ -1,0 +1,97 @@
+// goshawk allocate: from the costs of every layer's choices and a budget to bits.
+#include <memory>
+
+#include "apps/goshawk/commands.hpp"
+#include "apps/support/command_line.hpp"
+#include "core/error.hpp"
+#include "core/file.hpp"
+#include "quant/cost_allocation.hpp"
+#include "quant/json_file.hpp"
+
+namespace goshawk {
+namespace {
+
+struct Options {
+  std::string costs, method, out, frontier;
+  AllocationBudgets budgets;
+  std::optional<double> ratio;
+};
+
+std::string frontier_json(const std::vector<FrontierPoint>& frontier) {
+  nlohmann::ordered_json json;
+  json["frontier"] = nlohmann::ordered_json::array();
+  for (const FrontierPoint& point : frontier) {
+    json["frontier"].push_back({{"bytes", point.bytes}, {"objective", point.objective}});
+  }
+  return json_text(json);
+}
+
+void run(Options options) {
+  if (options.ratio && options.budgets.bytes) {
+    throw UsageError("--budget-ratio and --budget-bytes both limit the bytes; give one of them");
+  }
+  if (!options.ratio && !options.budgets.bytes && !options.budgets.bops && !options.budgets.latency_ms) {
+    throw UsageError(
+        "there is no budget; give --budget-bytes, --budget-ratio, --budget-bops or --budget-latency");
+  }
+  if ((options.ratio || options.budgets.bytes) && options.budgets.bops && options.budgets.latency_ms) {
+    throw UsageError("three budgets at once are too many; give one or two");
+  }
+  const Costs costs = read_costs(options.costs);
+  if (options.ratio) {
+    double parameters = 0;
+    for (const LayerCosts& layer : costs.layers) parameters += static_cast<double>(layer.parameters);
+    options.budgets.bytes = 4 * parameters / *options.ratio;
+  }
+  const CostAllocation allocation = allocate(costs, allocation_method(options.method), options.budgets);
+  if (!options.frontier.empty()) write_file_atomic(options.frontier, frontier_json(monotone_frontier(costs)));
+  write_file_atomic(options.out, to_json(allocation));
+  print_result(
+      "{}: objective {:.6g}, {:.6g} bytes; exact optimum {:.6g} (gap {:.3g}), LP bound {:.6g} (gap {:.3g})\n",
+      allocation.method, allocation.objective, allocation.bytes, allocation.exact_objective,
+      allocation.objective - allocation.exact_objective, allocation.bound,
+      allocation.objective - allocation.bound);
+}
+
+}  // namespace
+
+void add_allocate_command(CLI::App& program) {
+  const auto options = std::make_shared<Options>();
+  CLI::App& command = *program.add_subcommand(
+      "allocate", "Bits for every layer from the costs of its choices, under a budget");
+  command.add_option("--costs", options->costs, "costs.json: for every layer what each bit width costs")
+      ->required()
+      ->type_name("FILE");
+  command
+      .add_option(
+          "--method", options->method,
+          "ratio (HAWQ: by the order of the sensitivities alone), pareto (HAWQ-V2: the cheapest that is "
+          "monotone in them), greedy (MPQCO) or exact")
+      ->required()
+      ->check(CLI::IsMember({"ratio", "pareto", "greedy", "exact"}))
+      ->type_name("NAME");
+  const CLI::Validator positive = CLI::PositiveNumber;
+  command.add_option("--budget-bytes", options->budgets.bytes, "At most so many bytes of weights")
+      ->check(positive)
+      ->type_name("N");
+  command.add_option("--budget-ratio", options->ratio, "At most 1/R of the 32-bit weights' bytes")
+      ->check(positive)
+      ->type_name("R");
+  command.add_option("--budget-bops", options->budgets.bops, "At most so many bit operations")
+      ->check(positive)
+      ->type_name("N");
+  command
+      .add_option(
+          "--budget-latency", options->budgets.latency_ms,
+          "At most so many milliseconds, by the choices' latency_ms; two budgets may be given together")
+      ->check(positive)
+      ->type_name("MS");
+  command.add_option("--out", options->out, "bits.json to write")->required()->type_name("FILE");
+  command
+      .add_option("--frontier", options->frontier,
+                  "File for all points (bytes, objective) of HAWQ-V2's frontier; for small networks")
+      ->type_name("FILE");
+  command.callback([options] { run(*options); });
+}
+
+}  // namespace goshawk

@@ -1,0 +1,67 @@
+// From costs.json and budgets to bits: HAWQ's ratio rule, HAWQ-V2's monotone frontier, MPQCO's greedy and the
+// exact optimum, on equal terms.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quant/costs.hpp"
+
+namespace goshawk {
+
+enum class AllocationMethod : std::uint8_t {
+  /// HAWQ's rule: only the order of the sensitivities S = λ/n counts, a larger S gets no fewer bits. The
+  /// paper
+  /// leaves the widths open. Here they grow in waves: from the narrowest widths, each wave lifts the layers
+  /// by
+  /// falling S to the next width, until a layer does not fit. No cost enters.
+  ratio,
+  pareto,  ///< HAWQ-V2: the least cost among the assignments that are monotone in the sensitivities
+  greedy,  ///< MPQCO; see greedy_knapsack
+  exact,   ///< the least cost among all assignments
+};
+/// Throws Error for an unknown name.
+AllocationMethod allocation_method(std::string_view name);
+
+/// At least one and at most two of them are set.
+struct AllocationBudgets {
+  std::optional<double> bytes = {}, bops = {}, latency_ms = {};
+};
+
+struct CostAllocation {
+  std::string method;
+  AllocationBudgets budgets;
+  double objective = 0;             ///< Σ cost
+  double bytes = 0;                 ///< Σ bytes
+  std::optional<double> bops = {};  ///< Σ bops, when all layers list them
+  std::optional<double> latency_ms = {};
+  double exact_objective = 0;  ///< of the exact optimum under the same budgets
+  double bound = 0;            ///< of the linear programme: below every objective
+  struct Layer {
+    std::string name;
+    int bits = 0;
+  };
+  std::vector<Layer> layers = {};  ///< in the order of the costs
+};
+
+/// Ratio and pareto order the layers by `score`; when no layer has one, by the cost per weight at the
+/// narrowest width that all layers with a choice share. For a tied group it is the mean over its weights.
+/// Layers with one choice stay out of the order. A layer that lacks a width of the others takes its next
+/// narrower one, or its narrowest. Throws Error naming the smallest and largest possible when a budget is
+/// impossible, a tied group without a common width, and a field that a budget or the order needs and a layer
+/// lacks.
+CostAllocation allocate(const Costs& costs, AllocationMethod method, const AllocationBudgets& budgets);
+
+/// The points (bytes, Σ cost) of HAWQ-V2's frontier: monotone assignments that no other one beats in both.
+struct FrontierPoint {
+  double bytes = 0;
+  double objective = 0;
+};
+std::vector<FrontierPoint> monotone_frontier(const Costs& costs);
+
+/// The text of bits.json: {"method", "objective", "bytes", …, "layers": [{"name", "bits"}]}.
+std::string to_json(const CostAllocation& allocation);
+
+}  // namespace goshawk

@@ -1,0 +1,45 @@
+// costs.json: what each layer costs at each bit width it may take. The allocators' input, for people to edit.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace goshawk {
+
+/// One bit width that a layer may take.
+struct CostChoice {
+  int bits = 0;                           ///< 1 … 32
+  double bytes = 0;                       ///< of the layer's weights
+  double cost = 0;                        ///< what the width does to the loss; any additive measure
+  std::optional<double> bops = {};        ///< bit operations
+  std::optional<double> latency_ms = {};  ///< from a latency table
+};
+
+struct LayerCosts {
+  std::string name;
+  std::int64_t parameters = 0;
+  std::int64_t macs = 0;             ///< 0 when unknown
+  std::string tied = {};             ///< layers of one group get equal bits; empty: none
+  std::optional<int> pinned = {};    ///< the one width that is allowed, among the choices
+  std::optional<double> score = {};  ///< sensitivity that orders the layers: λ/n, or the mean trace
+  std::vector<CostChoice> choices;   ///< by growing bits
+};
+
+struct Costs {
+  std::string source;  ///< the file's name, for messages
+  std::vector<LayerCosts> layers = {};
+};
+
+/// {"layers": [{"name", "parameters", "macs", "tied", "pinned", "score",
+///              "choices": [{"bits", "bytes", "cost", "bops", "latency_ms"}]}]}; macs, tied, pinned, score,
+///              bops
+/// and latency_ms may be absent. Throws Error naming `source`, the layer and the field for anything else.
+Costs costs_from_json(std::string_view text, const std::string& source);
+Costs read_costs(const std::filesystem::path& path);
+std::string to_json(const Costs& costs);
+
+}  // namespace goshawk

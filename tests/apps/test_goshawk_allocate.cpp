@@ -1,0 +1,110 @@
+#include <doctest/doctest.h>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "tests/apps/run_program.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+const char* const kCosts = R"({"layers": [
+  {"name": "first", "parameters": 80, "macs": 800, "pinned": 8, "choices": [
+    {"bits": 4, "bytes": 40, "cost": 1, "bops": 12800}, {"bits": 8, "bytes": 80, "cost": 0.5, "bops": 51200}]},
+  {"name": "a", "parameters": 160, "macs": 160, "tied": "sum", "choices": [
+    {"bits": 2, "bytes": 40, "cost": 6, "bops": 640}, {"bits": 4, "bytes": 80, "cost": 2, "bops": 2560}]},
+  {"name": "b", "parameters": 80, "macs": 80, "tied": "sum", "choices": [
+    {"bits": 2, "bytes": 20, "cost": 1, "bops": 320}, {"bits": 4, "bytes": 40, "cost": 0.5, "bops": 1280}]},
+  {"name": "c", "parameters": 80, "macs": 4000, "choices": [
+    {"bits": 2, "bytes": 20, "cost": 3, "bops": 16000}, {"bits": 4, "bytes": 40, "cost": 1, "bops": 64000}]}
+]})";
+
+struct Command {
+  ScratchDirectory scratch;
+  std::string costs = (scratch.path() / "costs.json").string();
+  std::string out = (scratch.path() / "bits.json").string();
+
+  explicit Command(const std::string& text = kCosts) { std::ofstream(costs) << text; }
+
+  ProgramResult run(std::vector<std::string> arguments) const {
+    std::vector<std::string> all = {"allocate", "--costs", costs, "--out", out};
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    return run_built_program("goshawk", all);
+  }
+  nlohmann::json bits() const { return nlohmann::json::parse(file_bytes(out)); }
+};
+
+std::vector<int> widths(const nlohmann::json& bits) {
+  std::vector<int> widths;
+  for (const auto& layer : bits.at("layers")) widths.push_back(layer.at("bits"));
+  return widths;
+}
+
+}  // namespace
+
+TEST_CASE("goshawk allocate writes the bits, the objective and the gaps") {
+  const Command command;
+  // 160 bytes are the least; 180 lift c for 2, 220 lift the tied pair for 4.5.
+  const ProgramResult result = command.run({"--method", "exact", "--budget-bytes", "239"});
+  CHECK_MESSAGE(result.status == 0, result.err);
+  CHECK(is_one_line(result.out));
+  const nlohmann::json exact = command.bits();
+  CHECK(exact.at("method") == "exact");
+  CHECK(widths(exact) == std::vector<int>{8, 4, 4, 2});
+  CHECK(exact.at("objective") == doctest::Approx(6));
+  CHECK(exact.at("bytes") == 220);
+  CHECK(exact.at("bops") == 51200 + 2560 + 1280 + 16000);
+  CHECK(exact.at("gap_to_exact") == 0);
+  CHECK(exact.at("lp_bound") < 6);
+  CHECK(exact.at("layers")[1].at("name") == "a");
+
+  // The greedy takes c first (0.1 a byte) and then cannot afford the pair.
+  CHECK(command.run({"--method", "greedy", "--budget-bytes", "239"}).status == 0);
+  const nlohmann::json greedy = command.bits();
+  CHECK(widths(greedy) == std::vector<int>{8, 2, 2, 4});
+  CHECK(greedy.at("gap_to_exact") == doctest::Approx(8.5 - 6));
+
+  // 1600 bytes in 32 bits. A BOP budget keeps c at two bits.
+  CHECK(command.run({"--method", "exact", "--budget-ratio", "6.5"}).status == 0);
+  CHECK(widths(command.bits()) == std::vector<int>{8, 4, 4, 4});
+  CHECK(command.run({"--method", "exact", "--budget-ratio", "6.5", "--budget-bops", "80000"}).status == 0);
+  CHECK(widths(command.bits()) == std::vector<int>{8, 4, 4, 2});
+  const std::string frontier = (command.scratch.path() / "frontier.json").string();
+  CHECK(command.run({"--method", "pareto", "--budget-bops", "200000", "--frontier", frontier}).status == 0);
+  CHECK(widths(command.bits()) == std::vector<int>{8, 4, 4, 4});
+  const auto points = nlohmann::json::parse(file_bytes(frontier)).at("frontier");
+  CHECK(points.size() == 3);
+  CHECK(points[0].at("bytes") == 160);
+  CHECK(command.run({"--method", "ratio", "--budget-bytes", "180"}).status == 0);
+  CHECK(widths(command.bits()) == std::vector<int>{8, 2, 2, 4});
+}
+
+TEST_CASE("goshawk allocate: wrong usage and wrong files end in one line and leave no file") {
+  const Command command;
+  const auto fails = [](const Command& c, const std::vector<std::string>& arguments, int status,
+                        const std::string& part) {
+    const ProgramResult result = c.run(arguments);
+    CHECK(result.status == status);
+    CHECK_MESSAGE(is_one_line(result.err), result.err);
+    CHECK_MESSAGE(result.err.find(part) != std::string::npos, result.err);
+    CHECK(!std::filesystem::exists(c.out));
+  };
+  fails(command, {"--method", "exact"}, 2, "--budget-bytes");
+  fails(command, {"--method", "magic", "--budget-bytes", "200"}, 2, "magic");
+  fails(command, {"--method", "exact", "--budget-bytes", "-1"}, 2, "--budget-bytes");
+  fails(command, {"--method", "exact", "--budget-bytes", "200", "--budget-ratio", "2"}, 2,
+        "give one of them");
+  fails(command,
+        {"--method", "exact", "--budget-bytes", "200", "--budget-bops", "1", "--budget-latency", "1"}, 2,
+        "too many");
+  fails(command, {"--method", "exact", "--budget-bytes", "100"}, 1,
+        "smallest possible is 160 and the largest 240");
+  fails(command, {"--method", "exact", "--budget-bytes", "200", "--budget-latency", "9"}, 1, "latency_ms");
+  const Command damaged(
+      R"({"layers": [{"name": "conv1", "parameters": 4, "choices": [{"bits": 2, "bytes": 1}]}]})");
+  fails(damaged, {"--method", "exact", "--budget-bytes", "200"}, 1, "\"conv1\"");
+  fails(damaged, {"--method", "exact", "--budget-bytes", "200"}, 1, "\"cost\"");
+  fails(damaged, {"--method", "exact", "--budget-bytes", "200"}, 1, "costs.json");
+}

@@ -1,0 +1,189 @@
+#include <algorithm>
+#include <cmath>
+#include <ctime>
+#include <doctest/doctest.h>
+#include <functional>
+#include <vector>
+
+#include "core/error.hpp"
+#include "core/random.hpp"
+#include "quant/knapsack.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+using Items = std::vector<std::vector<KnapsackOption>>;
+
+// Few distinct values, so that ties and dominated options abound; some costs below zero.
+KnapsackOption coarse_option(Random& random) {
+  return {{static_cast<double>(random.below(8)), static_cast<double>(random.below(8))},
+          static_cast<double>(random.below(12)) * 0.25 - 0.5};
+}
+
+Items coarse_items(Random& random, std::size_t options = 0) {
+  Items items(1 + random.below(6));
+  for (auto& item : items) {
+    item.resize(options > 0 ? options : 1 + random.below(4));
+    for (KnapsackOption& option : item) option = coarse_option(random);
+  }
+  return items;
+}
+
+// Layers of a large network: costs fall about fourfold a bit, sizes and BOPs have their own random scales.
+Items network(std::size_t layers, std::size_t widths, std::uint64_t seed) {
+  Random random(seed);
+  Items items(layers);
+  for (auto& item : items) {
+    const double parameters = std::floor(std::exp(10 + 1.5 * random.normal())) + 8;
+    const double macs = std::floor(std::exp(16 + random.normal())) + 64;
+    double cost = std::exp(2 * random.normal());
+    for (std::size_t b = 1; b <= widths; ++b) {
+      item.push_back({{parameters * static_cast<double>(b) / 8, macs * static_cast<double>(b * b)}, cost});
+      cost /= 3 + 2 * random.uniform();
+    }
+  }
+  return items;
+}
+
+void for_each_assignment(const Items& items, Assignments assignments,
+                         const std::function<void(const KnapsackSolution&)>& visit) {
+  std::vector<int> choice(items.size(), 0);
+  while (true) {
+    if (assignments == Assignments::all || std::is_sorted(choice.rbegin(), choice.rend())) {
+      visit(knapsack_solution(items, choice));
+    }
+    std::size_t k = 0;
+    while (k < choice.size() && ++choice[k] == static_cast<int>(items[k].size())) choice[k++] = 0;
+    if (k == choice.size()) return;
+  }
+}
+
+Sizes totals(const Items& items, std::size_t option) {
+  Sizes sum{};
+  for (const auto& item : items) {
+    for (std::size_t k = 0; k < kBudgets; ++k) sum[k] += item[option].size[k];
+  }
+  return sum;
+}
+
+double mean(const Sizes& low, const Sizes& high, std::size_t k, double share) {
+  return low[k] + share * (high[k] - low[k]);
+}
+
+double processor_seconds(const std::function<void()>& work) {
+  const std::clock_t start = std::clock();
+  work();
+  return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+}
+
+}  // namespace
+
+TEST_CASE("exact, greedy and bound against brute force, with one budget, two and none, monotone or not") {
+  Random random(3);
+  int feasible = 0, impossible = 0, greedy_misses = 0;
+  for (int trial = 0; trial < 600; ++trial) {
+    const Assignments assignments = trial % 2 == 0 ? Assignments::all : Assignments::monotone;
+    const Items items = coarse_items(random, assignments == Assignments::all ? 0 : 1 + random.below(4));
+    Sizes budget = {static_cast<double>(random.below(30)), static_cast<double>(random.below(30))};
+    if (trial % 3 == 0) budget[1] = kNoBudget;
+    if (trial % 17 == 0) budget[0] = kNoBudget;
+    double best_cost = kNoBudget;
+    for_each_assignment(items, assignments, [&](const KnapsackSolution& s) {
+      if (fits(s.size, budget)) best_cost = std::min(best_cost, s.cost);
+    });
+    if (best_cost == kNoBudget) {
+      ++impossible;
+      CHECK_THROWS_AS(solve_knapsack(items, budget, assignments), Error);
+      continue;
+    }
+    ++feasible;
+    const KnapsackSolution solution = solve_knapsack(items, budget, assignments);
+    CHECK(solution.cost == best_cost);
+    CHECK(fits(solution.size, budget));
+    const KnapsackSolution again = knapsack_solution(items, solution.choice);
+    CHECK(again.cost == solution.cost);
+    CHECK(again.size == solution.size);
+    if (assignments == Assignments::monotone) {
+      CHECK(std::is_sorted(solution.choice.rbegin(), solution.choice.rend()));
+    }
+    CHECK(knapsack_bound(items, budget, assignments) <= best_cost + 1e-9);
+    if (assignments == Assignments::all && budget[0] != kNoBudget && budget[1] == kNoBudget) {
+      // Of equal costs the smaller; and the greedy always has a start.
+      for_each_assignment(items, assignments, [&](const KnapsackSolution& s) {
+        if (s.cost == best_cost) CHECK(s.size[0] >= solution.size[0]);
+      });
+      const KnapsackSolution greedy = greedy_knapsack(items, budget).value();
+      CHECK(fits(greedy.size, budget));
+      CHECK(greedy.cost >= best_cost);
+      if (greedy.cost > best_cost) ++greedy_misses;
+    }
+  }
+  CHECK(feasible > 200);
+  CHECK(impossible > 50);
+  CHECK(greedy_misses > 0);
+  CHECK_THROWS_AS(solve_knapsack({{}}, {1, 1}), Error);
+  CHECK_THROWS_AS(solve_knapsack({{{{-1, 0}, 1}}}, {1, 1}), Error);
+  CHECK_THROWS_AS(solve_knapsack({{{{1, 0}, NAN}}}, {1, 1}), Error);
+  CHECK(solve_knapsack({}, {0, 0}).cost == 0);
+}
+
+TEST_CASE("the linear programme's bound by hand") {
+  // Steps (size, gain): item 0 (1, 6), (2, 4); item 1 (2, 8); the option at size 2 of item 1 is above the
+  // hull.
+  const Items items = {{{{0, 0}, 10}, {{1, 0}, 4}, {{3, 0}, 0}}, {{{1, 0}, 9}, {{2, 0}, 8}, {{3, 0}, 1}}};
+  CHECK(knapsack_bound(items, {1, kNoBudget}) == doctest::Approx(19));
+  CHECK(knapsack_bound(items, {3, kNoBudget}) == doctest::Approx(13 - 4));
+  CHECK(knapsack_bound(items, {5, kNoBudget}) == doctest::Approx(5 - 2));
+  CHECK(knapsack_bound(items, {9, kNoBudget}) == doctest::Approx(1));
+  const KnapsackSolution greedy = greedy_knapsack(items, {3, kNoBudget}).value();
+  CHECK(greedy.choice == std::vector<int>{1, 0});
+  CHECK(greedy.cost == 13);
+  // The exact solution keeps item 0 small, which the greedy cannot: its most efficient step comes first.
+  CHECK(solve_knapsack(items, {3, kNoBudget}).cost == 11);
+}
+
+TEST_CASE("the frontier is that of brute force") {
+  Random random(8);
+  for (int trial = 0; trial < 100; ++trial) {
+    const Assignments assignments = trial % 2 == 0 ? Assignments::all : Assignments::monotone;
+    const Items items = coarse_items(random, 3);
+    std::vector<std::pair<double, double>> points, expected;
+    for_each_assignment(items, assignments,
+                        [&](const KnapsackSolution& s) { points.emplace_back(s.size[0], s.cost); });
+    std::sort(points.begin(), points.end());
+    for (const auto& p : points) {
+      if (expected.empty() || p.second < expected.back().second) expected.push_back(p);
+    }
+    std::vector<std::pair<double, double>> found;
+    for (const KnapsackSolution& s : knapsack_frontier(items, assignments)) {
+      found.emplace_back(s.size[0], s.cost);
+    }
+    CHECK(found == expected);
+  }
+}
+
+TEST_CASE("a thousand layers of eight widths: a second is enough") {
+  const Items items = network(1000, 8, 4);
+  const Sizes low = totals(items, 0), high = totals(items, 7);
+  const auto solves = [](const Items& layers, const Sizes& budget, Assignments assignments, double gap) {
+    KnapsackSolution solution;
+    const double time = processor_seconds([&] { solution = solve_knapsack(layers, budget, assignments); });
+    CHECK(time < 1);
+    CHECK(fits(solution.size, budget));
+    const double bound = knapsack_bound(layers, budget, assignments);
+    CHECK(solution.cost >= bound * (1 - 1e-9));
+    CHECK(solution.cost <= bound * (1 + gap));
+  };
+  for (double share : {0.05, 0.3, 0.7}) {
+    const double bytes = mean(low, high, 0, share), bops = mean(low, high, 1, share * 0.6);
+    solves(items, {bytes, kNoBudget}, Assignments::all, 1e-4);
+    solves(items, {kNoBudget, bops}, Assignments::all, 1e-4);
+  }
+  // Two budgets that both bind, and an assignment that is monotone in the order of the costs per byte.
+  solves(items, {mean(low, high, 0, 0.65), mean(low, high, 1, 0.4)}, Assignments::all, 1e-4);
+  Items ordered = items;
+  std::sort(ordered.begin(), ordered.end(),
+            [](const auto& a, const auto& b) { return a[0].cost / a[0].size[0] > b[0].cost / b[0].size[0]; });
+  solves(ordered, {mean(low, high, 0, 0.7), kNoBudget}, Assignments::monotone, 1e-2);
+}
