@@ -188,17 +188,22 @@ def main():
                     row[kind] = difference({n: ours[f"{kind}.{n}"] for n in hessian.names}, theirs[kind])
                 result["products"].append(row)
 
-        out = f"{scratch}/curvature"
-        subprocess.run([options.goshawk, "curvature", *common, "--what", "eigenvalues,trace", "--per", "layer,network",
-                        "--top", str(options.pairs), "--out", out], check=True, stdout=subprocess.DEVNULL)
-        ours = json.loads(pathlib.Path(out, "curvature.json").read_text())
+        def curvature(*arguments):
+            out = f"{scratch}/{arguments[1]}"
+            subprocess.run([options.goshawk, "curvature", *common, *arguments, "--dtype", "f64", "--out", out], check=True,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            return json.loads(pathlib.Path(out, "curvature.json").read_text())
+
+        ours = curvature("--what", "eigenvalues", "--per", "network", "--parameters", "all", "--top", str(options.pairs))
+        values = ours["network"]["top_eigenvalues"]
+        layers = curvature("--what", "trace")["layers"]
     hessian = Hessian(weights, batch, train=False)
     theirs = top_eigenvalues(hessian, options.pairs)
     result["eigenvalues"] = [{"goshawk": a, "torch": b, "difference": abs(a / b - 1)}
-                             for a, b in zip(ours["network"]["top_eigenvalues"], theirs)]
+                             for a, b in zip(values, theirs)]
     traces = layer_traces(hessian, options.probes)
     result["traces"] = []
-    for layer in ours["layers"]:
+    for layer in layers:
         name = layer["name"] if layer["name"] in traces else layer["name"] + ".weight"
         mean, error = traces[name]
         value, own = layer["trace"]["estimate"], layer["trace"]["standard_error"]
