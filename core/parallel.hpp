@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <tbb/blocked_range.h>
 #include <tbb/parallel_for.h>
+#include <tbb/task_group.h>
 
 #include "core/error.hpp"
 #include "core/thread_sanitizer.hpp"
@@ -85,7 +86,10 @@ void parallel_for(std::int64_t n, std::int64_t grain, const F& f) {
     Join& operator=(const Join&) = delete;
     ~Join() { tasks_finished.acquire(); }
   } const join;
-  tbb::parallel_for(tbb::blocked_range<std::int64_t>(0, chunks, 1), ChunkRunner<F>(f, n, grain));
+  // A context of its own: when another part of a loop around this one fails, this loop still runs to its end,
+  // and what it computes is whole. Otherwise it would be cut short without a word.
+  tbb::task_group_context context(tbb::task_group_context::isolated);
+  tbb::parallel_for(tbb::blocked_range<std::int64_t>(0, chunks, 1), ChunkRunner<F>(f, n, grain), context);
 }
 
 /// Elements an elementwise kernel handles per chunk: enough to hide the cost of a task, few enough to

@@ -39,25 +39,33 @@ double regularised_beta(double a, double b, double x, double y) {
   return 1 - front * beta_fraction(b, a, y) / b;
 }
 
+// P(T > t) for t ≥ 0.
+double student_t_tail(double t, double degrees) {
+  const double total = degrees + t * t;
+  return regularised_beta(degrees / 2, 0.5, degrees / total, t * t / total) / 2;
+}
+
 }  // namespace
 
 double student_t_cdf(double t, double degrees) {
   check(degrees > 0, "[student_t_cdf] {} degrees of freedom; give a positive number", degrees);
-  const double total = degrees + t * t;
-  const double tail = regularised_beta(degrees / 2, 0.5, degrees / total, t * t / total) / 2;
+  const double tail = student_t_tail(std::abs(t), degrees);
   return t < 0 ? tail : 1 - tail;
 }
 
 double student_t_quantile(double p, double degrees) {
   check(p > 0 && p < 1, "[student_t_quantile] the probability is {}; give one between 0 and 1", p);
-  if (p < 0.5) return -student_t_quantile(1 - p, degrees);
+  check(degrees > 0, "[student_t_quantile] {} degrees of freedom; give a positive number", degrees);
+  // By the smaller tail, which keeps its digits however small it is.
+  const double tail = std::min(p, 1 - p);
   double low = 0, high = 1;
-  while (student_t_cdf(high, degrees) < p) high *= 2;
-  for (;;) {
-    const double middle = low + (high - low) / 2;
-    if (middle <= low || middle >= high) return middle;
-    (student_t_cdf(middle, degrees) < p ? low : high) = middle;
+  while (student_t_tail(high, degrees) > tail) high *= 2;
+  double middle = low + (high - low) / 2;
+  while (middle > low && middle < high) {
+    (student_t_tail(middle, degrees) > tail ? low : high) = middle;
+    middle = low + (high - low) / 2;
   }
+  return p < 0.5 ? -middle : middle;
 }
 
 }  // namespace goshawk

@@ -84,7 +84,7 @@ class Conv2d : public WeightedLayer {
   explicit Conv2d(Config config);
   LayerKind kind() const override { return LayerKind::conv2d; }
   const Conv2dConfig& config() const { return config_; }
-  /// Strides and padding as the op takes them.
+  /// Strides, padding and groups as the op takes them.
   ConvParams params() const;
 
  private:

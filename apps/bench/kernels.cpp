@@ -76,7 +76,8 @@ void add_conv(const ConvCase& c, const char* direction, bool winograd, double li
   const Shape x_shape{c.batch, c.size, c.size, c.in};
   const Shape w_shape{c.kernel_h, c.kernel_w, c.in / params.groups, c.out};
   const Shape y_shape = kernels::conv2d_output_shape(x_shape, w_shape, params);
-  const double operations = 2.0 * static_cast<double>(y_shape.numel() * w_shape.numel() / c.out);
+  const std::int64_t macs = y_shape.numel() * (w_shape.numel() / c.out);
+  const double operations = 2.0 * static_cast<double>(macs);
   const std::string name = fmt::format("conv/{}/{}/{}", c.name, direction, winograd ? "winograd" : "direct");
   add(name, [=](benchmark::State& state) {
     Random random(1);

@@ -77,6 +77,10 @@ MicrobatchSums sums_of(const ClassifierGraph& graph, const ExactTraceOptions& op
     sums.name = site.name;
     sums.weight_elements = site.weight.numel();
     sums.activation_elements = site.input.numel() / images;
+    // A layer that the logits do not depend on gets no gradients, and zeros.
+    const Sums none{std::vector<double>(static_cast<std::size_t>(images)),
+                    std::vector<double>(static_cast<std::size_t>(images))};
+    sums.weight = sums.activation = none;
     if (options.weights) {
       wanted.push_back(site.output);
       slots.push_back(s);

@@ -49,8 +49,7 @@ GaussNewtonOperator::Graph GaussNewtonOperator::build(std::size_t microbatch) co
   refuse_batch_statistics(pass.logits, graphs_.sizes().count(), "GaussNewtonOperator");
   Graph graph{pass.logits, std::make_shared<SoftmaxOutput>(pass.logits.value()), {}};
   if (metric_ == OutputMetric::empirical_fisher) graph.residual = graph.output->residual(pass.labels);
-  fingerprints_.confirm(microbatch, block_dot(pass.logits.value(), pass.logits.value()),
-                        "GaussNewtonOperator");
+  fingerprints_.confirm(microbatch, graph.output->loss_sum(pass.labels), "GaussNewtonOperator");
   return graph;
 }
 

@@ -75,6 +75,14 @@ void adopt_state(const LinearOperator& a, const HutchppOptions& options, Hutchpp
   check(state.captured.size() <= state.basis.size() && state.captured_subsets.size() == state.captured.size(),
         "[hutchpp] the state is not whole: {} basis vectors, {} products; start with an empty state",
         state.basis.size(), state.captured.size());
+  const std::size_t subsets = a.subset_weights().size();
+  for (const std::vector<double>& captured : state.captured_subsets) {
+    check(captured.size() == subsets,
+          "[hutchpp] the state was drawn from an operator with {} subsets and this one has {}; resume with "
+          "the same "
+          "microbatches or start with an empty state",
+          captured.size(), subsets);
+  }
   for (const Vector& q : state.basis) check_blocks(a, q, "hutchpp");
 }
 

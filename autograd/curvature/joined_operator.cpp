@@ -8,6 +8,7 @@ namespace goshawk {
 JoinedOperator::JoinedOperator(std::shared_ptr<const LinearOperator> a,
                                std::vector<std::vector<std::size_t>> groups)
     : a_(std::move(a)), groups_(std::move(groups)) {
+  check(a_ != nullptr, "[JoinedOperator] there is no operator to join the blocks of");
   std::vector<int> uses(a_->shapes().size());
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     check(!groups_[g].empty(), "[JoinedOperator] group {} is empty; leave it out", g);
@@ -27,6 +28,7 @@ JoinedOperator::JoinedOperator(std::shared_ptr<const LinearOperator> a,
 }
 
 Vector JoinedOperator::split(const Vector& v) const {
+  check_blocks(*this, v, "JoinedOperator");
   Vector parts(a_->shapes().size());
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     if (!v[g].defined()) continue;

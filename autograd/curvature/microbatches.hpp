@@ -41,14 +41,19 @@ template <class Compute, class Fold>
 void for_each_in_order(std::size_t n, int concurrency, const Compute& compute, const Fold& fold) {
   const std::size_t workers =
       std::min(n, static_cast<std::size_t>(concurrency > 0 ? concurrency : num_threads()));
+  const bool busy = workers > 1 && workers >= static_cast<std::size_t>(num_threads());
   std::mutex folding;
   std::size_t folded = 0;
+  bool broken = false;  // a fold threw: none may follow
   std::map<std::size_t, decltype(compute(std::size_t{}))> waiting;
   const auto hand_in = [&](std::size_t i, auto result) {
     const std::lock_guard lock(folding);
     waiting.emplace(i, std::move(result));
-    for (auto first = waiting.begin(); first != waiting.end() && first->first == folded; ++folded) {
+    for (auto first = waiting.begin(); !broken && first != waiting.end() && first->first == folded;
+         ++folded) {
+      broken = true;
       fold(folded, std::move(first->second));
+      broken = false;
       first = waiting.erase(first);
     }
   };
@@ -60,7 +65,7 @@ void for_each_in_order(std::size_t n, int concurrency, const Compute& compute, c
       try {
         for (std::size_t i = next++; i < n; i = next++) {
           std::optional<SerialLoops> alone;
-          if (workers > 1 && i + workers < n) alone.emplace();
+          if (busy && i + workers < n) alone.emplace();
           hand_in(i, compute(i));
         }
       } catch (...) {

@@ -35,6 +35,8 @@ Estimate estimate_mean(std::span<const double> samples) {
 Interval confidence_interval(const Estimate& estimate, double level) {
   check(level > 0 && level < 1, "[confidence_interval] the level is {}; give a probability such as 0.95",
         level);
+  if (estimate.standard_error == 0)
+    return {.low = estimate.value, .high = estimate.value};  // nothing was drawn
   if (estimate.samples < 2) {
     const double infinity = std::numeric_limits<double>::infinity();
     return {.low = -infinity, .high = infinity};

@@ -51,7 +51,9 @@ void adopt_state(const LinearOperator& a, const XTraceOptions& options, XTraceSt
 }
 
 // Draws `count` probes more, which are appended to `probes`.
-void extend(const LinearOperator& a, XTraceState& state, std::vector<Vector>& probes, int count) {
+// An error in a product leaves the caller's state as it was.
+void extend(const LinearOperator& a, XTraceState& current, std::vector<Vector>& probes, int count) {
+  XTraceState state = current;
   const std::size_t old_probes = probes.size(), old_rank = state.basis.size();
   for (int i = 0; i < count; ++i) probes.push_back(draw(a, state, static_cast<int>(probes.size())));
   std::vector<Vector> products = a.apply_many(std::span<const Vector>(probes).subspan(old_probes));
@@ -82,6 +84,7 @@ void extend(const LinearOperator& a, XTraceState& state, std::vector<Vector>& pr
     for (std::size_t i = row.size(); i < probes.size(); ++i) row.push_back(dot(state.basis[j], probes[i]));
   }
   state.products += count + static_cast<int>(images.size());
+  current = std::move(state);
 }
 
 // The estimates t_i of the probes.

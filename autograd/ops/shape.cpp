@@ -104,6 +104,7 @@ Variable broadcast_to(const Variable& x, const Shape& shape) {
   const Strides strides = broadcast_strides(x.shape(), shape, "broadcast_to");
   Tensor out = Tensor::empty(shape, x.dtype());
   dispatch_floating(x.dtype(), "broadcast_to", [&]<class T>() {
+    if (out.numel() == 0) return;
     const T* from = x.value().data<T>();
     T* to = out.data<T>();
     if (x.numel() == 1) {

@@ -126,14 +126,6 @@ struct SumSlab {
   }
 };
 
-/// Runs body(tag, element, channel) for all elements of rows in the order of memory, a vector at a time.
-template <class T, class Body>
-HWY_INLINE void over_elements(std::int64_t rows, std::int64_t channels, const Body& body) {
-  for (std::int64_t row = 0; row < rows; ++row) {
-    over_channels<T>(channels, [&](auto d, std::int64_t c) HWY_ATTR { body(d, row * channels + c, c); });
-  }
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace goshawk::kernels
 HWY_AFTER_NAMESPACE();

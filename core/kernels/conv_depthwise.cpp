@@ -247,7 +247,7 @@ HWY_EXPORT(WeightGradF64);
 template <class T>
 constexpr bool kSingle = sizeof(T) == sizeof(float);
 
-/// Rows of `row` elements that make a task of about four elementwise ones, which have a tap each.
+/// Rows of `row` elements that make a task of the size of an elementwise one.
 Index task_rows(Index row) {
   return std::max<Index>(1, kElementwiseGrain / std::max<Index>(1, row));
 }

@@ -113,25 +113,6 @@ void direct_norms(const simd::WeightGrad& grad, const T* x, std::span<const Tens
   }
 }
 
-/// Image by image.
-Tensor grouped_norms(const Tensor& x, std::span<const Tensor> gys, const Shape& w_shape,
-                     const ConvParams& params) {
-  const Index images = x.dim(0);
-  Tensor norms = Tensor::zeros({static_cast<Index>(gys.size()), images}, DType::f64);
-  for (Index n = 0; n < images; ++n) {
-    const Tensor image = rows(x, n, n + 1);
-    for (std::size_t d = 0; d < gys.size(); ++d) {
-      if (!gys[d].defined()) continue;
-      const Tensor gw = conv2d_weight_grad(image, rows(gys[d], n, n + 1), w_shape, params);
-      dispatch_floating(x.dtype(), "conv2d_weight_grad_norms", [&]<class T>() {
-        norms.data<double>()[static_cast<Index>(d) * images + n] =
-            product_sum(gw.data<T>(), gw.data<T>(), gw.numel());
-      });
-    }
-  }
-  return norms;
-}
-
 /// Grouped convolutions: the ordinary weight gradient of one image at a time.
 void grouped_norms(const Tensor& x, const Tensor& gy, const Shape& w_shape, const ConvParams& params,
                    double* norms) {
@@ -159,7 +140,6 @@ Tensor conv2d_weight_grad_norms(const Tensor& x, std::span<const Tensor> gys, co
   const Index images = x.dim(0), co = w_shape[3];
   Tensor norms = Tensor::zeros({directions, images}, DType::f64);
   if (y_shape.numel() == 0 || w_shape.numel() == 0 || directions == 0) return norms;
-  if (params.groups > 1) return grouped_norms(x, gys, w_shape, params);
   if (params.groups > 1) {
     for (Index d = 0; d < directions; ++d) {
       const Tensor& gy = gys[static_cast<std::size_t>(d)];

@@ -29,6 +29,8 @@ TEST_CASE("the quantile inverts the distribution function") {
       CHECK(std::abs(student_t_cdf(student_t_quantile(p, degrees), degrees) - p) < 1e-13);
     }
   }
+  // Far out, where 1 - p is 1.
+  CHECK(std::abs(student_t_cdf(student_t_quantile(1e-20, 3), 3) / 1e-20 - 1) < 1e-10);
   CHECK_THROWS_AS(student_t_quantile(1, 3), Error);
   CHECK_THROWS_AS(student_t_quantile(0.9, 0), Error);
 }

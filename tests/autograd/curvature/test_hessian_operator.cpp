@@ -293,6 +293,24 @@ TEST_CASE("a loss that changes is refused") {
   CHECK_NOTHROW(check_deterministic(HessianOperator(net.parameters, net.sizes, drifting)));
 }
 
+TEST_CASE("a microbatch that fails leaves the others as they should be") {
+  const ConvNet net(Activation::tanh, {40, 40});
+  std::atomic<bool> failing = false;
+  const auto loss = [&](std::size_t b) {
+    if (b == 1 && failing) fail("[loss] microbatch 1 cannot be read");
+    return net.loss(b);
+  };
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    const HessianOperator h(net.parameters, net.sizes, loss);
+    const Vector v = random_vector(h, 1);
+    const Vector expected = net.hessian().apply(v);
+    failing = true;
+    CHECK(message_of([&] { h.apply(v); }) == "[loss] microbatch 1 cannot be read");
+    failing = false;
+    CHECK(same_bits(h.apply(v), expected));
+  }
+}
+
 TEST_CASE("the determinism probe passes a Hessian and catches an operator that drifts") {
   class Drifting final : public LinearOperator {
    public:
