@@ -40,8 +40,10 @@ std::size_t mapped_size(std::size_t bytes) {
 }
 
 void* system_allocate(std::size_t bytes) {
-  if (!is_large(bytes))
-    return std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+  if (!is_large(bytes)) {
+    const std::size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
+    return std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  }
   const std::size_t size = mapped_size(bytes);
   void* const mapped =
       mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
