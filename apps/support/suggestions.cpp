@@ -31,7 +31,7 @@ std::string nearest_names(std::string_view wrong, std::span<const std::string> n
     return edit_distance(wrong, a) < edit_distance(wrong, b);
   });
   sorted.resize(std::min(count, sorted.size()));
-  for (std::string& name : sorted) name = "'" + name + "'";
+  for (std::string& name : sorted) name = fmt::format("'{}'", name);
   return fmt::format("{}", fmt::join(sorted, ", "));
 }
 
