@@ -20,6 +20,7 @@ void for_each_setting(Options& o, F f) {
   f("epochs", o.epochs);
   f("finetune-epochs", o.finetune_epochs);
   f("batch-size", o.batch_size);
+  f("recipe", o.recipe);
   f("lr", o.lr);
   f("finetune-lr", o.finetune_lr);
   f("weight-decay", o.weight_decay);
@@ -53,7 +54,11 @@ const char* description(const std::string& name) {
       {"epochs", "epochs of the baseline; default 12 (synthetic) or 60"},
       {"finetune-epochs", "epochs of each quantized row; default 6 (synthetic) or 20"},
       {"batch-size", "images a step"},
-      {"lr", "learning rate of the baseline (peak; one epoch of warm-up, then cosine)"},
+      {"recipe",
+       "of the baseline's training: cosine (one epoch of warm-up, then half a cosine to zero, Nesterov) or "
+       "he2016 (that of the ResNet paper: plain momentum, a tenth after half and a hundredth after three "
+       "quarters of the epochs)"},
+      {"lr", "learning rate of the baseline (its highest)"},
       {"finetune-lr", "learning rate of fine-tuning (cosine)"},
       {"weight-decay", "L2 penalty on the parameters while the baseline is trained"},
       {"finetune-weight-decay", "the same while fine-tuning"},
@@ -91,6 +96,8 @@ void check_values(const ReproduceOptions& o) {
   };
   require(o.epochs >= 0 && o.finetune_epochs >= 0, "--epochs and --finetune-epochs must not be negative");
   require(o.batch_size > 0, "--batch-size must be positive");
+  require(o.recipe == "cosine" || o.recipe == "he2016",
+          fmt::format("--recipe: there is no recipe '{}'; the recipes are cosine and he2016", o.recipe));
   require(o.lr > 0 && o.finetune_lr > 0, "--lr and --finetune-lr must be positive");
   require(o.compression >= 1 && o.compression <= 32, "--compression must lie between 1 and 32");
   require(o.activation_bits == 32 || (o.activation_bits >= 1 && o.activation_bits <= 8),

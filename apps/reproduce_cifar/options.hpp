@@ -18,6 +18,8 @@ struct ReproduceOptions {
   std::int64_t epochs = 0;           ///< of the baseline; 0: 12 on the synthetic set, 60 on a real one
   std::int64_t finetune_epochs = 0;  ///< of each quantized row; 0: 6 on the synthetic set, 20 on a real one
   std::int64_t batch_size = 128;
+  /// Of the baseline: "cosine" or "he2016"; see trainer_options.
+  std::string recipe = "cosine";
   double lr = 0.1;
   double finetune_lr = 0.02;
   double weight_decay = 5e-4;

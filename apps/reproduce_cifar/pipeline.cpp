@@ -163,13 +163,19 @@ TrainerOptions Pipeline::trainer_options(const Row& row, std::int64_t epochs) co
               .normalization = normalization_};
   const std::int64_t steps = train_set_->size() / options_.batch_size;
   const bool baseline = row.kind == RowKind::baseline;
+  // He et al., Deep Residual Learning, 2016, section 4.2, in epochs: 200 of them there.
+  const bool step_recipe = baseline && options_.recipe == "he2016";
   t.sgd = {.lr = baseline ? options_.lr : options_.finetune_lr,
            .momentum = 0.9,
-           .nesterov = true,
+           .nesterov = !step_recipe,
            .weight_decay = baseline ? options_.weight_decay : options_.finetune_weight_decay};
   t.clip_weight_decay = t.sgd.weight_decay;
   t.schedule = CosineSchedule{.lr = t.sgd.lr, .total = epochs * steps};
-  if (baseline) t.schedule = with_warmup(t.schedule, steps);
+  if (step_recipe) {
+    t.schedule = StepSchedule{.lr = t.sgd.lr, .milestones = {epochs / 2 * steps, epochs * 3 / 4 * steps}};
+  } else if (baseline) {
+    t.schedule = with_warmup(t.schedule, steps);
+  }
   t.checkpoint = run_.file(fmt::format("checkpoints/{}.training.safetensors", row.slug));
   t.on_epoch = [this, row, first = true](const EpochReport& e) mutable {
     if (first) {
