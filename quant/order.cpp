@@ -16,12 +16,20 @@ constexpr std::string_view kFormat = "goshawk-stages-1";
 }  // namespace
 
 std::string_view block_of(std::string_view layer) {
-  const std::size_t dot = layer.find('.');
-  if (dot == std::string_view::npos) return layer;
-  const std::size_t end = std::min(layer.find('.', dot + 1), layer.size());
-  const std::string_view second = layer.substr(dot + 1, end - dot - 1);
-  const bool index = second.find_first_not_of("0123456789") == std::string_view::npos;
-  return layer.substr(0, index ? end : dot);
+  constexpr std::string_view kEverything = "features.", kUnit = "unit";
+  const auto end_of_component = [&](std::size_t begin) {
+    return std::min(layer.find('.', begin), layer.size());
+  };
+  const auto is_index = [](std::string_view component) {
+    return !component.empty() && component.find_first_not_of("0123456789") == std::string_view::npos;
+  };
+  const std::size_t begin = layer.starts_with(kEverything) ? kEverything.size() : 0;
+  const std::size_t first = end_of_component(begin);
+  if (first == layer.size() || is_index(layer.substr(begin, first - begin))) return layer.substr(0, first);
+  const std::size_t second = end_of_component(first + 1);
+  std::string_view component = layer.substr(first + 1, second - first - 1);
+  if (component.starts_with(kUnit)) component.remove_prefix(kUnit.size());
+  return layer.substr(0, is_index(component) ? second : first);
 }
 
 std::vector<OrderedBlock> finetune_order(const Sensitivity& sensitivity, const BitAssignment& bits,

@@ -26,8 +26,10 @@ struct StageOptions {
   bool reversed = false;  ///< ascending Ω: the ablation
 };
 
-/// The block of a layer: the first component of its name, with the second if that is an index: "layer1.0" for
-/// "layer1.0.conv1" and for "layer1.0.shortcut.0", "features.3" for "features.3", "fire2" for
+/// The block of a layer, by the names that state dicts use: the first component of its name, with the second
+/// if that is an index or a numbered unit; "features.", which holds nearly all of some networks, does not
+/// count. "layer1.0" for "layer1.0.conv1" and for "layer1.0.shortcut.0", "features.3" for
+/// "features.3.squeeze", "features.stage1.unit2" for "features.stage1.unit2.conv1.conv", "fire2" for
 /// "fire2.squeeze", "conv1" for "conv1".
 std::string_view block_of(std::string_view layer);
 

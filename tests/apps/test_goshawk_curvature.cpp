@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "autograd/curvature/block_vector.hpp"
 #include "core/random.hpp"
 #include "core/safetensors.hpp"
 #include "models/registry.hpp"
@@ -278,6 +279,57 @@ TEST_CASE("an untrained network has negative curvature as a whole, and blocks ad
   CHECK(all.at("layers")[0].at("tensors") == Json::array({"bn1.weight", "bn1.bias"}));
   CHECK(all.at("layers")[1].at("parameters") == 650);
   CHECK(all.at("layers")[0].at("trace").at("samples") == 16);
+}
+
+TEST_CASE("every model of ours, block by block") {
+  for (const std::string& name : model_names()) {
+    // The deeper and wider ones differ in numbers only.
+    if (name != "resnet20_b" && name != "squeezenext23" && name != "squeezenext23v5") continue;
+    CAPTURE(name);
+    Command command;
+    const auto model = make_model(name, {.seed = 3});
+    const bool squeezenext = name.starts_with("squeezenext");
+    StateDict weights = state_dict(*model);
+    for (auto& [key, tensor] : weights) {
+      // Without training, batch norm in eval mode does not hold the logits in bounds.
+      if (key == "output.weight") rescale({tensor}, 1e-6);
+    }
+    write_safetensors(command.path("w.safetensors"), weights);
+    command.options["--model"] = name;
+    command.options["--what"] = "trace,eigenvalues";
+    command.options["--per"] = "block";
+    command.options["--images"] = "2";
+    command.options["--microbatch"] = "1";
+    command.options["--max-products"] = "4";
+    command.options["--dtype"] = "f32";
+    const std::string block = squeezenext ? "features.stage2.unit1" : "layer2.0";
+    command.layers = {block, squeezenext ? "output" : "linear"};
+    if (squeezenext) {
+      // The pictures must survive six halvings.
+      Random random(5);
+      write_safetensors(command.path("b.safetensors"),
+                        {{"images", random_normal({2, 3, 64, 64}, DType::f32, random)},
+                         {"labels", Tensor::from<std::int64_t>({1, 7}, {2})}});
+    }
+    const Json result = command.result();
+    REQUIRE(result.at("blocks").size() == 2);
+    std::int64_t parameters = 0;
+    std::vector<std::string> tensors;
+    for (const auto& [layer, module] : weighted_layers(*model)) {
+      if (layer.starts_with(block + ".")) {
+        parameters += module->weight_count();
+        tensors.push_back(layer + ".weight");
+      }
+    }
+    const Json& first = result.at("blocks")[0];
+    CHECK(first.at("name") == block);
+    CHECK(first.at("tensors") == tensors);
+    CHECK(tensors.size() == (squeezenext ? 6 : 3));
+    CHECK(first.at("parameters") == parameters);
+    CHECK(result.at("road").at("taken") == "exact");
+    CHECK(estimate(first.at("trace")) > 0);
+    CHECK(first.at("top_eigenvalues")[0].get<double>() > 0);
+  }
 }
 
 TEST_CASE("the landscape has the loss in its middle, and tables of it") {

@@ -47,6 +47,14 @@ TEST_CASE("blocks of layers") {
   CHECK(block_of("features.12") == "features.12");
   CHECK(block_of("fire2.squeeze") == "fire2");
   CHECK(block_of("Mixed_5b.branch1x1.conv") == "Mixed_5b");
+  CHECK(block_of("features.3.squeeze") == "features.3");
+  CHECK(block_of("features.1.0.conv") == "features.1");
+  CHECK(block_of("features.init_block.conv.conv") == "features.init_block");
+  CHECK(block_of("features.stage1.unit2.conv1.conv") == "features.stage1.unit2");
+  CHECK(block_of("features.stage1.unit") == "features.stage1");
+  CHECK(block_of("features.final_block.conv") == "features.final_block");
+  CHECK(block_of("features") == "features");
+  CHECK(block_of("output") == "output");
 }
 
 TEST_CASE("the order is by descending omega") {
