@@ -5,7 +5,6 @@
 
 #include "autograd/ops.hpp"
 #include "quant/dorefa.hpp"
-#include "quant/lq_nets.hpp"
 #include "quant/rounding.hpp"
 
 namespace goshawk {
@@ -221,6 +220,19 @@ Variable pact(const Variable& x, const Variable& clip, int bits, bool is_signed)
         return std::vector{std::move(g.input), std::move(g.clip)};
       },
       [value, alpha, is_signed](const Forward& d) { return std::vector{moved(d, value, alpha, is_signed)}; });
+}
+
+Variable basis_quantize(const Variable& x, const Tensor& basis, BasisCodes codes, Tensor* refit) {
+  BasisActivation q = quantize_by_basis(x.value(), basis, codes, refit != nullptr);
+  if (refit != nullptr) *refit = std::move(q.refit);
+  // With codes ±1 the lowest level is minus the highest; with 0 and 1 it is zero.
+  const bool is_signed = codes == BasisCodes::signs;
+  return record(
+      kFakeQuantize, {x}, std::move(q.values),
+      [value = x.value(), high = q.high, is_signed](const Backward& d) {
+        return std::vector{clip_grad(d.grad(), value, high, is_signed).input};
+      },
+      symmetric);
 }
 
 ClipGrad clip_grad(const Variable& grad, const Tensor& x, double clip, bool is_signed) {

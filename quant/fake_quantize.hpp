@@ -3,6 +3,7 @@
 #pragma once
 
 #include "autograd/variable.hpp"
+#include "quant/lq_nets.hpp"
 #include "quant/quantizer.hpp"
 
 namespace goshawk {
@@ -31,6 +32,12 @@ Variable learned_step_activation(const Variable& x, const Variable& step, int bi
 /// clips to [−α, α] with Δ = α/(2^(b−1) − 1) (b ≥ 2) and ∂y/∂α = −1 for x ≤ −α as well. One pass forward and
 /// one backward.
 Variable pact(const Variable& x, const Variable& clip, int bits, bool is_signed = false);
+
+/// LQ-Nets for activations (Zhang et al. 2018, section 3): the level of `basis` [1, bits] nearest to x, for
+/// x of any shape. ∂y/∂x = 1 strictly between the outermost levels, else 0, with the basis held; behind a
+/// ReLU that is the derivative in the authors' code, which clips at the highest level. With `refit`, the
+/// basis of least squared error for the codes of x is stored there, for move_basis.
+Variable basis_quantize(const Variable& x, const Tensor& basis, BasisCodes codes, Tensor* refit = nullptr);
 
 // The two halves of pact's derivative, linear maps that are adjoint to each other, which closes pact under
 // differentiation. Public for the tests.

@@ -22,6 +22,11 @@ constexpr double kProximal = 1e-9;
 
 using Basis = std::vector<double>;
 
+// What bit k of a code multiplies v_k by.
+double factor(std::size_t code, std::size_t k, BasisCodes codes) {
+  return (code >> k & 1) != 0 ? 1 : (codes == BasisCodes::signs ? -1 : 0);
+}
+
 // The different levels of a basis in ascending order, the code of each, and the thresholds between them, with
 // infinities up to 2^b − 1 of these.
 template <class T>
@@ -30,14 +35,11 @@ struct Levels {
   std::vector<std::uint8_t> codes;
   std::size_t half_levels;
 
-  Levels(const Basis& basis, int bits) : half_levels(std::size_t{1} << (bits - 1)) {
+  Levels(const Basis& basis, BasisCodes kind) : half_levels(std::size_t{1} << (basis.size() - 1)) {
     std::vector<std::pair<T, std::uint8_t>> sorted;
-    for (int code = 0; code < 1 << bits; ++code) {
+    for (std::size_t code = 0; code < 2 * half_levels; ++code) {
       double level = 0;
-      for (int k = 0; k < bits; ++k) {
-        const double v = basis[static_cast<std::size_t>(k)];
-        level += (code >> k & 1) != 0 ? v : -v;
-      }
+      for (std::size_t k = 0; k < basis.size(); ++k) level += factor(code, k, kind) * basis[k];
       sorted.emplace_back(static_cast<T>(level), static_cast<std::uint8_t>(code));
     }
     std::sort(sorted.begin(), sorted.end());
@@ -60,6 +62,65 @@ struct Levels {
   }
 };
 
+// The same search where there are many elements for one set of levels: a table says how many thresholds lie
+// below each of many equal intervals, and few intervals hold a threshold to compare with.
+template <class T>
+class TableSearch {
+ public:
+  explicit TableSearch(const Levels<T>& levels) : thresholds_(levels.thresholds) {
+    const std::size_t count = levels.values.size() - 1;
+    if (count > 0) {
+      first_ = thresholds_.front();
+      const T span = thresholds_[count - 1] - first_;
+      if (span > 0) per_unit_ = static_cast<T>(kIntervals) / span;
+    }
+    thresholds_.push_back(std::numeric_limits<T>::infinity());
+    for (std::size_t t = 0; t < count; ++t) {
+      const auto at = static_cast<std::size_t>(interval(thresholds_[t]));
+      if (at + 1 < kIntervals) ++below_[at + 1];
+    }
+    for (std::size_t i = 1; i < kIntervals; ++i)
+      below_[i] = static_cast<std::uint8_t>(below_[i] + below_[i - 1]);
+  }
+
+  // Calls f(i, how many thresholds lie below x[i]) for i in [begin, end). interval() never falls with x, so
+  // the thresholds of lower intervals lie below it.
+  template <class F>
+  void for_each(const T* x, std::int64_t begin, std::int64_t end, const F& f) const {
+    const T* const thresholds = thresholds_.data();
+    std::array<std::int32_t, 512> intervals;
+    for (std::int64_t block = begin; block < end; block += std::ssize(intervals)) {
+      const std::int64_t n = std::min(end - block, std::ssize(intervals));
+      // In vectors, which a loop with look-ups cannot be.
+      const T* const from = x + block;
+      for (std::int64_t i = 0; i < n; ++i) intervals[static_cast<std::size_t>(i)] = interval(from[i]);
+      for (std::int64_t i = 0; i < n; ++i) {
+        const T element = from[i];
+        std::size_t at = below_[static_cast<std::size_t>(intervals[static_cast<std::size_t>(i)])];
+        at +=
+            static_cast<std::size_t>(thresholds[at] < element);  // mostly all there is, and without a branch
+        // The last threshold is infinite.
+        while (thresholds[at] < element) ++at;
+        f(block + i, at);
+      }
+    }
+  }
+
+ private:
+  static constexpr int kIntervals = 2048;
+
+  std::int32_t interval(T x) const {
+    T position = (x - first_) * per_unit_;
+    position = position > 0 ? position : T{0};  // a NaN as well
+    position = position < T{kIntervals - 1} ? position : T{kIntervals - 1};
+    return static_cast<std::int32_t>(position);
+  }
+
+  std::vector<T> thresholds_;
+  T first_ = 0, per_unit_ = 0;
+  std::array<std::uint8_t, kIntervals> below_{};
+};
+
 // ‖Q(w) − w‖², and by code how many elements have it and their sum.
 struct Statistics {
   double error = 0;
@@ -73,8 +134,8 @@ struct Group {
   std::int64_t first, stride, n;
 
   // Over fixed chunks added in order.
-  Statistics statistics(const Basis& basis, int bits) const {
-    const Levels<T> levels(basis, bits);
+  Statistics statistics(const Basis& basis, BasisCodes kind) const {
+    const Levels<T> levels(basis, kind);
     const std::int64_t elements = (n - first + stride - 1) / stride;
     const std::int64_t chunks = (elements + kElementwiseGrain - 1) / kElementwiseGrain;
     std::vector<Statistics> partial(static_cast<std::size_t>(chunks));
@@ -92,7 +153,7 @@ struct Group {
     Statistics total = partial[0];
     for (std::size_t c = 1; c < partial.size(); ++c) {
       total.error += partial[c].error;
-      for (std::size_t code = 0; code < std::size_t{1} << bits; ++code) {
+      for (std::size_t code = 0; code < 2 * levels.half_levels; ++code) {
         total.count[code] += partial[c].count[code];
         total.sum[code] += partial[c].sum[code];
       }
@@ -101,21 +162,19 @@ struct Group {
   }
 };
 
-// argmin_v ‖w − B v‖² + δ‖v − old‖² by Cholesky's method, as |v| in ascending order: the signs and the order
-// of a basis change no level. Rounded to T, since that is how it is kept.
+// argmin_v ‖w − B v‖² + δ‖v − old‖² by Cholesky's method. Rounded to T, since that is how it is kept.
 template <class T>
-Basis fit(const Statistics& s, const Basis& old, int bits) {
-  const auto b = static_cast<std::size_t>(bits);
+Basis fit(const Statistics& s, const Basis& old, BasisCodes kind) {
+  const std::size_t b = old.size();
   std::array<std::array<double, kMaxBits>, kMaxBits> a{};
   Basis v(b);
   double elements = 0;
   for (std::size_t code = 0; code < std::size_t{1} << b; ++code) {
     elements += s.count[code];
     for (std::size_t i = 0; i < b; ++i) {
-      const double sign_i = (code >> i & 1) != 0 ? 1 : -1;
-      v[i] += sign_i * s.sum[code];
-      for (std::size_t j = 0; j <= i; ++j)
-        a[i][j] += sign_i * ((code >> j & 1) != 0 ? 1 : -1) * s.count[code];
+      const double f = factor(code, i, kind);
+      v[i] += f * s.sum[code];
+      for (std::size_t j = 0; j <= i; ++j) a[i][j] += f * factor(code, j, kind) * s.count[code];
     }
   }
   const double delta = kProximal * elements;
@@ -139,8 +198,13 @@ Basis fit(const Statistics& s, const Basis& old, int bits) {
     for (std::size_t k = i + 1; k < b; ++k) v[i] -= a[k][i] * v[k];
     v[i] /= a[i][i];
   }
-  for (std::size_t i = 0; i < b; ++i) v[i] = std::abs(static_cast<double>(static_cast<T>(v[i])));
-  std::sort(v.begin(), v.end());
+  for (double& element : v) element = static_cast<double>(static_cast<T>(element));
+  // The signs and the order of a basis with codes ±1 change no level, so they are made canonical; an average
+  // over steps needs the order to stay.
+  if (kind == BasisCodes::signs) {
+    for (double& element : v) element = std::abs(element);
+    std::sort(v.begin(), v.end());
+  }
   return v;
 }
 
@@ -161,7 +225,7 @@ Basis read_row(const Tensor& basis, std::int64_t row) {
 }
 
 // For every row the best of what QEM makes of the starts, each step kept only if the error falls.
-Tensor minimise(const Tensor& w, const std::vector<Tensor>& starts, int iterations) {
+Tensor minimise(const Tensor& w, const std::vector<Tensor>& starts, BasisCodes kind, int iterations) {
   for (const Tensor& start : starts) check_basis(w, start);
   Tensor out = Tensor::empty_like(starts[0]);
   const std::int64_t groups = out.dim(0);
@@ -173,10 +237,11 @@ Tensor minimise(const Tensor& w, const std::vector<Tensor>& starts, int iteratio
         double best = std::numeric_limits<double>::infinity();
         for (const Tensor& start : starts) {
           Basis v = read_row<T>(start, g);
-          auto s = group.statistics(v, bits);
+          auto s = group.statistics(v, kind);
           for (int k = 0; k < iterations; ++k) {
-            const Basis candidate = fit<T>(s, v, bits);
-            auto next = group.statistics(candidate, bits);
+            const Basis candidate = fit<T>(s, v, kind);
+            auto next = group.statistics(candidate, kind);
+            // Least squares cannot make it worse, but rounding the basis to T can.
             if (!(next.error < s.error)) break;
             const bool last = s.error - next.error < kLeastGain * s.error;
             v = candidate;
@@ -220,21 +285,20 @@ Tensor choose_basis(const Tensor& w, int bits, Granularity granularity) {
   dispatch_floating(w.dtype(), "choose_basis", [&]<class T>() {
     for (T& step : wide.span<T>()) step *= static_cast<T>(half_levels / (half_levels - 0.5));
   });
-  return minimise(w, {even_basis(least, bits), even_basis(wide, bits)}, kMaxIterations);
+  return minimise(w, {even_basis(least, bits), even_basis(wide, bits)}, BasisCodes::signs, kMaxIterations);
 }
 
-Tensor refit_basis(const Tensor& w, const Tensor& basis) {
-  return minimise(w, {basis}, 1);
+Tensor refit_basis(const Tensor& w, const Tensor& basis, BasisCodes codes) {
+  return minimise(w, {basis}, codes, 1);
 }
 
-BasisEncoding encode_by_basis(const Tensor& w, const Tensor& basis) {
+BasisEncoding encode_by_basis(const Tensor& w, const Tensor& basis, BasisCodes kind) {
   check_basis(w, basis);
   BasisEncoding out{Tensor::empty_like(w), Tensor::empty(w.shape(), DType::u8)};
   const std::int64_t groups = basis.dim(0);
   dispatch_floating(w.dtype(), "encode_by_basis", [&]<class T>() {
     std::vector<Levels<T>> levels;
-    for (std::int64_t g = 0; g < groups; ++g)
-      levels.emplace_back(read_row<T>(basis, g), static_cast<int>(basis.dim(1)));
+    for (std::int64_t g = 0; g < groups; ++g) levels.emplace_back(read_row<T>(basis, g), kind);
     const T* from = w.data<T>();
     T* values = out.values.data<T>();
     auto* codes = out.codes.data<std::uint8_t>();
@@ -248,6 +312,99 @@ BasisEncoding encode_by_basis(const Tensor& w, const Tensor& basis) {
     });
   });
   return out;
+}
+
+Tensor calibrated_basis(const ActivationObserver& observer, int bits, BasisCodes codes, DType dtype) {
+  check(bits >= 1 && bits <= kMaxBits, "[calibrated_basis] {} bits are not 1 to {}", bits, kMaxBits);
+  const bool is_signed = codes == BasisCodes::signs;
+  std::vector<Tensor> starts;
+  for (CalibrationRule rule : {CalibrationRule::mse, CalibrationRule::max}) {
+    // With either kind of code the even basis Δ·(1, 2, 4, …) has its outermost level at Δ·(2^b − 1).
+    const double top = calibrated_clip(observer, bits, is_signed, {.rule = rule});
+    Tensor start = Tensor::empty({1, bits}, DType::f64);
+    for (int k = 0; k < bits; ++k) start.data<double>()[k] = std::ldexp(top, k) / ((1 << bits) - 1);
+    starts.push_back(start);
+  }
+  const std::vector<double>& sample = observer.sample();
+  return minimise(Tensor::from(sample, {static_cast<std::int64_t>(sample.size())}), starts, codes,
+                  kMaxIterations)
+      .to(dtype);
+}
+
+BasisActivation quantize_by_basis(const Tensor& x, const Tensor& basis, BasisCodes codes, bool refit) {
+  check(x.defined() && basis.defined() && basis.ndim() == 2 && basis.dim(0) == 1 && basis.dim(1) >= 1 &&
+            basis.dim(1) <= kMaxBits && basis.dtype() == x.dtype(),
+        "[quantize_by_basis] the basis must be [1, bits] with 1 to {} bits, of the activation's type",
+        kMaxBits);
+  BasisActivation out{.values = Tensor::empty_like(x), .refit = {}};
+  dispatch_floating(x.dtype(), "quantize_by_basis", [&]<class T>() {
+    const Basis v = read_row<T>(basis, 0);
+    const Levels<T> levels(v, codes);
+    const TableSearch<T> search(levels);
+    out.low = levels.values.front();
+    out.high = levels.values.back();
+    const T* from = x.data<T>();
+    T* to = out.values.data<T>();
+    const T* values = levels.values.data();
+    if (!refit) {
+      parallel_for(x.numel(), kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
+        search.for_each(from, begin, end, [=](std::int64_t i, std::size_t at) { to[i] = values[at]; });
+      });
+      return;
+    }
+    // Counts and sums of a chunk by level. Neighbours often share a level (behind a ReLU, zero), and an
+    // addition would wait for the one before it, so they add to different copies.
+    constexpr std::int64_t kCopies = 4, kGrain = 4 * kElementwiseGrain;
+    struct Cell {
+      double count = 0, sum = 0;
+    };
+    const std::size_t cells = levels.values.size();
+    const std::int64_t chunks = (x.numel() + kGrain - 1) / kGrain;
+    std::vector<Cell> partial(static_cast<std::size_t>(chunks) * cells);
+    parallel_for(x.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+      // A few cells more than 256: copies a whole page apart would be taken for one another.
+      std::array<std::array<Cell, (1 << kMaxBits) + 4>, kCopies> copies;
+      for (auto& copy : copies) std::fill_n(copy.begin(), cells, Cell{});
+      search.for_each(from, begin, end, [&](std::int64_t i, std::size_t at) {
+        to[i] = values[at];
+        Cell& cell = copies[static_cast<std::size_t>(i % kCopies)][at];
+        cell.count += 1;
+        cell.sum += static_cast<double>(from[i]);
+      });
+      Cell* const sums = partial.data() + static_cast<std::size_t>(begin / kGrain) * cells;
+      for (const auto& copy : copies) {
+        for (std::size_t c = 0; c < cells; ++c) {
+          sums[c].count += copy[c].count;
+          sums[c].sum += copy[c].sum;
+        }
+      }
+    });
+    Statistics s;
+    for (std::size_t i = 0; i < partial.size(); ++i) {
+      s.count[levels.codes[i % cells]] += partial[i].count;
+      s.sum[levels.codes[i % cells]] += partial[i].sum;
+    }
+    const Basis fitted = fit<T>(s, v, codes);
+    out.refit = Tensor::empty_like(basis);
+    for (std::size_t k = 0; k < fitted.size(); ++k) {
+      check(std::isfinite(fitted[k]),
+            "[quantize_by_basis] the activations are not finite, so no basis fits them; lower the learning "
+            "rate");
+      out.refit.data<T>()[k] = static_cast<T>(fitted[k]);
+    }
+  });
+  return out;
+}
+
+void move_basis(const Tensor& basis, const Tensor& refit) {
+  check_same(basis, refit, "move_basis");
+  dispatch_floating(basis.dtype(), "move_basis", [&]<class T>() {
+    for (std::int64_t k = 0; k < basis.numel(); ++k) {
+      T& v = basis.data<T>()[k];
+      v = static_cast<T>(kBasisMomentum * static_cast<double>(v) +
+                         (1 - kBasisMomentum) * static_cast<double>(refit.data<T>()[k]));
+    }
+  });
 }
 
 }  // namespace goshawk

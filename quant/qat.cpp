@@ -74,7 +74,8 @@ SizeReport measure_size(const QuantizedModel& model) {
   }
   for (const auto& [name, tensor] : model.state()) {
     const bool range = name.ends_with(".act_clip") || name.ends_with(".act_step") ||
-                       name.ends_with(".input_scale") || name.ends_with(".input_offset");
+                       name.ends_with(".act_basis") || name.ends_with(".input_scale") ||
+                       name.ends_with(".input_offset");
     if (range) options.scales += tensor.numel();
   }
   options.other_parameters = model.model().parameter_count() - weights;

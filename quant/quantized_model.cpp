@@ -18,7 +18,8 @@ constexpr std::array kActivationSchemes = {
     std::pair(ActivationScheme::lsq, std::string_view("lsq")),
     std::pair(ActivationScheme::dorefa, std::string_view("dorefa")),
     std::pair(ActivationScheme::fixed, std::string_view("fixed")),
-    std::pair(ActivationScheme::asymmetric, std::string_view("asymmetric"))};
+    std::pair(ActivationScheme::asymmetric, std::string_view("asymmetric")),
+    std::pair(ActivationScheme::lq_nets, std::string_view("lq_nets"))};
 
 WeightGrid grid_of_step(const Tensor& step, const WeightSpec& spec) {
   const double half = code_range(spec).half;
@@ -55,6 +56,7 @@ struct QuantizedModel::Layer {
   bool calibrated = false, weight_enabled = false, input_enabled = false, is_signed = false;
   Variable clip;          // α of pact, dorefa and fixed, [1]
   Variable input_step;    // of lsq, [1]
+  Tensor input_basis;     // of lq_nets, [1, bits]
   Variable weight_step;   // of an enabled layer with a learned step
   WeightGrid input_grid;  // of the picture, and of asymmetric
   ActivationObserver observer;
@@ -65,6 +67,8 @@ struct QuantizedModel::Layer {
   bool is_picture() const { return picture != InputScheme::none; }
   bool has_input_grid() const { return is_picture() || activation == ActivationScheme::asymmetric; }
   bool has_input_step() const { return !is_picture() && activation == ActivationScheme::lsq; }
+  bool has_input_basis() const { return !is_picture() && activation == ActivationScheme::lq_nets; }
+  BasisCodes input_codes() const { return is_signed ? BasisCodes::signs : BasisCodes::binary; }
   bool learned_step() const { return has_learned_step(spec); }
   WeightSpec input_spec() const {
     return {.bits = input_bits,
@@ -92,9 +96,19 @@ struct QuantizedModel::Layer {
       layer->input_transform = [this](const Variable& x) {
         if (has_input_grid()) return fake_quantize(x, input_spec(), input_grid);
         if (has_input_step()) return learned_step_activation(x, input_step, input_bits, is_signed);
+        if (has_input_basis()) return quantize_input_by_basis(x);
         return pact(x, clip, input_bits, is_signed);
       };
     }
+  }
+
+  // As in the authors' code: the batch is quantized by the average so far, which then moves.
+  Variable quantize_input_by_basis(const Variable& x) const {
+    if (layer->mode() == Mode::eval) return basis_quantize(x, input_basis, input_codes());
+    Tensor refit;
+    Variable y = basis_quantize(x, input_basis, input_codes(), &refit);
+    move_basis(input_basis, refit);
+    return y;
   }
 
   void observe() {
@@ -125,6 +139,8 @@ struct QuantizedModel::Layer {
       if (has_input_step()) {
         const double step = initial_step(observer, input_bits, is_signed);
         set_variable(input_step, Tensor::full({1}, dtype, step), true);
+      } else if (has_input_basis()) {
+        input_basis = calibrated_basis(observer, input_bits, input_codes(), dtype);
       } else {
         const double alpha = activation == ActivationScheme::dorefa
                                  ? 1
@@ -162,7 +178,7 @@ struct QuantizedModel::Layer {
       keys.push_back(key("input_scale"));
       keys.push_back(key("input_offset"));
     } else if (has_range) {
-      keys.push_back(key(has_input_step() ? "act_step" : "act_clip"));
+      keys.push_back(key(has_input_step() ? "act_step" : (has_input_basis() ? "act_basis" : "act_clip")));
     }
     if (weights_on && learned_step()) keys.push_back(key("weight_step"));
     return keys;
@@ -172,10 +188,12 @@ struct QuantizedModel::Layer {
     if (k == key("input_scale")) return input_grid.scale;
     if (k == key("input_offset")) return input_grid.offset;
     if (k == key("act_step")) return input_step.value();
+    if (k == key("act_basis")) return input_basis;
     return k == key("act_clip") ? clip.value() : weight_step.value();
   }
 
   Shape state_shape(const std::string& k) const {
+    if (k == key("act_basis")) return {1, input_bits};
     const bool channels = k == key("weight_step") && spec.granularity == Granularity::channel;
     return {channels ? layer->out_channels() : 1};
   }
@@ -392,6 +410,8 @@ void QuantizedModel::load_state(std::span<const std::pair<std::string, Tensor>> 
         set_variable(entry.clip, tensor, entry.learned_clip());
       } else if (key == entry.key("act_step")) {
         set_variable(entry.input_step, tensor, true);
+      } else if (key == entry.key("act_basis")) {
+        entry.input_basis = tensor.clone();
       } else if (key == entry.key("weight_step")) {
         set_variable(entry.weight_step, tensor, true);
       } else if (key == entry.key("input_scale")) {

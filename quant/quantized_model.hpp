@@ -27,6 +27,7 @@ enum class ActivationScheme : std::uint8_t {
   dorefa,  ///< DoReFa-Net: clipped to [0, 1] ([−1, 1] where the input is signed), whatever was calibrated
   fixed,   ///< PACT's levels under the calibrated clip, which stays
   asymmetric,  ///< 2^b even levels over a calibrated range that stays
+  lq_nets,  ///< LQ-Nets: levels of a basis that every forward in train mode refits to its batch and averages
 };
 std::string_view activation_scheme_name(ActivationScheme scheme);
 /// Throws UsageError that lists the names there are.
@@ -55,7 +56,9 @@ struct QuantizationOptions {
 ///   on Sgd sgd({{model.named_parameters()}, quantized.parameter_group(…)}, …)
 /// A layer at 32 bits is never touched, so that a model with 32 bits everywhere computes the same bits as
 /// without. The model must outlive this object and have no other transforms. Forward only reads, so several
-/// threads may run it at once; calibrate, enable and load_state may not run beside it.
+/// threads may run it at once; calibrate, enable and load_state may not run beside it. One exception: with
+/// ActivationScheme::lq_nets a forward in train mode moves the bases, as batch normalisation moves its
+/// running statistics, and is for one thread at a time.
 class QuantizedModel {
  public:
   /// Throws Error when the assignment does not name exactly the model's weighted layers, or their sizes
@@ -88,8 +91,8 @@ class QuantizedModel {
   /// The list grows with enable().
   std::vector<NamedParameter> named_parameters() const;
 
-  /// Everything that is not in the model itself, by name: learned parameters, fixed ranges, and which layers
-  /// are enabled. The tensors share their elements with this object; clone them to keep a snapshot.
+  /// Everything that is not in the model itself, by name: learned parameters, bases, fixed ranges, and which
+  /// layers are enabled. The tensors share their elements with this object; clone them to keep a snapshot.
   std::vector<std::pair<std::string, Tensor>> state() const;
   /// Brings back what state() gave, for the same model, assignment and options. `source` names the file in
   /// errors: a missing, extra or misshapen tensor.

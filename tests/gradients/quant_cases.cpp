@@ -127,6 +127,18 @@ const AddCases straight_through({
      },
      {weights()},
      [](const V& v) { return scale(v[0], 1); }},
+    {"fake_quantize",
+     [](const V& v) {
+       return basis_quantize(v[0], Tensor::from<double>({0.2, 0.61}, {1, 2}), BasisCodes::binary);
+     },
+     {activations()},
+     [](const V& v) { return clip_between(v[0], constant({0}, {1}), constant({0.81}, {1})); }},
+    {"fake_quantize",
+     [](const V& v) {
+       return basis_quantize(v[0], Tensor::from<double>({0.2, 0.615}, {1, 2}), BasisCodes::signs);
+     },
+     {activations()},
+     [](const V& v) { return clip_between(v[0], constant({-0.815}, {1}), constant({0.815}, {1})); }},
     {"pact",
      [](const V& v) { return pact(v[0], v[1], 4); },
      {activations(), Tensor::from<double>({0.8}, {1})},

@@ -8,6 +8,7 @@
 #include "models/registry.hpp"
 #include "nn/optimizer.hpp"
 #include "quant/fake_quantize.hpp"
+#include "quant/lq_nets.hpp"
 #include "quant/qat.hpp"
 #include "quant/quantized_model.hpp"
 
@@ -204,6 +205,7 @@ TEST_CASE("every scheme trains: a few steps lower the loss, in a mixture of bits
       {WeightScheme::dorefa, Granularity::layer, ClipRule::mse, ActivationScheme::pact},
       {WeightScheme::lq_nets, Granularity::channel, ClipRule::mse, ActivationScheme::pact},
       {WeightScheme::lq_nets, Granularity::layer, ClipRule::mse, ActivationScheme::fixed},
+      {WeightScheme::lq_nets, Granularity::channel, ClipRule::mse, ActivationScheme::lq_nets},
       {WeightScheme::twos_complement, Granularity::layer, ClipRule::lsq, ActivationScheme::lsq},
       {WeightScheme::twos_complement, Granularity::channel, ClipRule::learned, ActivationScheme::lsq},
       {WeightScheme::symmetric, Granularity::channel, ClipRule::percentile, ActivationScheme::asymmetric},
@@ -235,6 +237,7 @@ TEST_CASE("every scheme trains: a few steps lower the loss, in a mixture of bits
       CHECK(r.levels >= 2);
     }
     // What was learned and calibrated comes back to the bit.
+    net.set_mode(Mode::eval);
     const std::vector<float> trained = outputs(net, pictures(7));
     SmallNet second;
     const auto source = net.named_parameters(), target = second.named_parameters();
@@ -242,6 +245,7 @@ TEST_CASE("every scheme trains: a few steps lower the loss, in a mixture of bits
       target[i].variable.value().copy_from(source[i].variable.value());
     QuantizedModel restored(second, bits, options);
     restored.load_state(quantized.state(), "memory");
+    second.set_mode(Mode::eval);
     CHECK(outputs(second, pictures(7)) == trained);
     CHECK(names(restored.named_parameters()) == names(quantized.named_parameters()));
   }
@@ -260,6 +264,73 @@ TEST_CASE("sizes count an LQ-Nets basis: b numbers a channel") {
   quantized.enable_all();
   // Three numbers for 4 + 6 + 5 channels, two input steps, and the picture's scale and offset.
   CHECK(measure_size(quantized).scales == 3 * (4 + 6 + 5) + 2 + 2);
+}
+
+TEST_CASE("LQ-Nets' activations: the basis follows the batches in train mode only, and resumes") {
+  QuantizationOptions options;
+  options.weight_scheme = WeightScheme::lq_nets;
+  options.weight_clip = ClipRule::mse;
+  options.activation_scheme = ActivationScheme::lq_nets;
+  options.input_scheme = InputScheme::none;
+  SmallNet net;
+  BitAssignment bits = assign(net, 2, 2);
+  bits.layers[2].activation = 3;
+  QuantizedModel quantized(net, bits, options);
+  quantized.calibrate(std::vector{pictures()});
+  quantized.enable_all();
+  const auto bases = [](const QuantizedModel& q) {
+    std::vector<Tensor> all;
+    for (const auto& [name, tensor] : q.state()) {
+      if (name.ends_with(".act_basis")) all.push_back(tensor.clone());
+    }
+    return all;
+  };
+  const auto same = [&](const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      if (a[i].to_vector<float>() != b[i].to_vector<float>()) return false;
+    }
+    return a.size() == b.size();
+  };
+  const std::vector<Tensor> start = bases(quantized);
+  REQUIRE(start.size() == 2);
+  CHECK(start[0].shape() == Shape{1, 2});
+  CHECK(start[1].shape() == Shape{1, 3});
+  // No parameters: nothing for an optimiser to move.
+  CHECK(quantized.named_parameters().empty());
+  // A basis of two, one of three numbers, and three times two bits a channel for the weights.
+  CHECK(measure_size(quantized).scales == 2 + 3 + 2 * (4 + 6 + 5));
+
+  net.set_mode(Mode::eval);
+  outputs(net, pictures(5));
+  CHECK(same(bases(quantized), start));
+  net.set_mode(Mode::train);
+  const Tensor seen = relu(net.conv1(pictures(5))).value();
+  Tensor refit;
+  basis_quantize(seen, start[0], BasisCodes::binary, &refit);
+  const Tensor expected = start[0].clone();
+  move_basis(expected, refit);
+  outputs(net, pictures(5));
+  CHECK(bases(quantized)[0].to_vector<float>() == expected.to_vector<float>());
+
+  // A checkpoint continues with the same bits.
+  train(net, quantized, 4);
+  SmallNet other;
+  load_state_dict(other, state_dict(net), "snapshot");
+  std::vector<std::pair<std::string, Tensor>> saved;
+  for (const auto& [name, tensor] : quantized.state()) saved.emplace_back(name, tensor.clone());
+  train(net, quantized, 4);
+  QuantizedModel resumed(other, bits, options);
+  resumed.load_state(saved, "snapshot");
+  train(other, resumed, 4);
+  CHECK(same(bases(resumed), bases(quantized)));
+  other.set_mode(Mode::eval);
+  net.set_mode(Mode::eval);
+  CHECK(outputs(other, pictures(8)) == outputs(net, pictures(8)));
+
+  for (auto& [name, tensor] : saved) {
+    if (name.ends_with(".act_basis")) tensor = tensor.reshape({-1});
+  }
+  CHECK_THROWS_AS(resumed.load_state(saved, "file"), Error);
 }
 
 TEST_CASE("state: a resumed model continues with the same bits") {
@@ -352,7 +423,7 @@ TEST_CASE("the picture: 8 bits on a fixed grid, asymmetric, symmetric or not at 
 }
 
 TEST_CASE("signed activations get a signed quantizer") {
-  // No ReLU: the second layer sees negative values.
+  // No ReLU: the second layer sees negative values. LQ-Nets gets codes ±1 for them.
   class Signed : public Module {
    public:
     Signed() : conv1({.in = 3, .out = 3}), conv2({.in = 3, .out = 2}) {
@@ -374,6 +445,13 @@ TEST_CASE("signed activations get a signed quantizer") {
   CHECK(*std::min_element(rounded.data<float>(), rounded.data<float>() + rounded.numel()) < 0);
   QuantizationOptions options;
   options.input_scheme = InputScheme::none;
+  options.activation_scheme = ActivationScheme::lq_nets;
+  Signed second;
+  QuantizedModel learned(second, assign(second, 32, 3), options);
+  learned.calibrate(std::vector{x});
+  const Tensor levels = second.conv2.input_transform(hidden).value();
+  CHECK(distinct_levels(levels, Granularity::layer) <= 8);
+  CHECK(*std::min_element(levels.data<float>(), levels.data<float>() + levels.numel()) < 0);
   Signed binary;
   QuantizedModel one_bit(binary, assign(binary, 32, 1), options);
   CHECK_THROWS_AS(one_bit.calibrate(std::vector{x}), Error);
