@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <system_error>
 #include <unistd.h>
@@ -170,6 +171,33 @@ void make_directories(const std::string& path) {
   if (::access(path.c_str(), W_OK | X_OK) != 0) {
     fail_system("make_directories", "write in the directory", path, errno);
   }
+}
+
+namespace {
+
+// The lock's descriptor, or -1 when it is held elsewhere and `how` says not to wait.
+int lock_file(const std::string& path, int how) {
+  Descriptor file(open_file(path, O_RDWR | O_CREAT, 0666));
+  if (file.get() < 0) fail_system("lock", "open", path, errno);
+  if (uninterrupted([&] { return ::flock(file.get(), how); }) == 0) return file.release();
+  if (errno == EWOULDBLOCK) return -1;
+  fail_system("lock", "lock", path, errno);
+}
+
+}  // namespace
+
+FileLock::FileLock(const std::string& path) : descriptor_(lock_file(path, LOCK_EX)) {}
+
+std::optional<FileLock> FileLock::try_lock(const std::string& path) {
+  const int descriptor = lock_file(path, LOCK_EX | LOCK_NB);
+  if (descriptor < 0) return std::nullopt;
+  return FileLock(descriptor);
+}
+
+FileLock::FileLock(FileLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+FileLock::~FileLock() {
+  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 FileReader::FileReader(const std::string& path) : path_(path) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,6 +28,23 @@ void append_line_synced(const std::string& path, std::string_view line);
 
 /// Makes the directory and all those above it; nothing happens when it exists.
 void make_directories(const std::string& path);
+
+/// Keeps other processes out: one of them at a time holds the lock of a file, from construction until it is
+/// destroyed or its process ends, however it ends. The file is made if needed and stays, empty.
+class FileLock {
+ public:
+  /// Waits until the lock is free.
+  explicit FileLock(const std::string& path);
+  /// Nothing when another process (or another FileLock of this one) holds it.
+  static std::optional<FileLock> try_lock(const std::string& path);
+  ~FileLock();
+  FileLock(FileLock&& other) noexcept;
+  FileLock& operator=(FileLock&&) = delete;
+
+ private:
+  explicit FileLock(int descriptor) : descriptor_(descriptor) {}
+  int descriptor_;
+};
 
 /// Reads a regular file from its beginning, piece by piece.
 class FileReader {

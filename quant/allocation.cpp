@@ -99,14 +99,6 @@ std::string_view sensitivity_metric_name(SensitivityMetric metric) {
   return metric == SensitivityMetric::hawq ? "hawq" : "hawq-v2";
 }
 
-double monotone_count(std::int64_t layers, std::int64_t widths) {
-  double count = 1;
-  for (std::int64_t k = 1; k < widths; ++k) {
-    count = count * static_cast<double>(layers + k) / static_cast<double>(k);
-  }
-  return std::round(count);
-}
-
 MonotoneAllocator::MonotoneAllocator(const Sensitivity& sensitivity, SensitivityMetric metric,
                                      AllocationOptions options)
     : sensitivity_(sensitivity),

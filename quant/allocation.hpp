@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "quant/bits.hpp"
+#include "quant/cost_allocation.hpp"
 #include "quant/sensitivity.hpp"
 
 namespace goshawk {
@@ -74,9 +75,6 @@ class MonotoneAllocator {
   double pinned_omega_ = 0;
   std::vector<Candidate> candidates_;
 };
-
-/// C(layers + widths − 1, widths − 1), as a double so that it cannot overflow.
-double monotone_count(std::int64_t layers, std::int64_t widths);
 
 /// The exact optimum over all assignments, monotone or not: never a larger Ω than MonotoneAllocator's. Same
 /// options, same errors. See solve_knapsack.

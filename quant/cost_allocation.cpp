@@ -225,6 +225,15 @@ MonotoneProblem make_monotone(const Costs& costs, const Problem& problem) {
   return monotone;
 }
 
+// The choice of each group from the levels of the monotone items.
+std::vector<int> group_choices(const MonotoneProblem& monotone, const std::vector<int>& levels) {
+  std::vector<int> choice(monotone.group.size());
+  for (std::size_t i = 0; i < choice.size(); ++i) {
+    choice[monotone.group[i]] = monotone.options[i][static_cast<std::size_t>(levels[i])];
+  }
+  return choice;
+}
+
 // HAWQ's order, in waves; see AllocationMethod::ratio.
 KnapsackSolution ratio_rule(const Items& items, const Sizes& budget) {
   std::vector<int> choice(items.size(), 0);
@@ -259,11 +268,7 @@ std::vector<int> solve(const Costs& costs, const Problem& problem, AllocationMet
       method == AllocationMethod::ratio
           ? ratio_rule(monotone.items, problem.budget())
           : solve_knapsack(monotone.items, problem.budget(), Assignments::monotone);
-  std::vector<int> choice(problem.groups().size());
-  for (std::size_t i = 0; i < choice.size(); ++i) {
-    choice[monotone.group[i]] = monotone.options[i][static_cast<std::size_t>(solution.choice[i])];
-  }
-  return choice;
+  return group_choices(monotone, solution.choice);
 }
 
 const std::pair<const char*, AllocationMethod> kMethods[] = {{"ratio", AllocationMethod::ratio},
@@ -318,12 +323,28 @@ CostAllocation allocate(const Costs& costs, AllocationMethod method, const Alloc
 std::vector<FrontierPoint> monotone_frontier(const Costs& costs) {
   // An unlimited budget of bytes makes them the size.
   const Problem problem(costs, {.bytes = std::numeric_limits<double>::max()});
+  const MonotoneProblem monotone = make_monotone(costs, problem);
   std::vector<FrontierPoint> frontier;
-  for (const KnapsackSolution& s :
-       knapsack_frontier(make_monotone(costs, problem).items, Assignments::monotone)) {
-    frontier.push_back({s.size[0], s.cost});
+  for (const KnapsackSolution& s : knapsack_frontier(monotone.items, Assignments::monotone)) {
+    FrontierPoint& point = frontier.emplace_back();
+    point.bytes = s.size[0];
+    point.objective = s.cost;
+    point.bits.resize(costs.layers.size());
+    const std::vector<int> choice = group_choices(monotone, s.choice);
+    for (std::size_t g = 0; g < choice.size(); ++g) {
+      const Group& group = problem.groups()[g];
+      for (std::size_t i : group.members) point.bits[i] = group.widths[static_cast<std::size_t>(choice[g])];
+    }
   }
   return frontier;
+}
+
+double monotone_count(std::int64_t layers, std::int64_t widths) {
+  double count = 1;
+  for (std::int64_t k = 1; k < widths; ++k) {
+    count = count * static_cast<double>(layers + k) / static_cast<double>(k);
+  }
+  return std::round(count);
 }
 
 std::string to_json(const CostAllocation& allocation) {

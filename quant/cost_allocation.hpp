@@ -54,12 +54,18 @@ struct CostAllocation {
 /// lacks.
 CostAllocation allocate(const Costs& costs, AllocationMethod method, const AllocationBudgets& budgets);
 
-/// The points (bytes, Σ cost) of HAWQ-V2's frontier: monotone assignments that no other one beats in both.
+/// A monotone assignment that no other one beats in both bytes and Σ cost.
 struct FrontierPoint {
   double bytes = 0;
   double objective = 0;
+  std::vector<int> bits = {};  ///< in the order of the costs
 };
+/// HAWQ-V2's frontier, by growing bytes.
 std::vector<FrontierPoint> monotone_frontier(const Costs& costs);
+
+/// How many assignments of `widths` to `layers` are monotone in a given order: C(layers + widths − 1,
+/// widths − 1) (HAWQ-V2, section 3.2), as a double so that it cannot overflow.
+double monotone_count(std::int64_t layers, std::int64_t widths);
 
 /// The text of bits.json: {"method", "objective", "bytes", …, "layers": [{"name", "bits"}]}.
 std::string to_json(const CostAllocation& allocation);

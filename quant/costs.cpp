@@ -53,6 +53,36 @@ LayerCosts read_layer(const JsonObject& json) {
 
 }  // namespace
 
+const LayerCosts& Costs::layer(std::string_view name) const {
+  for (const LayerCosts& candidate : layers) {
+    if (candidate.name == name) return candidate;
+  }
+  fail("[costs] {} has no layer '{}'", source, name);
+}
+
+const CostChoice& Costs::choice(std::string_view name, int bits) const {
+  for (const CostChoice& candidate : layer(name).choices) {
+    if (candidate.bits == bits) return candidate;
+  }
+  fail("[costs] {} has no choice of {} bits for layer '{}'; measure or list it", source, bits, name);
+}
+
+double full_precision_bytes(const Costs& costs) {
+  double parameters = 0;
+  for (const LayerCosts& layer : costs.layers) parameters += static_cast<double>(layer.parameters);
+  return 4 * parameters;
+}
+
+Costs with_reversed_scores(Costs costs) {
+  for (LayerCosts& layer : costs.layers) {
+    if (layer.choices.size() < 2 || layer.pinned) continue;
+    check(layer.score.has_value(), "[costs] {}: layer '{}' lacks \"score\", which orders the layers; add it",
+          costs.source, layer.name);
+    layer.score = -*layer.score;
+  }
+  return costs;
+}
+
 Costs costs_from_json(std::string_view text, const std::string& source) {
   const JsonObject json = JsonObject::parse(text, source);
   Costs costs{.source = source, .layers = json.named_list("layers", read_layer)};

@@ -32,7 +32,18 @@ struct LayerCosts {
 struct Costs {
   std::string source;  ///< the file's name, for messages
   std::vector<LayerCosts> layers = {};
+
+  /// Throws Error naming the layer, or the width, that there is not.
+  const LayerCosts& layer(std::string_view name) const;
+  const CostChoice& choice(std::string_view layer, int bits) const;
 };
+
+/// Σ of the layers' weights at 32 bits, in bytes: a W-comp of R leaves this over R.
+double full_precision_bytes(const Costs& costs);
+
+/// The same costs for the order of the sensitivities reversed: the layers that mattered most come last. The
+/// ablation of HAWQ's precision order. Throws Error when a layer with a choice has no score.
+Costs with_reversed_scores(Costs costs);
 
 /// {"layers": [{"name", "parameters", "macs", "tied", "pinned", "score",
 ///              "choices": [{"bits", "bytes", "cost", "bops", "latency_ms"}]}]}; macs, tied, pinned, score,

@@ -27,6 +27,13 @@ double factor(std::size_t code, std::size_t k, BasisCodes codes) {
   return (code >> k & 1) != 0 ? 1 : (codes == BasisCodes::signs ? -1 : 0);
 }
 
+// The level that a code stands for.
+double level_of(const Basis& basis, std::size_t code, BasisCodes codes) {
+  double level = 0;
+  for (std::size_t k = 0; k < basis.size(); ++k) level += factor(code, k, codes) * basis[k];
+  return level;
+}
+
 // The different levels of a basis in ascending order, the code of each, and the thresholds between them, with
 // infinities up to 2^b − 1 of these.
 template <class T>
@@ -38,8 +45,7 @@ struct Levels {
   Levels(const Basis& basis, BasisCodes kind) : half_levels(std::size_t{1} << (basis.size() - 1)) {
     std::vector<std::pair<T, std::uint8_t>> sorted;
     for (std::size_t code = 0; code < 2 * half_levels; ++code) {
-      double level = 0;
-      for (std::size_t k = 0; k < basis.size(); ++k) level += factor(code, k, kind) * basis[k];
+      const double level = level_of(basis, code, kind);
       sorted.emplace_back(static_cast<T>(level), static_cast<std::uint8_t>(code));
     }
     std::sort(sorted.begin(), sorted.end());
@@ -405,6 +411,27 @@ void move_basis(const Tensor& basis, const Tensor& refit) {
                          (1 - kBasisMomentum) * static_cast<double>(refit.data<T>()[k]));
     }
   });
+}
+
+Tensor decode_by_basis(const Tensor& codes, const Tensor& basis) {
+  check(codes.dtype() == DType::u8, "[decode_by_basis] codes are u8, not {}", codes.dtype());
+  Tensor values = Tensor::empty(codes.shape(), basis.dtype());
+  check_basis(values, basis);
+  const std::int64_t groups = basis.dim(0);
+  const int bits = static_cast<int>(basis.dim(1));
+  dispatch_floating(basis.dtype(), "decode_by_basis", [&]<class T>() {
+    std::vector<T> levels;  // [groups, 2^bits]
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const Basis row = read_row<T>(basis, g);
+      for (std::size_t code = 0; code < std::size_t{1} << bits; ++code)
+        levels.push_back(static_cast<T>(level_of(row, code, BasisCodes::signs)));
+    }
+    for (std::int64_t i = 0; i < codes.numel(); ++i) {
+      const std::int64_t code = codes.data<std::uint8_t>()[i];
+      values.data<T>()[i] = levels[static_cast<std::size_t>(((i % groups) << bits) + code)];
+    }
+  });
+  return values;
 }
 
 }  // namespace goshawk

@@ -34,6 +34,8 @@ struct BasisEncoding {
 /// Q(w) by the thresholds half-way between neighbouring levels; an element on a threshold takes the lower
 /// level, as in the authors' code.
 BasisEncoding encode_by_basis(const Tensor& w, const Tensor& basis, BasisCodes codes = BasisCodes::signs);
+/// The levels that u8 codes of signs stand for: encode_by_basis(…).values from its codes, to the bit.
+Tensor decode_by_basis(const Tensor& codes, const Tensor& basis);
 
 /// Where the basis of a `bits`-bit activation starts: what QEM makes of even levels up to the mse clip and of
 /// even levels up to the largest magnitude, whichever fits the observed sample better. [1, bits] of `dtype`.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "quant/enum_names.hpp"
 #include "quant/fake_quantize.hpp"
 
 namespace goshawk {
@@ -20,6 +21,10 @@ constexpr std::array kActivationSchemes = {
     std::pair(ActivationScheme::fixed, std::string_view("fixed")),
     std::pair(ActivationScheme::asymmetric, std::string_view("asymmetric")),
     std::pair(ActivationScheme::lq_nets, std::string_view("lq_nets"))};
+
+constexpr std::array kInputSchemes = {std::pair(InputScheme::none, std::string_view("none")),
+                                      std::pair(InputScheme::symmetric, std::string_view("symmetric")),
+                                      std::pair(InputScheme::asymmetric, std::string_view("asymmetric"))};
 
 WeightGrid grid_of_step(const Tensor& step, const WeightSpec& spec) {
   const double half = code_range(spec).half;
@@ -167,8 +172,8 @@ struct QuantizedModel::Layer {
   }
 
   std::string key(const char* what) const { return name + "." + what; }
-  Tensor flags() const {
-    return Tensor::from<std::int64_t>({calibrated, weight_enabled, input_enabled, is_signed}, {kFlagCount});
+  Tensor flags(bool weights_on) const {
+    return Tensor::from<std::int64_t>({calibrated, weights_on, input_enabled, is_signed}, {kFlagCount});
   }
 
   // The tensors of the state other than the flags, given the flags.
@@ -200,20 +205,16 @@ struct QuantizedModel::Layer {
 };
 
 std::string_view activation_scheme_name(ActivationScheme scheme) {
-  for (const auto& [value, name] : kActivationSchemes) {
-    if (value == scheme) return name;
-  }
-  return "?";
+  return name_of(scheme, kActivationSchemes);
 }
-
 ActivationScheme parse_activation_scheme(std::string_view name) {
-  std::string known;
-  for (const auto& [value, text] : kActivationSchemes) {
-    if (text == name) return value;
-    known += known.empty() ? "" : ", ";
-    known += text;
-  }
-  throw UsageError(fmt::format("[activation scheme] '{}' is unknown; use one of {}", name, known));
+  return parse_name(name, kActivationSchemes, "activation scheme");
+}
+std::string_view input_scheme_name(InputScheme scheme) {
+  return name_of(scheme, kInputSchemes);
+}
+InputScheme parse_input_scheme(std::string_view name) {
+  return parse_name(name, kInputSchemes, "input scheme");
 }
 
 QuantizedModel::QuantizedModel(Module& model, const BitAssignment& bits, const QuantizationOptions& options)
@@ -342,11 +343,12 @@ std::vector<NamedParameter> QuantizedModel::named_parameters() const {
   return parameters;
 }
 
-std::vector<std::pair<std::string, Tensor>> QuantizedModel::state() const {
+std::vector<std::pair<std::string, Tensor>> QuantizedModel::state(StateOf what) const {
   std::vector<std::pair<std::string, Tensor>> state;
   for (const auto& entry : layers_) {
-    state.emplace_back(entry->key("quantizer"), entry->flags());
-    for (const std::string& key : entry->state_keys(entry->calibrated, entry->weight_enabled)) {
+    const bool weights_on = what == StateOf::all && entry->weight_enabled;
+    state.emplace_back(entry->key("quantizer"), entry->flags(weights_on));
+    for (const std::string& key : entry->state_keys(entry->calibrated, weights_on)) {
       state.emplace_back(key, entry->state_tensor(key));
     }
   }

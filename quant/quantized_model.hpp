@@ -33,6 +33,10 @@ std::string_view activation_scheme_name(ActivationScheme scheme);
 /// Throws UsageError that lists the names there are.
 ActivationScheme parse_activation_scheme(std::string_view name);
 
+std::string_view input_scheme_name(InputScheme scheme);
+/// Throws UsageError that lists the names there are.
+InputScheme parse_input_scheme(std::string_view name);
+
 struct QuantizationOptions {
   /// Of every layer; the bits come from the assignment.
   WeightScheme weight_scheme = WeightScheme::mid_rise;
@@ -47,6 +51,9 @@ struct QuantizationOptions {
   /// Activations of all layers are quantized from calibration on; otherwise each layer's with its weights.
   bool activations_from_start = true;
 };
+
+/// Which part of a quantized model's state: everything, or what it would be with all weights at 32 bits.
+enum class StateOf : std::uint8_t { all, activations };
 
 /// Attaches quantizers to a model's weighted layers and takes them off again when it is destroyed. The life
 /// of one:
@@ -93,7 +100,7 @@ class QuantizedModel {
 
   /// Everything that is not in the model itself, by name: learned parameters, bases, fixed ranges, and which
   /// layers are enabled. The tensors share their elements with this object; clone them to keep a snapshot.
-  std::vector<std::pair<std::string, Tensor>> state() const;
+  std::vector<std::pair<std::string, Tensor>> state(StateOf what = StateOf::all) const;
   /// Brings back what state() gave, for the same model, assignment and options. `source` names the file in
   /// errors: a missing, extra or misshapen tensor.
   void load_state(std::span<const std::pair<std::string, Tensor>> state, const std::string& source);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "quant/dorefa.hpp"
+#include "quant/enum_names.hpp"
 #include "quant/lq_nets.hpp"
 #include "quant/rounding.hpp"
 
@@ -18,26 +19,6 @@ constexpr int kLeastSquaresSteps = 3;
 // A group of zeros under mid_rise, which has no zero level: small enough to vanish, large enough not to go
 // subnormal.
 constexpr double kTinyStep = 1e-12;
-
-template <class E, std::size_t N>
-E parse_name(std::string_view name, const std::array<std::pair<E, std::string_view>, N>& names,
-             const char* what) {
-  std::string known;
-  for (const auto& [value, text] : names) {
-    if (text == name) return value;
-    known += known.empty() ? "" : ", ";
-    known += text;
-  }
-  throw UsageError(fmt::format("[{}] '{}' is unknown; use one of {}", what, name, known));
-}
-
-template <class E, std::size_t N>
-std::string_view name_of(E value, const std::array<std::pair<E, std::string_view>, N>& names) {
-  for (const auto& [known, text] : names) {
-    if (known == value) return text;
-  }
-  return "?";
-}
 
 constexpr std::array kSchemes = {
     std::pair(WeightScheme::symmetric, std::string_view("symmetric")),
@@ -307,6 +288,10 @@ CodeRange code_range(const WeightSpec& spec) {
   return {-half_levels + 1, half_levels - 1, 0};
 }
 
+DType code_type(const WeightSpec& spec) {
+  return code_range(spec).code_min < 0 ? DType::i8 : DType::u8;
+}
+
 double nearest_rank(std::vector<double>& values, double percentile) {
   const double rank = std::ceil(percentile / 100 * static_cast<double>(values.size())) - 1;
   const auto nth = values.begin() + static_cast<std::ptrdiff_t>(std::max(rank, 0.0));
@@ -378,8 +363,8 @@ QuantizedTensor quantize_weights(const Tensor& w, const WeightSpec& spec, const 
   const Tensor source =
       spec.scheme == WeightScheme::dorefa && spec.bits > 1 ? dorefa_normalize(w).value() : w;
   const CodeRange range = code_range(spec);
-  const DType code_type = spec.scheme == WeightScheme::asymmetric ? DType::u8 : DType::i8;
-  QuantizedTensor out{spec.bits, Tensor::empty_like(w), Tensor::empty(w.shape(), code_type), grid};
+  const DType type = code_type(spec);
+  QuantizedTensor out{spec.bits, Tensor::empty_like(w), Tensor::empty(w.shape(), type), grid};
   dispatch_floating(w.dtype(), "quantize_weights", [&]<class T>() {
     const T* from = source.data<T>();
     T* to = out.dequantized.data<T>();
@@ -391,13 +376,36 @@ QuantizedTensor quantize_weights(const Tensor& w, const WeightSpec& spec, const 
         codes[i] = static_cast<C>(q.code(from[i]));
       });
     };
-    if (code_type == DType::u8) {
+    if (type == DType::u8) {
       store_codes.template operator()<std::uint8_t>();
     } else {
       store_codes.template operator()<std::int8_t>();
     }
   });
   return out;
+}
+
+Tensor dequantize(const Tensor& codes, const WeightSpec& spec, const WeightGrid& grid) {
+  const CodeRange range = code_range(spec);
+  check(codes.dtype() == code_type(spec), "[dequantize] codes of {} levels are {}, not {}",
+        weight_scheme_name(spec.scheme), code_type(spec), codes.dtype());
+  if (spec.scheme == WeightScheme::lq_nets) return decode_by_basis(codes, grid.basis);
+  Tensor levels = Tensor::empty(codes.shape(), grid.scale.dtype());
+  check_grid(levels, grid, "dequantize");
+  dispatch_floating(levels.dtype(), "dequantize", [&]<class T>() {
+    T* to = levels.data<T>();
+    const auto decode = [&](const auto* from) {
+      for_each_weight<T>(levels, grid, range, [=](std::int64_t i, const Rounding<T>& q) {
+        to[i] = q.level(static_cast<T>(from[i]));
+      });
+    };
+    if (codes.dtype() == DType::u8) {
+      decode(codes.data<std::uint8_t>());
+    } else {
+      decode(codes.data<std::int8_t>());
+    }
+  });
+  return levels;
 }
 
 double perturbation(const Tensor& w, const WeightSpec& spec) {

@@ -74,6 +74,8 @@ struct CodeRange {
 };
 /// Throws Error for 32 bits, which has no codes.
 CodeRange code_range(const WeightSpec& spec);
+/// The type codes are held in: i8 where some are negative, else u8.
+DType code_type(const WeightSpec& spec);
 
 /// Where the levels of a tensor lie: Q(w) = scale · code + offset. Both are [1] (per layer) or [channels], of
 /// the weights' dtype; scale > 0. The offset is 0 (symmetric, twos_complement), scale/2 (mid_rise, dorefa) or
@@ -91,7 +93,7 @@ WeightGrid choose_grid(const Tensor& w, const WeightSpec& spec);
 struct QuantizedTensor {
   int bits = kFullPrecision;
   Tensor dequantized;  ///< Q(w), the shape and dtype of w
-  Tensor codes;        ///< u8 (asymmetric, lq_nets) or i8 (others), the shape of w; undefined at 32 bits
+  Tensor codes;        ///< of code_type(spec), the shape of w; undefined at 32 bits
   WeightGrid grid;     ///< undefined tensors at 32 bits
 };
 
@@ -99,6 +101,10 @@ struct QuantizedTensor {
 /// `dequantized` is w itself.
 QuantizedTensor quantize_weights(const Tensor& w, const WeightSpec& spec);
 QuantizedTensor quantize_weights(const Tensor& w, const WeightSpec& spec, const WeightGrid& grid);
+
+/// The levels that codes stand for: quantize_weights(w, spec, grid).dequantized from its codes, to the bit.
+/// Throws Error for 32 bits, and for codes of another type than the scheme's.
+Tensor dequantize(const Tensor& codes, const WeightSpec& spec, const WeightGrid& grid);
 
 /// ‖Q(w) − w‖₂², accumulated in f64: the perturbation of HAWQ and HAWQ-V2. 0 at 32 bits. DoReFa's levels fill
 /// [−1, 1] whatever the weights' scale, which the batch normalisation behind the layer undoes; there it is

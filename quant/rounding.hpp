@@ -40,7 +40,8 @@ class Rounding {
   /// w in steps: (w − offset)/scale.
   T position(T w) const { return (w - offset_) / scale_; }
   T code(T w) const { return round_even(clamp_between(position(w), low_, high_)); }
-  T value(T w) const { return scale_ * code(w) + offset_; }
+  T level(T code) const { return scale_ * code + offset_; }
+  T value(T w) const { return level(code(w)); }
 
  private:
   T scale_, offset_, low_, high_;

@@ -21,7 +21,8 @@ std::string frontier_json(const std::vector<FrontierPoint>& frontier) {
   nlohmann::ordered_json json;
   json["frontier"] = nlohmann::ordered_json::array();
   for (const FrontierPoint& point : frontier) {
-    json["frontier"].push_back({{"bytes", point.bytes}, {"objective", point.objective}});
+    json["frontier"].push_back(
+        {{"bytes", point.bytes}, {"objective", point.objective}, {"bits", point.bits}});
   }
   return json_text(json);
 }
@@ -38,11 +39,7 @@ void run(Options options) {
     throw UsageError("three budgets at once are too many; give one or two");
   }
   const Costs costs = read_costs(options.costs);
-  if (options.ratio) {
-    double parameters = 0;
-    for (const LayerCosts& layer : costs.layers) parameters += static_cast<double>(layer.parameters);
-    options.budgets.bytes = 4 * parameters / *options.ratio;
-  }
+  if (options.ratio) options.budgets.bytes = full_precision_bytes(costs) / *options.ratio;
   const CostAllocation allocation = allocate(costs, allocation_method(options.method), options.budgets);
   if (!options.frontier.empty()) write_file_atomic(options.frontier, frontier_json(monotone_frontier(costs)));
   write_file_atomic(options.out, to_json(allocation));
@@ -88,8 +85,10 @@ void add_allocate_command(CLI::App& program) {
       ->type_name("MS");
   command.add_option("--out", options->out, "bits.json to write")->required()->type_name("FILE");
   command
-      .add_option("--frontier", options->frontier,
-                  "File for all points (bytes, objective) of HAWQ-V2's frontier; for small networks")
+      .add_option(
+          "--frontier", options->frontier,
+          "File for all points (bytes, objective, bits of the layers) of HAWQ-V2's frontier; for small "
+          "networks")
       ->type_name("FILE");
   command.callback([options] { run(*options); });
 }

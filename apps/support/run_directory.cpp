@@ -11,6 +11,7 @@ namespace {
 
 constexpr const char* kConfig = "config.json";
 constexpr const char* kLog = "log.jsonl";
+constexpr const char* kLocks = ".locks";
 
 }  // namespace
 
@@ -44,11 +45,26 @@ RunDirectory::RunDirectory(std::filesystem::path path, const nlohmann::ordered_j
   }
 }
 
+FileLock RunDirectory::lock(const std::string& name) const {
+  return FileLock(lock_file(name));
+}
+
+std::optional<FileLock> RunDirectory::try_lock(const std::string& name) const {
+  return FileLock::try_lock(lock_file(name));
+}
+
+std::string RunDirectory::lock_file(const std::string& name) const {
+  make_directories(file(kLocks));
+  return file(fmt::format("{}/{}", kLocks, name));
+}
+
 void RunDirectory::log(const nlohmann::ordered_json& line) const {
+  const FileLock held = lock(kLog);
   append_line_synced(file(kLog), line.dump());
 }
 
 void RunDirectory::trim_log(const std::function<bool(const nlohmann::json&)>& keep) const {
+  const FileLock held = lock(kLog);
   if (!has(kLog)) return;
   std::istringstream lines(read_file(file(kLog)));
   std::string kept;

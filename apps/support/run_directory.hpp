@@ -4,7 +4,10 @@
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+
+#include "core/file.hpp"
 
 namespace goshawk {
 
@@ -22,6 +25,11 @@ class RunDirectory {
   std::string file(const std::string& name) const { return (path_ / name).string(); }
   bool has(const std::string& name) const { return std::filesystem::exists(path_ / name); }
 
+  /// Several processes may work in one run. lock() waits until no other holds the lock of that name;
+  /// try_lock() gives nothing instead of waiting.
+  FileLock lock(const std::string& name) const;
+  std::optional<FileLock> try_lock(const std::string& name) const;
+
   /// Appends one line to log.jsonl, on disk when this returns.
   void log(const nlohmann::ordered_json& line) const;
   /// Removes the lines of log.jsonl for which `keep` is false, and torn ones: what a killed run wrote after
@@ -33,6 +41,8 @@ class RunDirectory {
   nlohmann::json read_json(const std::string& name) const;
 
  private:
+  std::string lock_file(const std::string& name) const;
+
   std::filesystem::path path_;
 };
 

@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <thread>
 #include <vector>
 
@@ -254,4 +255,34 @@ TEST_CASE("partial writes and interrupted calls lose nothing") {
   CHECK(alarms > 0);
   CHECK((received == sent));
   CHECK(std::filesystem::is_fifo(path));
+}
+
+TEST_CASE("a lock keeps others out until it is gone, also by its process's death") {
+  const ScratchDirectory directory;
+  const std::string path = directory / "lock";
+  {
+    const FileLock held(path);
+    CHECK_FALSE(FileLock::try_lock(path).has_value());
+  }
+  CHECK(FileLock::try_lock(path).has_value());
+
+  int ready[2];
+  REQUIRE(::pipe(ready) == 0);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    const FileLock held(path);
+    const char byte = 1;
+    if (::write(ready[1], &byte, 1) == 1) ::pause();
+    ::_exit(0);
+  }
+  char byte = 0;
+  REQUIRE(::read(ready[0], &byte, 1) == 1);
+  CHECK_FALSE(FileLock::try_lock(path).has_value());
+  ::kill(child, SIGKILL);
+  const FileLock waited(path);  // comes through as soon as the child is gone
+  ::waitpid(child, nullptr, 0);
+  ::close(ready[0]);
+  ::close(ready[1]);
+  CHECK(contains(error_of([&] { FileLock(directory / "nowhere/lock"); }), directory / "nowhere/lock"));
 }

@@ -4,6 +4,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <set>
 #include <string>
 #include <vector>
@@ -231,6 +232,73 @@ TEST_CASE("pareto is the cheapest monotone assignment, and its frontier is that 
       CHECK(pareto.objective == doctest::Approx(std::prev(after)->second).epsilon(1e-12));
     }
   }
+}
+
+TEST_CASE(
+    "50 layers and 4 widths have 23,426 monotone assignments, and the frontier is that of all of them") {
+  CHECK(monotone_count(50, 4) == 23426);
+  CHECK(monotone_count(1, 1) == 1);
+  CHECK(monotone_count(0, 3) == 1);
+  const Costs costs = plain_costs(50, 1);
+  std::vector<std::size_t> order(50);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return *costs.layers[a].score > *costs.layers[b].score; });
+  // Three cuts of the order into runs of one width each, the widest first.
+  std::vector<std::pair<double, double>> all;
+  for (std::size_t a = 0; a <= 50; ++a) {
+    for (std::size_t b = a; b <= 50; ++b) {
+      for (std::size_t c = b; c <= 50; ++c) {
+        double bytes = 0, cost = 0;
+        for (std::size_t i = 0; i < 50; ++i) {
+          const CostChoice& choice = costs.layers[order[i]].choices[i < a ? 3 : i < b ? 2 : i < c ? 1 : 0];
+          bytes += choice.bytes;
+          cost += choice.cost;
+        }
+        all.emplace_back(bytes, cost);
+      }
+    }
+  }
+  CHECK(all.size() == 23426);
+  std::sort(all.begin(), all.end());
+  std::vector<std::pair<double, double>> frontier;
+  for (const auto& p : all) {
+    if (frontier.empty() || p.second < frontier.back().second * (1 - 1e-12)) frontier.push_back(p);
+  }
+  const std::vector<FrontierPoint> found = monotone_frontier(costs);
+  REQUIRE(found.size() == frontier.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    CHECK(found[i].bytes == frontier[i].first);
+    CHECK(found[i].objective == doctest::Approx(frontier[i].second).epsilon(1e-12));
+    // A point's bits have its size and its cost, and follow the order.
+    double bytes = 0, cost = 0;
+    for (std::size_t l = 0; l < 50; ++l) {
+      const CostChoice& choice = costs.choice(costs.layers[l].name, found[i].bits[l]);
+      bytes += choice.bytes;
+      cost += choice.cost;
+    }
+    CHECK(bytes == found[i].bytes);
+    CHECK(cost == doctest::Approx(found[i].objective).epsilon(1e-12));
+    for (std::size_t k = 1; k < 50; ++k) CHECK(found[i].bits[order[k]] <= found[i].bits[order[k - 1]]);
+  }
+}
+
+TEST_CASE("reversed scores reverse the order, and nothing else") {
+  const Costs costs = plain_costs(6, 3), reversed = with_reversed_scores(costs);
+  const AllocationBudgets budgets{.bytes = full_precision_bytes(costs) / 10};
+  const CostAllocation there = allocate(costs, AllocationMethod::pareto, budgets);
+  const CostAllocation back = allocate(with_reversed_scores(reversed), AllocationMethod::pareto, budgets);
+  const CostAllocation away = allocate(reversed, AllocationMethod::pareto, budgets);
+  CHECK(text_of(there) == text_of(back));
+  CHECK(text_of(there) != text_of(away));
+  for (std::size_t i = 0; i < 6; ++i) {
+    for (std::size_t j = 0; j < 6; ++j) {
+      if (*costs.layers[i].score > *costs.layers[j].score) CHECK(away.layers[i].bits <= away.layers[j].bits);
+    }
+  }
+  Costs unordered = costs;
+  unordered.layers[2].score.reset();
+  CHECK_THROWS_WITH_AS(with_reversed_scores(unordered), doctest::Contains("score"), Error);
 }
 
 TEST_CASE("the ratio rule by hand: waves by falling score, until one does not fit") {

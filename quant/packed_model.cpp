@@ -1,0 +1,237 @@
+#include "quant/packed_model.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/json.hpp"
+#include "core/safetensors.hpp"
+#include "nn/state_dict.hpp"
+
+namespace goshawk {
+namespace {
+
+constexpr const char* kFormat = "goshawk-packed-1";
+constexpr std::string_view kStatePrefix = "quantizer.";
+// What follows the name of a weight.
+constexpr const char* kCodes = ".codes";
+constexpr const char* kScale = ".scale";
+constexpr const char* kOffset = ".offset";
+constexpr const char* kBasis = ".basis";
+
+std::int64_t packed_bytes(std::int64_t count, int bits) {
+  return (count * bits + 7) / 8;
+}
+
+std::int64_t byte_size(const Tensor& t) {
+  return t.numel() * dtype_size(t.dtype());
+}
+
+// The unsigned fields of `bits` bits, one for each code.
+Tensor pack(const Tensor& codes, const WeightSpec& spec) {
+  const int code_min = code_range(spec).code_min;
+  Tensor packed = Tensor::zeros({packed_bytes(codes.numel(), spec.bits)}, DType::u8);
+  auto* to = packed.data<std::uint8_t>();
+  for (std::int64_t i = 0; i < codes.numel(); ++i) {
+    const int code =
+        codes.dtype() == DType::u8 ? codes.data<std::uint8_t>()[i] : codes.data<std::int8_t>()[i];
+    const auto field = static_cast<unsigned>(code - code_min);
+    for (int k = 0; k < spec.bits; ++k) {
+      const std::int64_t at = i * spec.bits + k;
+      to[at / 8] = static_cast<std::uint8_t>(to[at / 8] | (((field >> k) & 1U) << (at % 8)));
+    }
+  }
+  return packed;
+}
+
+Tensor unpack(const Tensor& packed, const Shape& shape, const WeightSpec& spec) {
+  const int code_min = code_range(spec).code_min;
+  Tensor codes = Tensor::empty(shape, code_type(spec));
+  const auto* from = packed.data<std::uint8_t>();
+  for (std::int64_t i = 0; i < codes.numel(); ++i) {
+    unsigned field = 0;
+    for (int k = 0; k < spec.bits; ++k) {
+      const std::int64_t at = i * spec.bits + k;
+      field |= ((static_cast<unsigned>(from[at / 8]) >> (at % 8)) & 1U) << k;
+    }
+    const int code = static_cast<int>(field) + code_min;
+    if (codes.dtype() == DType::u8) {
+      codes.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(code);
+    } else {
+      codes.data<std::int8_t>()[i] = static_cast<std::int8_t>(code);
+    }
+  }
+  return codes;
+}
+
+// Only asymmetric levels have an offset of their own; that of the others is a constant part of a step.
+Tensor offset_of(const Tensor& scale, const WeightSpec& spec) {
+  const auto half = static_cast<float>(code_range(spec).half);
+  Tensor offset = Tensor::empty_like(scale);
+  for (std::int64_t g = 0; g < scale.numel(); ++g) offset.data<float>()[g] = half * scale.data<float>()[g];
+  return offset;
+}
+
+WeightSpec spec_of(const QuantizationOptions& options, int bits) {
+  return {.bits = bits,
+          .scheme = options.weight_scheme,
+          .granularity = options.weight_granularity,
+          .clip = options.weight_clip,
+          .percentile = options.weight_percentile};
+}
+
+nlohmann::ordered_json quantizer_json(const QuantizationOptions& o) {
+  return {{"weight_scheme", weight_scheme_name(o.weight_scheme)},
+          {"granularity", granularity_name(o.weight_granularity)},
+          {"activation_scheme", activation_scheme_name(o.activation_scheme)},
+          {"input_scheme", input_scheme_name(o.input_scheme)},
+          {"input_bits", o.input_bits}};
+}
+
+QuantizationOptions quantizer_from_json(const std::string& text, const std::string& source) {
+  const nlohmann::json json = parse_json(text, "packed model", source);
+  try {
+    QuantizationOptions o;
+    o.weight_scheme = parse_weight_scheme(json.at("weight_scheme").get<std::string>());
+    o.weight_granularity = parse_granularity(json.at("granularity").get<std::string>());
+    o.activation_scheme = parse_activation_scheme(json.at("activation_scheme").get<std::string>());
+    o.input_scheme = parse_input_scheme(json.at("input_scheme").get<std::string>());
+    o.input_bits = json.at("input_bits").get<int>();
+    o.weight_clip = ClipRule::min_max;  // the levels are stored, not chosen
+    return o;
+  } catch (const nlohmann::json::exception& e) {
+    fail("[packed model] the metadata \"quantizer\" of {} is damaged: {}; write the file again", source,
+         e.what());
+  }
+}
+
+const std::string& metadata_of(const SafeTensors& file, const std::string& key) {
+  const auto it = file.metadata.find(key);
+  check(it != file.metadata.end(), "[packed model] {} has no \"{}\" in its metadata; it is no packed model",
+        file.path, key);
+  return it->second;
+}
+
+}  // namespace
+
+PackedSize write_packed_model(const std::string& path, const QuantizedModel& quantized,
+                              std::map<std::string, std::string> metadata) {
+  PackedSize size;
+  StateDict tensors;
+  StateDict state = state_dict(quantized.model());
+  for (const LayerBits& layer : quantized.bits().layers) {
+    check(quantized.enabled(layer.name),
+          "[packed model] layer '{}' is not quantized yet; enable it before writing {}", layer.name, path);
+    const std::string weight = layer.name + ".weight";
+    const auto full =
+        std::find_if(state.begin(), state.end(), [&](const auto& entry) { return entry.first == weight; });
+    check(full != state.end(), "[packed model] the model has no parameter '{}'", weight);
+    if (layer.weight == kFullPrecision) {
+      size.full_weights += byte_size(full->second);
+      continue;
+    }
+    check(full->second.dtype() == DType::f32, "[packed model] '{}' is {}; packed files hold f32 models",
+          weight, full->second.dtype());
+    const WeightSpec spec = spec_of(quantized.options(), layer.weight);
+    const Shape file_shape = full->second.shape();
+    state.erase(full);
+    const QuantizedTensor q = quantized.quantized_weight(layer.name);
+    const Tensor codes = pack(to_file_layout(q.codes), spec);
+    tensors.emplace_back(weight + kCodes, codes);
+    size.codes += byte_size(codes);
+    WeightGrid grid = q.grid;
+    const auto add_scales = [&](const char* suffix, const Tensor& scales) {
+      tensors.emplace_back(weight + suffix, scales);
+      size.scales += byte_size(scales);
+    };
+    if (spec.scheme == WeightScheme::lq_nets) {
+      add_scales(kBasis, grid.basis);
+    } else {
+      add_scales(kScale, grid.scale);
+      if (spec.scheme == WeightScheme::asymmetric) {
+        add_scales(kOffset, grid.offset);
+      } else {
+        grid.offset = offset_of(grid.scale, spec);
+      }
+    }
+    const Tensor back = dequantize(to_memory_layout(unpack(codes, file_shape, spec)), spec, grid);
+    check(std::memcmp(back.raw(), q.dequantized.raw(), static_cast<std::size_t>(byte_size(back))) == 0,
+          "[packed model] the levels of '{}' do not come back to the bit from {} {} codes; keep the unpacked "
+          "file and report this",
+          weight, layer.weight, weight_scheme_name(spec.scheme));
+  }
+  for (auto& [name, tensor] : quantized.state(StateOf::activations)) {
+    size.ranges += byte_size(tensor);
+    tensors.emplace_back(std::string(kStatePrefix) + name, tensor);
+  }
+  std::int64_t rest = 0;
+  for (auto& entry : state) {
+    rest += byte_size(entry.second);
+    tensors.push_back(std::move(entry));
+  }
+  size.other = rest - size.full_weights;
+  metadata["format"] = kFormat;
+  metadata["bits"] = to_json(quantized.bits());
+  metadata["quantizer"] = quantizer_json(quantized.options()).dump();
+  write_safetensors(path, tensors, metadata);
+  size.header = static_cast<std::int64_t>(std::filesystem::file_size(path)) - size.total();
+  return size;
+}
+
+PackedModel load_packed_model(const std::string& path, Module& model) {
+  const SafeTensors file = read_safetensors(path);
+  check(is_packed_model(file.metadata), "[packed model] {} is no packed model; load it as a checkpoint",
+        path);
+  PackedModel packed{nullptr, bits_from_json(metadata_of(file, "bits"), path), file.metadata};
+  const QuantizationOptions options = quantizer_from_json(metadata_of(file, "quantizer"), path);
+  const auto take = [&](const std::string& name, const Shape& shape, DType dtype) -> const Tensor& {
+    const Tensor& tensor = file.at(name);
+    check(tensor.shape() == shape && tensor.dtype() == dtype,
+          "[packed model] {}: '{}' is {} {} where {} {} belongs; it is of another model or damaged", path,
+          name, tensor.dtype(), tensor.shape(), dtype, shape);
+    return tensor;
+  };
+
+  StateDict weights;
+  std::vector<std::pair<std::string, Tensor>> state;
+  for (const auto& [name, layer] : weighted_layers(model)) {
+    const std::string weight = name + ".weight";
+    const WeightSpec spec = spec_of(options, packed.bits.layer(name).weight);
+    if (spec.bits == kFullPrecision) continue;
+    const Tensor& now = layer->weight.value();
+    const std::int64_t groups = spec.granularity == Granularity::channel ? now.dim(-1) : 1;
+    WeightGrid grid;
+    if (spec.scheme == WeightScheme::lq_nets) {
+      grid.basis = take(weight + kBasis, {groups, spec.bits}, DType::f32);
+    } else {
+      grid.scale = take(weight + kScale, {groups}, DType::f32);
+      grid.offset = spec.scheme == WeightScheme::asymmetric ? take(weight + kOffset, {groups}, DType::f32)
+                                                            : offset_of(grid.scale, spec);
+    }
+    const Tensor& codes = take(weight + kCodes, {packed_bytes(now.numel(), spec.bits)}, DType::u8);
+    const Tensor unpacked = to_memory_layout(unpack(codes, to_file_layout(now).shape(), spec));
+    weights.emplace_back(weight, to_file_layout(dequantize(unpacked, spec, grid)));
+  }
+  for (const auto& [name, tensor] : file.tensors) {
+    if (name.starts_with(kStatePrefix)) {
+      state.emplace_back(name.substr(kStatePrefix.size()), tensor);
+    } else if (!name.ends_with(kCodes) && !name.ends_with(kScale) && !name.ends_with(kOffset) &&
+               !name.ends_with(kBasis)) {
+      weights.emplace_back(name, tensor);
+    }
+  }
+  load_state_dict(model, weights, path);
+  BitAssignment activations = packed.bits;
+  for (LayerBits& layer : activations.layers) layer.weight = kFullPrecision;
+  packed.quantized = std::make_unique<QuantizedModel>(model, activations, options);
+  packed.quantized->load_state(state, path);
+  return packed;
+}
+
+bool is_packed_model(const std::map<std::string, std::string>& metadata) {
+  const auto it = metadata.find("format");
+  return it != metadata.end() && it->second == kFormat;
+}
+
+}  // namespace goshawk

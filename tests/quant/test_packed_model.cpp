@@ -1,0 +1,167 @@
+#include <cmath>
+#include <doctest/doctest.h>
+#include <filesystem>
+
+#include "core/error.hpp"
+#include "core/random.hpp"
+#include "core/safetensors.hpp"
+#include "models/registry.hpp"
+#include "nn/init.hpp"
+#include "quant/packed_model.hpp"
+#include "quant/qat.hpp"
+#include "tests/support/scratch_directory.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+Tensor pictures() {
+  Random random(5);
+  return random_normal({4, 32, 32, 3}, DType::f32, random);
+}
+
+std::vector<float> logits(Module& model) {
+  const NoGrad no_grad;
+  model.set_mode(Mode::eval);
+  return model(pictures()).value().to_vector<float>();
+}
+
+std::unique_ptr<Module> resnet(std::uint64_t seed) {
+  return make_model("resnet20", {.classes = 10, .seed = seed});
+}
+
+// Widths that leave no layer on a byte boundary by chance, one layer at 32 bits.
+BitAssignment mixed_bits(Module& model, int activation_bits) {
+  BitAssignment bits = uniform_assignment(layer_list(model), 2, activation_bits);
+  for (std::size_t i = 0; i < bits.layers.size(); ++i) bits.layers[i].weight = 1 + static_cast<int>(i % 8);
+  bits.layers[9].weight = kFullPrecision;
+  return bits;
+}
+
+struct Quantizer {
+  QuantizationOptions options;
+  int activation_bits = 4;
+};
+
+Quantizer quantizer(WeightScheme weights, Granularity granularity, ClipRule clip,
+                    ActivationScheme activations, int activation_bits) {
+  Quantizer q{.options = {}, .activation_bits = activation_bits};
+  q.options.weight_scheme = weights;
+  q.options.weight_granularity = granularity;
+  q.options.weight_clip = clip;
+  q.options.activation_scheme = activations;
+  return q;
+}
+
+std::vector<Quantizer> quantizers() {
+  using W = WeightScheme;
+  using A = ActivationScheme;
+  using C = ClipRule;
+  constexpr auto layer = Granularity::layer, channel = Granularity::channel;
+  return {quantizer(W::mid_rise, channel, C::learned, A::pact, 4),
+          quantizer(W::asymmetric, layer, C::min_max, A::asymmetric, 4),
+          quantizer(W::asymmetric, channel, C::mse, A::fixed, 3),
+          quantizer(W::symmetric, channel, C::mse, A::fixed, 4),
+          quantizer(W::twos_complement, layer, C::lsq, A::lsq, 2),
+          quantizer(W::dorefa, layer, C::min_max, A::dorefa, 4),
+          quantizer(W::lq_nets, channel, C::min_max, A::lq_nets, 3),
+          quantizer(W::lq_nets, layer, C::min_max, A::pact, kFullPrecision)};
+}
+
+}  // namespace
+
+TEST_CASE("a packed model comes back with the same logits, to the bit, from b bits a weight") {
+  const ScratchDirectory scratch;
+  for (const Quantizer& q : quantizers()) {
+    const std::string name = fmt::format("{}-{}", weight_scheme_name(q.options.weight_scheme),
+                                         activation_scheme_name(q.options.activation_scheme));
+    CAPTURE(name);
+    const std::string path = (scratch.path() / (name + ".safetensors")).string();
+    const auto model = resnet(1);
+    const BitAssignment bits = mixed_bits(*model, q.activation_bits);
+    QuantizedModel quantized(*model, bits, q.options);
+    const std::vector<Tensor> calibration{pictures()};
+    quantized.calibrate(calibration);
+    quantized.enable_all();
+    const std::vector<float> before = logits(*model);
+    const PackedSize size = write_packed_model(path, quantized, {{"model", "resnet20"}});
+
+    // Every byte of the file is accounted for, and the codes are as many as the bits say.
+    CHECK(size.total() == static_cast<std::int64_t>(std::filesystem::file_size(path)));
+    std::int64_t codes = 0, full = 0;
+    for (const LayerBits& layer : bits.layers) {
+      if (layer.weight == kFullPrecision) {
+        full += 4 * layer.parameters;
+      } else {
+        codes += (layer.parameters * layer.weight + 7) / 8;
+      }
+    }
+    CHECK(size.codes == codes);
+    CHECK(size.full_weights == full);
+    const SizeReport report = measure_size(quantized);
+    std::int64_t scales = 0;
+    for (const WeightTensorReport& layer : count_bits(quantized)) scales += 4 * layer.scales;
+    CHECK(size.scales == scales);
+    CHECK(size.other == 4 * report.other_parameters);
+
+    const auto other = resnet(2);
+    const PackedModel packed = load_packed_model(path, *other);
+    CHECK((logits(*other) == before));
+    CHECK(packed.metadata.at("model") == "resnet20");
+    REQUIRE(packed.bits.layers.size() == bits.layers.size());
+    for (std::size_t i = 0; i < bits.layers.size(); ++i)
+      CHECK(packed.bits.layers[i].weight == bits.layers[i].weight);
+  }
+}
+
+TEST_CASE("codes and levels belong together for every width") {
+  Random random(3);
+  const Tensor w = random_normal({3, 3, 2, 5}, DType::f32, random);
+  for (const WeightScheme scheme :
+       {WeightScheme::symmetric, WeightScheme::mid_rise, WeightScheme::asymmetric,
+        WeightScheme::twos_complement, WeightScheme::dorefa, WeightScheme::lq_nets}) {
+    for (int bits = 1; bits <= 8; ++bits) {
+      for (const Granularity granularity : {Granularity::layer, Granularity::channel}) {
+        if (scheme == WeightScheme::dorefa && granularity == Granularity::channel) continue;
+        const WeightSpec spec{.bits = bits, .scheme = scheme, .granularity = granularity};
+        const QuantizedTensor q = quantize_weights(w, spec);
+        CHECK(q.codes.dtype() == code_type(spec));
+        CHECK((dequantize(q.codes, spec, q.grid).to_vector<float>() == q.dequantized.to_vector<float>()));
+      }
+    }
+  }
+  CHECK_THROWS_AS(dequantize(w, {.bits = 2}, choose_grid(w, {.bits = 2})), Error);
+}
+
+TEST_CASE("what does not fit is refused with the file's name") {
+  const ScratchDirectory scratch;
+  const std::string path = (scratch.path() / "packed.safetensors").string();
+  const auto model = resnet(1);
+  QuantizedModel quantized(*model, uniform_assignment(layer_list(*model), 3, kFullPrecision), {});
+  CHECK_THROWS_WITH_AS(write_packed_model(path, quantized), doctest::Contains("'conv1' is not quantized yet"),
+                       Error);
+  CHECK_FALSE(std::filesystem::exists(path));
+  quantized.enable_all();
+  write_packed_model(path, quantized);
+  const auto deeper = make_model("resnet32", {.classes = 10, .seed = 1});
+  CHECK_THROWS_AS(load_packed_model(path, *deeper), Error);
+
+  SafeTensors file = read_safetensors(path);
+  const auto rewrite = [&](auto change) {
+    SafeTensors changed = file;
+    change(changed);
+    write_safetensors(path, changed.tensors, changed.metadata);
+  };
+  const auto fresh = resnet(3);
+  rewrite([](SafeTensors& f) { f.metadata.erase("format"); });
+  CHECK_THROWS_WITH_AS(load_packed_model(path, *fresh), doctest::Contains("no packed model"), Error);
+  rewrite([](SafeTensors& f) { f.metadata["quantizer"] = "{}"; });
+  CHECK_THROWS_WITH_AS(load_packed_model(path, *fresh), doctest::Contains("packed.safetensors"), Error);
+  rewrite([](SafeTensors& f) {
+    for (auto& [name, tensor] : f.tensors) {
+      if (name == "layer1.0.conv1.weight.codes") tensor = Tensor::zeros({tensor.numel() - 1}, DType::u8);
+    }
+  });
+  CHECK_THROWS_WITH_AS(load_packed_model(path, *fresh), doctest::Contains("layer1.0.conv1.weight.codes"),
+                       Error);
+}
