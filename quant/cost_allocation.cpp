@@ -9,6 +9,7 @@
 #include "core/error.hpp"
 #include "quant/json_file.hpp"
 #include "quant/knapsack.hpp"
+#include "quant/sensitivities/joint_search.hpp"
 
 namespace goshawk {
 namespace {
@@ -251,6 +252,48 @@ KnapsackSolution ratio_rule(const Items& items, const Sizes& budget) {
   return now;
 }
 
+// The joint cost as a function of the groups' widths.
+PairwiseCost joint_cost_of_groups(const Costs& costs, const Problem& problem) {
+  check(
+      !costs.pairs.empty(),
+      "[allocate] {}: there are no \"pair_costs\", which the joint method needs; make the file with goshawk "
+      "sensitivity --cost joint",
+      costs.source);
+  std::vector<std::size_t> options;
+  std::vector<double> own;
+  for (const LayerCosts& layer : costs.layers) {
+    options.push_back(layer.choices.size());
+    for (const CostChoice& choice : layer.choices) own.push_back(choice.cost);
+  }
+  std::vector<PairwiseCost::Group> groups;
+  for (const Group& group : problem.groups()) {
+    PairwiseCost::Group& joined = groups.emplace_back();
+    joined.members = group.members;
+    for (int bits : group.widths) {
+      auto& option = joined.options.emplace_back();
+      for (std::size_t i : group.members) {
+        const std::vector<CostChoice>& choices = costs.layers[i].choices;
+        option.push_back(static_cast<int>(choice_at(costs.layers[i], bits) - choices.data()));
+      }
+    }
+  }
+  return PairwiseCost(std::move(options), std::move(own), costs.pairs).grouped(groups);
+}
+
+std::vector<int> search_jointly(const PairwiseCost& cost, const Problem& problem) {
+  std::vector<std::vector<Sizes>> sizes;
+  std::vector<std::vector<double>> separable;  // the own costs of groups have the pairs within them
+  for (const auto& item : problem.items()) {
+    auto& item_sizes = sizes.emplace_back();
+    auto& item_costs = separable.emplace_back();
+    for (const KnapsackOption& option : item) {
+      item_sizes.push_back(option.size);
+      item_costs.push_back(option.cost);
+    }
+  }
+  return minimize_joint_cost(cost, sizes, problem.budget(), {separable}).choice;
+}
+
 std::vector<int> solve(const Costs& costs, const Problem& problem, AllocationMethod method,
                        const std::vector<int>& exact) {
   if (method == AllocationMethod::exact) return exact;
@@ -274,7 +317,8 @@ std::vector<int> solve(const Costs& costs, const Problem& problem, AllocationMet
 const std::pair<const char*, AllocationMethod> kMethods[] = {{"ratio", AllocationMethod::ratio},
                                                              {"pareto", AllocationMethod::pareto},
                                                              {"greedy", AllocationMethod::greedy},
-                                                             {"exact", AllocationMethod::exact}};
+                                                             {"exact", AllocationMethod::exact},
+                                                             {"joint", AllocationMethod::joint}};
 
 }  // namespace
 
@@ -282,7 +326,7 @@ AllocationMethod allocation_method(std::string_view name) {
   for (const auto& [known, method] : kMethods) {
     if (name == known) return method;
   }
-  fail("[allocate] there is no method '{}'; use ratio, pareto, greedy or exact", name);
+  fail("[allocate] there is no method '{}'; use ratio, pareto, greedy, exact or joint", name);
 }
 
 CostAllocation allocate(const Costs& costs, AllocationMethod method, const AllocationBudgets& budgets) {
@@ -291,11 +335,20 @@ CostAllocation allocate(const Costs& costs, AllocationMethod method, const Alloc
   const Problem problem(costs, budgets);
   problem.check_possible();
   const KnapsackSolution exact = solve_knapsack(problem.items(), problem.budget());
-  const std::vector<int> choice = solve(costs, problem, method, exact.choice);
+  std::optional<PairwiseCost> joint;
+  if (method == AllocationMethod::joint || !costs.pairs.empty()) joint = joint_cost_of_groups(costs, problem);
+  const std::vector<int> choice = method == AllocationMethod::joint
+                                      ? search_jointly(*joint, problem)
+                                      : solve(costs, problem, method, exact.choice);
 
   CostAllocation allocation;
   allocation.budgets = budgets;
   allocation.objective = knapsack_solution(problem.items(), choice).cost;
+  if (joint) {
+    allocation.joint_objective = joint->cost(choice);
+    allocation.separable_joint_objective = joint->cost(exact.choice);
+    if (method == AllocationMethod::joint) allocation.objective = *allocation.joint_objective;
+  }
   allocation.exact_objective = exact.cost;
   allocation.bound = knapsack_bound(problem.items(), problem.budget());
   allocation.bops = allocation.latency_ms = 0;
@@ -347,6 +400,10 @@ double monotone_count(std::int64_t layers, std::int64_t widths) {
   return std::round(count);
 }
 
+bool is_joint(const CostAllocation& allocation) {
+  return allocation.method == "joint";
+}
+
 std::string to_json(const CostAllocation& allocation) {
   nlohmann::ordered_json json;
   json["method"] = allocation.method;
@@ -360,10 +417,16 @@ std::string to_json(const CostAllocation& allocation) {
       json["budget"][resource.field] = *limit;
     }
   }
-  json["exact_objective"] = allocation.exact_objective;
-  json["gap_to_exact"] = allocation.objective - allocation.exact_objective;
-  json["lp_bound"] = allocation.bound;
-  json["gap_to_lp"] = allocation.objective - allocation.bound;
+  if (allocation.joint_objective) {
+    json["joint_objective"] = *allocation.joint_objective;
+    json["separable_joint_objective"] = *allocation.separable_joint_objective;
+  }
+  if (!is_joint(allocation)) {
+    json["exact_objective"] = allocation.exact_objective;
+    json["gap_to_exact"] = allocation.objective - allocation.exact_objective;
+    json["lp_bound"] = allocation.bound;
+    json["gap_to_lp"] = allocation.objective - allocation.bound;
+  }
   json["layers"] = nlohmann::ordered_json::array();
   for (const CostAllocation::Layer& layer : allocation.layers) {
     json["layers"].push_back({{"name", layer.name}, {"bits", layer.bits}});

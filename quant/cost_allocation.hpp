@@ -21,6 +21,8 @@ enum class AllocationMethod : std::uint8_t {
   pareto,  ///< HAWQ-V2: the least cost among the assignments that are monotone in the sensitivities
   greedy,  ///< MPQCO; see greedy_knapsack
   exact,   ///< the least cost among all assignments
+  /// The least joint cost that a local search finds, for costs with `pairs`; see minimize_joint_cost.
+  joint,
 };
 /// Throws Error for an unknown name.
 AllocationMethod allocation_method(std::string_view name);
@@ -33,12 +35,15 @@ struct AllocationBudgets {
 struct CostAllocation {
   std::string method;
   AllocationBudgets budgets;
-  double objective = 0;             ///< Σ cost
+  double objective = 0;             ///< Σ cost, of `joint` with what pairs add
   double bytes = 0;                 ///< Σ bytes
   std::optional<double> bops = {};  ///< Σ bops, when all layers list them
   std::optional<double> latency_ms = {};
-  double exact_objective = 0;  ///< of the exact optimum under the same budgets
-  double bound = 0;            ///< of the linear programme: below every objective
+  double exact_objective = 0;  ///< Σ cost of the exact optimum under the same budgets
+  double bound = 0;            ///< of the linear programme: below every Σ cost
+  /// With what pairs add, for costs that have pairs: of this assignment, and of the separable optimum that
+  /// the search started from.
+  std::optional<double> joint_objective = {}, separable_joint_objective = {};
   struct Layer {
     std::string name;
     int bits = 0;
@@ -66,6 +71,9 @@ std::vector<FrontierPoint> monotone_frontier(const Costs& costs);
 /// How many assignments of `widths` to `layers` are monotone in a given order: C(layers + widths − 1,
 /// widths − 1) (HAWQ-V2, section 3.2), as a double so that it cannot overflow.
 double monotone_count(std::int64_t layers, std::int64_t widths);
+
+/// Whether the objective is the joint cost, which has neither an exact optimum to compare with nor a bound.
+bool is_joint(const CostAllocation& allocation);
 
 /// The text of bits.json: {"method", "objective", "bytes", …, "layers": [{"name", "bits"}]}.
 std::string to_json(const CostAllocation& allocation);

@@ -1,6 +1,7 @@
 #include "quant/costs.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "core/file.hpp"
@@ -22,7 +23,12 @@ CostChoice read_choice(const JsonObject& json) {
   return choice;
 }
 
-LayerCosts read_layer(const JsonObject& json) {
+bool narrower(const CostChoice& a, const CostChoice& b) {
+  return a.bits < b.bits;
+}
+
+/// `sorted`: whether the choices stand in the file by growing bits.
+LayerCosts read_layer(const JsonObject& json, bool& sorted) {
   LayerCosts layer;
   layer.name = json.string("name");
   layer.parameters = json.integer("parameters", 1, std::int64_t{1} << 53);
@@ -35,8 +41,8 @@ LayerCosts read_layer(const JsonObject& json) {
   for (const JsonObject& entry : json.objects("choices")) layer.choices.push_back(read_choice(entry));
   check(!layer.choices.empty(), "[json] {}: \"choices\" is empty; list the bit widths the layer may take",
         json.where());
-  std::sort(layer.choices.begin(), layer.choices.end(),
-            [](const CostChoice& a, const CostChoice& b) { return a.bits < b.bits; });
+  sorted = std::is_sorted(layer.choices.begin(), layer.choices.end(), narrower);
+  std::sort(layer.choices.begin(), layer.choices.end(), narrower);
   for (std::size_t i = 1; i < layer.choices.size(); ++i) {
     check(layer.choices[i].bits != layer.choices[i - 1].bits,
           "[json] {}: \"choices\" lists \"bits\" {} twice; remove one", json.where(), layer.choices[i].bits);
@@ -49,6 +55,26 @@ LayerCosts read_layer(const JsonObject& json) {
           json.where(), *layer.pinned);
   }
   return layer;
+}
+
+std::vector<double> read_pairs(const nlohmann::json& rows, std::size_t count, const std::string& where) {
+  const std::string what = fmt::format(
+      "[json] {}: \"pair_costs\" must be a list of {} lists of 0, 1, 2, … numbers, one list for "
+      "each choice",
+      where, count);
+  check(rows.is_array() && rows.size() == count, "{}", what);
+  std::vector<double> pairs(count * count);
+  for (std::size_t k = 0; k < count; ++k) {
+    check(rows[k].is_array() && rows[k].size() == k, "{}", what);
+    for (std::size_t j = 0; j < k; ++j) {
+      check(rows[k][j].is_number(), "{}", what);
+      const double value = rows[k][j].get<double>();
+      check(std::abs(value) <= kMaxCost, "[json] {}: \"pair_costs\" holds {}, which is too large", where,
+            value);
+      pairs[k * count + j] = pairs[j * count + k] = value;
+    }
+  }
+  return pairs;
 }
 
 }  // namespace
@@ -85,8 +111,22 @@ Costs with_reversed_scores(Costs costs) {
 
 Costs costs_from_json(std::string_view text, const std::string& source) {
   const JsonObject json = JsonObject::parse(text, source);
-  Costs costs{.source = source, .layers = json.named_list("layers", read_layer)};
+  bool sorted = true;
+  std::size_t choices = 0;
+  const auto read = [&](const JsonObject& entry) {
+    bool layer_sorted = true;
+    LayerCosts layer = read_layer(entry, layer_sorted);
+    sorted = sorted && layer_sorted;
+    choices += layer.choices.size();
+    return layer;
+  };
+  Costs costs{.source = source, .layers = json.named_list("layers", read)};
   check(!costs.layers.empty(), "[json] {}: \"layers\" is empty; list at least one layer", source);
+  if (json.has("pair_costs")) {
+    check(sorted, "[json] {}: \"choices\" must stand by growing \"bits\" where there are \"pair_costs\"",
+          source);
+    costs.pairs = read_pairs(json.json().at("pair_costs"), choices, source);
+  }
   return costs;
 }
 
@@ -113,6 +153,13 @@ std::string to_json(const Costs& costs) {
       entry["choices"].push_back(std::move(c));
     }
     json["layers"].push_back(std::move(entry));
+  }
+  std::size_t choices = 0;
+  for (const LayerCosts& layer : costs.layers) choices += layer.choices.size();
+  for (std::size_t k = 0; !costs.pairs.empty() && k < choices; ++k) {
+    nlohmann::ordered_json row = nlohmann::ordered_json::array();
+    for (std::size_t j = 0; j < k; ++j) row.push_back(finite(costs.pairs[k * choices + j], "a pair's cost"));
+    json["pair_costs"].push_back(std::move(row));
   }
   return json_text(json);
 }

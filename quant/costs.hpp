@@ -32,6 +32,9 @@ struct LayerCosts {
 struct Costs {
   std::string source;  ///< the file's name, for messages
   std::vector<LayerCosts> layers = {};
+  /// What pairs of choices add to the sum of the costs (the joint cost), as PairwiseCost takes it: [K, K] row
+  /// by row over the K choices of all layers in order; empty: the costs are separable.
+  std::vector<double> pairs = {};
 
   /// Throws Error naming the layer, or the width, that there is not.
   const LayerCosts& layer(std::string_view name) const;
@@ -46,9 +49,10 @@ double full_precision_bytes(const Costs& costs);
 Costs with_reversed_scores(Costs costs);
 
 /// {"layers": [{"name", "parameters", "macs", "tied", "pinned", "score",
-///              "choices": [{"bits", "bytes", "cost", "bops", "latency_ms"}]}]}; macs, tied, pinned, score,
-///              bops
-/// and latency_ms may be absent. Throws Error naming `source`, the layer and the field for anything else.
+///              "choices": [{"bits", "bytes", "cost", "bops", "latency_ms"}]}], "pair_costs": [[], [x], …]};
+/// macs, tied, pinned, score, bops and latency_ms may be absent. "pair_costs", where it is there, has a row
+/// for every choice, with what it adds together with each choice before it. Throws Error naming `source`, the
+/// layer and the field for anything else.
 Costs costs_from_json(std::string_view text, const std::string& source);
 Costs read_costs(const std::filesystem::path& path);
 std::string to_json(const Costs& costs);

@@ -43,6 +43,11 @@ void run(Options options) {
   const CostAllocation allocation = allocate(costs, allocation_method(options.method), options.budgets);
   if (!options.frontier.empty()) write_file_atomic(options.frontier, frontier_json(monotone_frontier(costs)));
   write_file_atomic(options.out, to_json(allocation));
+  if (is_joint(allocation)) {
+    print_result("joint: objective {:.6g}, {:.6g} bytes; of the separable optimum {:.6g}\n",
+                 allocation.objective, allocation.bytes, *allocation.separable_joint_objective);
+    return;
+  }
   print_result(
       "{}: objective {:.6g}, {:.6g} bytes; exact optimum {:.6g} (gap {:.3g}), LP bound {:.6g} (gap {:.3g})\n",
       allocation.method, allocation.objective, allocation.bytes, allocation.exact_objective,
@@ -63,9 +68,9 @@ void add_allocate_command(CLI::App& program) {
       .add_option(
           "--method", options->method,
           "ratio (HAWQ: by the order of the sensitivities alone), pareto (HAWQ-V2: the cheapest that is "
-          "monotone in them), greedy (MPQCO) or exact")
+          "monotone in them), greedy (MPQCO), exact, or joint (a search, for costs with pairs)")
       ->required()
-      ->check(CLI::IsMember({"ratio", "pareto", "greedy", "exact"}))
+      ->check(CLI::IsMember({"ratio", "pareto", "greedy", "exact", "joint"}))
       ->type_name("NAME");
   const CLI::Validator positive = CLI::PositiveNumber;
   command.add_option("--budget-bytes", options->budgets.bytes, "At most so many bytes of weights")

@@ -23,6 +23,9 @@ struct LinearSite {
   ConvParams params;  ///< of a convolution
 };
 
+/// What the site's input times another weight is: conv2d(input, weight) or input · weight.
+Tensor linear_output(const LinearSite& site, const Tensor& weight);
+
 /// A classifier's recorded forward pass over one microbatch.
 struct ClassifierGraph {
   Variable logits;                ///< [N, C]

@@ -16,6 +16,8 @@ namespace {
 using Index = std::int64_t;
 // Directions of one walk over the graph.
 constexpr std::size_t kDirectionsAtOnce = 10;
+// Images of one matrix product: it should stay near the caches.
+constexpr Index kImagesOfPairs = 128;
 
 struct MicrobatchChanges {
   std::vector<Tensor> u;  // [change]: [N, C]
@@ -47,11 +49,6 @@ std::vector<std::vector<std::size_t>> changes_of_sites(const ClassifierGraph& gr
     of_site[place->second].push_back(k);
   }
   return of_site;
-}
-
-Tensor layer_output(const LinearSite& site, const Tensor& weight) {
-  return site.kind == LinearKind::linear ? kernels::matmul(site.input.value(), weight, false, false)
-                                         : kernels::conv2d(site.input.value(), weight, site.params);
 }
 
 void forward_changes(const ClassifierGraph& graph, const std::vector<WeightChange>& changes,
@@ -114,7 +111,7 @@ void backward_changes(const ClassifierGraph& graph, const SoftmaxOutput& output,
         std::span(&graph.logits, 1), outputs, seeds, [&](std::size_t i, std::span<const Variable> gradients) {
           const LinearSite& site = graph.sites[places[i]];
           for (std::size_t k : of_site[places[i]]) {
-            const Tensor y = layer_output(site, changes[k].change);
+            const Tensor y = linear_output(site, changes[k].change);
             for (Index d = begin; d < end; ++d) {
               const Variable& g = gradients[static_cast<std::size_t>(d - begin)];
               if (!g.defined()) continue;
@@ -191,6 +188,36 @@ LogitChanges logit_changes(const ClassifierPass& pass, const std::vector<std::in
   result.probabilities_ = concatenate(probabilities);
   result.residual_ = concatenate(residual);
   return result;
+}
+
+Tensor LogitChanges::pairs() const {
+  const auto count = static_cast<Index>(changes_.size());
+  const Index n = images(), classes = probabilities_.dim(1);
+  Tensor sum = Tensor::zeros({count, count}, DType::f64);
+  if (count == 0) return sum;
+  // Rows √p_c (u_c − pᵀu), whose products are uᵀ S u' without cancellation; some images at a time.
+  for (Index begin = 0; begin < n; begin += kImagesOfPairs) {
+    const Index end = std::min(n, begin + kImagesOfPairs), width = (end - begin) * classes;
+    const Tensor rows = Tensor::empty({count, width}, DType::f64);
+    dispatch_floating(changes_.front().dtype(), "LogitChanges", [&]<class T>() {
+      parallel_for(count, 1, [&](Index first, Index last) {
+        for (Index k = first; k < last; ++k) {
+          double* to = rows.data<double>() + k * width;
+          for (Index i = begin; i < end; ++i, to += classes) {
+            const double* const p = probabilities_.data<double>() + i * classes;
+            const T* const u = changes_[static_cast<std::size_t>(k)].data<T>() + i * classes;
+            double mean = 0;
+            for (Index c = 0; c < classes; ++c) mean += p[c] * static_cast<double>(u[c]);
+            for (Index c = 0; c < classes; ++c) {
+              to[c] = std::sqrt(p[c]) * (static_cast<double>(u[c]) - mean);
+            }
+          }
+        }
+      });
+    });
+    accumulate_f64(1 / static_cast<double>(n), kernels::matmul(rows, rows, false, true), sum);
+  }
+  return sum;
 }
 
 QuadraticCost LogitChanges::cost(std::span<const std::size_t> changes) const {

@@ -56,6 +56,9 @@ class LogitChanges {
   /// The cost of several changes together: u_n = Σ_k u_{k,n}, so all cross-layer terms of the network's
   /// Gauss–Newton quadratic are in it. Those between two layers' second derivatives of the logits are not.
   QuadraticCost cost(std::span<const std::size_t> changes) const;
+  /// (1/N) Σ_n u_{k,n}ᵀ S_n u_{k',n} for all k and k', f64 [size, size]: the Gauss–Newton form of every pair
+  /// of changes, from which `cost` of any set follows by adding up. One matrix product.
+  Tensor pairs() const;
 
  private:
   friend LogitChanges logit_changes(const ClassifierPass&, const std::vector<std::int64_t>&,

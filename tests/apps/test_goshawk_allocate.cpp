@@ -108,3 +108,35 @@ TEST_CASE("goshawk allocate: wrong usage and wrong files end in one line and lea
   fails(damaged, {"--method", "exact", "--budget-bytes", "200"}, 1, "\"cost\"");
   fails(damaged, {"--method", "exact", "--budget-bytes", "200"}, 1, "costs.json");
 }
+
+TEST_CASE("goshawk allocate: the joint method counts what pairs add, with tied and pinned layers") {
+  // Choices in order: first 4, 8; a 2, 4; b 2, 4; c 2, 4. Together, a and c at 2 bits cost 10 more; c at 4
+  // and a at 4 bits save 0.5.
+  const std::string pairs = R"("pair_costs": [[], [0], [0, 0], [0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0, 0],
+    [0, 0, 10, 0, 0, 0], [0, 0, 0, -0.5, 0, 0, 0]])";
+  std::string text = kCosts;
+  text.insert(text.rfind('}'), ", " + pairs);
+  const Command command(text);
+  // With 180 bytes only c can be lifted: 0.5 + 7 + 1 instead of 0.5 + 7 + 3 + 10.
+  const ProgramResult result = command.run({"--method", "joint", "--budget-bytes", "180"});
+  CHECK_MESSAGE(result.status == 0, result.err);
+  CHECK(is_one_line(result.out));
+  CHECK(widths(command.bits()) == std::vector<int>{8, 2, 2, 4});
+  CHECK(command.bits().at("objective") == doctest::Approx(8.5));
+  // With 239 the separable optimum lifts the pair, and all is well too: nothing at 2 bits meets a at 2 bits.
+  CHECK(command.run({"--method", "joint", "--budget-bytes", "240"}).status == 0);
+  CHECK(command.bits().at("objective") == doctest::Approx(0.5 + 2.5 + 1 - 0.5));
+  // Another method tells what its choice costs jointly.
+  CHECK(command.run({"--method", "exact", "--budget-bytes", "160"}).status == 0);
+  CHECK(command.bits().at("objective") == doctest::Approx(10.5));
+  CHECK(command.bits().at("joint_objective") == doctest::Approx(20.5));
+
+  const ProgramResult without = Command().run({"--method", "joint", "--budget-bytes", "180"});
+  CHECK(without.status == 1);
+  CHECK(is_one_line(without.err));
+  CHECK(without.err.find("pair_costs") != std::string::npos);
+  text.replace(text.find("[0, 0, 10"), 4, "[");
+  const ProgramResult bad = Command(text).run({"--method", "joint", "--budget-bytes", "180"});
+  CHECK(bad.status == 1);
+  CHECK(is_one_line(bad.err));
+}
