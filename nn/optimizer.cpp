@@ -1,7 +1,9 @@
 #include "nn/optimizer.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
+#include <string_view>
 
 #include "core/error.hpp"
 #include "core/parallel.hpp"
@@ -41,6 +43,44 @@ void update(T* __restrict p, const T* __restrict gradient, T* __restrict buffer,
   });
 }
 
+// Copies `state` into an optimiser's own tensors, after everything was looked up.
+void copy_state(const std::vector<NamedBuffer>& own, std::span<const std::pair<std::string, Tensor>> state,
+                const std::string& source, std::string_view optimiser) {
+  std::vector<const Tensor*> found;
+  for (const NamedBuffer& buffer : own) {
+    const auto it = std::find_if(state.begin(), state.end(),
+                                 [&](const auto& entry) { return entry.first == buffer.name; });
+    check(it != state.end(),
+          "[{}::load_state] {}: tensor '{}' is missing; resume with the options the run was started with, or "
+          "start anew",
+          optimiser, source, buffer.name);
+    check(it->second.shape() == buffer.tensor.shape() && it->second.dtype() == buffer.tensor.dtype(),
+          "[{}::load_state] {}: tensor '{}' is {} {} instead of {} {}; resume with the model the run was "
+          "started with",
+          optimiser, source, buffer.name, it->second.dtype(), it->second.shape(), buffer.tensor.dtype(),
+          buffer.tensor.shape());
+    found.push_back(&it->second);
+  }
+  for (const auto& entry : state) {
+    check(std::any_of(own.begin(), own.end(),
+                      [&](const NamedBuffer& buffer) { return buffer.name == entry.first; }),
+          "[{}::load_state] {}: tensor '{}' belongs to no parameter of this optimiser; resume with the "
+          "options the run was started with",
+          optimiser, source, entry.first);
+  }
+  check(state.size() == own.size(), "[{}::load_state] {}: {} tensors were given for {}; a name occurs twice",
+        optimiser, source, state.size(), own.size());
+  for (std::size_t i = 0; i < own.size(); ++i) own[i].tensor.copy_from(*found[i]);
+}
+
+void check_gradient(const NamedParameter& parameter, const Variable& gradient, std::string_view optimiser) {
+  const Tensor& value = parameter.variable.value();
+  const Tensor& g = gradient.value();
+  check(g.defined() && g.shape() == value.shape() && g.dtype() == value.dtype(),
+        "[{}] parameter '{}' is {} {} but its gradient is {} {}", optimiser, parameter.name, value.dtype(),
+        value.shape(), g.defined() ? dtype_name(g.dtype()) : "undefined", g.shape());
+}
+
 }  // namespace
 
 Sgd::Sgd(std::vector<NamedParameter> parameters, const SgdOptions& options)
@@ -77,11 +117,7 @@ void Sgd::step(std::span<const Variable> gradients) {
   std::size_t i = 0;
   for (const ParameterGroup& group : groups_) {
     for (const NamedParameter& parameter : group.parameters) {
-      const Tensor& value = parameter.variable.value();
-      const Tensor& gradient = gradients[i].value();
-      check(gradient.defined() && gradient.shape() == value.shape() && gradient.dtype() == value.dtype(),
-            "[Sgd] parameter '{}' is {} {} but its gradient is {} {}", parameter.name, value.dtype(),
-            value.shape(), gradient.defined() ? dtype_name(gradient.dtype()) : "undefined", gradient.shape());
+      check_gradient(parameter, gradients[i], "Sgd");
       ++i;
     }
   }
@@ -115,35 +151,72 @@ std::vector<NamedBuffer> Sgd::state() const {
 }
 
 void Sgd::load_state(std::span<const std::pair<std::string, Tensor>> state, const std::string& source) {
-  const std::vector<NamedBuffer> own = this->state();
-  std::vector<const Tensor*> found;
-  for (const NamedBuffer& buffer : own) {
-    const auto it = std::find_if(state.begin(), state.end(),
-                                 [&](const auto& entry) { return entry.first == buffer.name; });
-    check(it != state.end(),
-          "[Sgd::load_state] {}: tensor '{}' is missing; resume with the options the run was started with, "
-          "or start "
-          "anew",
-          source, buffer.name);
-    check(it->second.shape() == buffer.tensor.shape() && it->second.dtype() == buffer.tensor.dtype(),
-          "[Sgd::load_state] {}: tensor '{}' is {} {} instead of {} {}; resume with the model the run was "
-          "started "
-          "with",
-          source, buffer.name, it->second.dtype(), it->second.shape(), buffer.tensor.dtype(),
-          buffer.tensor.shape());
-    found.push_back(&it->second);
+  copy_state(this->state(), state, source, "Sgd");
+}
+
+Adam::Adam(std::vector<NamedParameter> parameters, const AdamOptions& options)
+    : options_(options), parameters_(std::move(parameters)), steps_(Tensor::zeros({1}, DType::i64)) {
+  check(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1,
+        "[Adam] beta1 {} and beta2 {} must be in [0, 1)", options.beta1, options.beta2);
+  check(options.eps > 0 && options.weight_decay >= 0,
+        "[Adam] eps {} must be positive and weight_decay {} not negative", options.eps, options.weight_decay);
+  set_lr(options.lr);
+  std::set<std::string> names;
+  for (const NamedParameter& parameter : parameters_) {
+    check(names.insert(parameter.name).second, "[Adam] parameter '{}' was given twice", parameter.name);
+    check(parameter.variable.defined(), "[Adam] parameter '{}' is undefined", parameter.name);
+    variables_.push_back(parameter.variable);
+    first_.push_back(Tensor::zeros_like(parameter.variable.value()));
+    second_.push_back(Tensor::zeros_like(parameter.variable.value()));
   }
-  for (const auto& entry : state) {
-    check(std::any_of(own.begin(), own.end(),
-                      [&](const NamedBuffer& buffer) { return buffer.name == entry.first; }),
-          "[Sgd::load_state] {}: tensor '{}' belongs to no parameter of this optimiser; resume with the "
-          "options the "
-          "run was started with",
-          source, entry.first);
+}
+
+void Adam::set_lr(double lr) {
+  check(lr >= 0, "[Adam] the learning rate {} must not be negative", lr);
+  options_.lr = lr;
+}
+
+void Adam::step(std::span<const Variable> gradients) {
+  check(gradients.size() == parameters_.size(), "[Adam] {} gradients were given for {} parameters",
+        gradients.size(), parameters_.size());
+  for (std::size_t i = 0; i < parameters_.size(); ++i) check_gradient(parameters_[i], gradients[i], "Adam");
+  const auto t = static_cast<double>(++*steps_.data<std::int64_t>());
+  const double unbias1 = 1 / (1 - std::pow(options_.beta1, t));
+  const double unbias2 = 1 / (1 - std::pow(options_.beta2, t));
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const Tensor& value = parameters_[i].variable.value();
+    dispatch_floating(value.dtype(), "Adam", [&]<class T>() {
+      T* __restrict p = value.data<T>();
+      const T* __restrict gradient = gradients[i].value().data<T>();
+      T* __restrict m = first_[i].data<T>();
+      T* __restrict v = second_[i].data<T>();
+      const T beta1 = static_cast<T>(options_.beta1), rest1 = static_cast<T>(1 - options_.beta1);
+      const T beta2 = static_cast<T>(options_.beta2), rest2 = static_cast<T>(1 - options_.beta2);
+      const T rate = static_cast<T>(options_.lr * unbias1), of_v = static_cast<T>(unbias2);
+      const T eps = static_cast<T>(options_.eps), decay = static_cast<T>(options_.weight_decay);
+      parallel_for(value.numel(), kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t k = begin; k < end; ++k) {
+          const T g = gradient[k] + decay * p[k];
+          m[k] = beta1 * m[k] + rest1 * g;
+          v[k] = beta2 * v[k] + rest2 * g * g;
+          p[k] -= rate * m[k] / (std::sqrt(v[k] * of_v) + eps);
+        }
+      });
+    });
   }
-  check(state.size() == own.size(), "[Sgd::load_state] {}: {} tensors were given for {}; a name occurs twice",
-        source, state.size(), own.size());
-  for (std::size_t i = 0; i < own.size(); ++i) own[i].tensor.copy_from(*found[i]);
+}
+
+std::vector<NamedBuffer> Adam::state() const {
+  std::vector<NamedBuffer> all{{"adam.step", steps_}};
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    all.push_back({"adam.m." + parameters_[i].name, first_[i]});
+    all.push_back({"adam.v." + parameters_[i].name, second_[i]});
+  }
+  return all;
+}
+
+void Adam::load_state(std::span<const std::pair<std::string, Tensor>> state, const std::string& source) {
+  copy_state(this->state(), state, source, "Adam");
 }
 
 }  // namespace goshawk

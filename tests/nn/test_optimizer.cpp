@@ -170,6 +170,73 @@ TEST_CASE("a state that does not fit is refused, naming file and tensor, and cha
   CHECK(sgd.state()[0].tensor.item() == 1);
 }
 
+TEST_CASE("Adam: closed forms") {
+  // A constant gradient: m̂ = g and v̂ = g² at every step, so each step is lr · g/(|g| + eps).
+  for (double g : {0.5, -3.0}) {
+    const Variable p = scalar(1);
+    Adam adam({{"p", p}}, {.lr = 0.1, .eps = 1e-3});
+    for (int t = 1; t <= 20; ++t) {
+      adam.step(std::vector<Variable>{Tensor::from<double>({g}, {1})});
+      CHECK(p.item() == Approx(1 - t * 0.1 * g / (std::abs(g) + 1e-3)).epsilon(1e-12));
+    }
+  }
+  // Gradients 1 and then −2, with β₁ = ½, β₂ = ¾: m̂ = 1, v̂ = 1; then m = ½·½ − 1 = −¾, m̂ = −1 and
+  // v = ¾·¼ + ¼·4 = 19/16, v̂ = (19/16)/(7/16) = 19/7.
+  const Variable p = scalar(2);
+  Adam adam({{"p", p}}, {.lr = 0.5, .beta1 = 0.5, .beta2 = 0.75, .eps = 1e-12});
+  adam.step(std::vector<Variable>{Tensor::from<double>({1}, {1})});
+  CHECK(p.item() == Approx(1.5).epsilon(1e-11));
+  adam.step(std::vector<Variable>{Tensor::from<double>({-2}, {1})});
+  CHECK(p.item() == Approx(1.5 + 0.5 / std::sqrt(19.0 / 7)).epsilon(1e-11));
+  // Weight decay is part of the gradient: without any other, the step is lr towards zero.
+  const Variable q = scalar(4);
+  Adam decays({{"q", q}}, {.lr = 0.25, .eps = 1e-12, .weight_decay = 0.01});
+  decays.step(std::vector<Variable>{Tensor::zeros({1}, DType::f64)});
+  CHECK(q.item() == Approx(3.75).epsilon(1e-9));
+}
+
+TEST_CASE("Adam: resumes with the same bits, for any number of threads, and refuses what does not fit") {
+  const AdamOptions options{.lr = 0.05, .weight_decay = 1e-3};
+  std::vector<std::vector<float>> results;
+  for (const int threads : {1, 3}) {
+    set_num_threads(threads);
+    Random random(2);
+    const Variable a = Variable::leaf(random_normal({4, 10007}, DType::f32, random));
+    std::vector<Tensor> gradients;
+    for (int i = 0; i < 6; ++i) gradients.push_back(random_normal({4, 10007}, DType::f32, random));
+    Adam whole({{"a", a}}, options);
+    for (int i = 0; i < 3; ++i) whole.step(std::vector<Variable>{gradients[static_cast<std::size_t>(i)]});
+    std::vector<std::pair<std::string, Tensor>> state;
+    for (const NamedBuffer& b : whole.state()) state.emplace_back(b.name, b.tensor.clone());
+    const Variable a2 = Variable::leaf(a.value().clone());
+    Adam resumed({{"a", a2}}, options);
+    resumed.load_state(state, "f.st");
+    for (std::size_t i = 3; i < 6; ++i) {
+      whole.step(std::vector<Variable>{gradients[i]});
+      resumed.step(std::vector<Variable>{gradients[i]});
+    }
+    CHECK(a.value().to_vector<float>() == a2.value().to_vector<float>());
+    results.push_back(a.value().to_vector<float>());
+    state.pop_back();
+    CHECK_THROWS_WITH_AS(resumed.load_state(state, "f.st"),
+                         "[Adam::load_state] f.st: tensor 'adam.v.a' is missing; resume with the options the "
+                         "run was started with, or start anew",
+                         Error);
+  }
+  set_num_threads(0);
+  CHECK(results[0] == results[1]);
+  const Variable p = scalar(1);
+  CHECK_THROWS_AS(Adam({{"p", p}}, {.lr = -1}), Error);
+  CHECK_THROWS_AS(Adam({{"p", p}}, {.beta1 = 1}), Error);
+  CHECK_THROWS_AS(Adam({{"p", p}}, {.beta2 = -0.1}), Error);
+  CHECK_THROWS_AS(Adam({{"p", p}}, {.eps = 0}), Error);
+  CHECK_THROWS_AS(Adam({{"p", p}, {"p", p}}, {}), Error);
+  Adam adam({{"p", p}}, {});
+  CHECK_THROWS_AS(adam.step(std::vector<Variable>{}), Error);
+  CHECK_THROWS_AS(adam.step(std::vector<Variable>{Tensor::zeros({2}, DType::f64)}), Error);
+  CHECK(p.item() == 1);
+}
+
 TEST_CASE("bad options and gradients are refused before anything changes") {
   const Variable a = scalar(1), b = scalar(2);
   CHECK_THROWS_AS(Sgd({{"a", a}}, {.lr = -1}), Error);
