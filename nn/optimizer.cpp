@@ -1,12 +1,12 @@
 #include "nn/optimizer.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <set>
 #include <string_view>
 
 #include "core/error.hpp"
 #include "core/parallel.hpp"
+#include "nn/named_tensors.hpp"
 
 namespace goshawk {
 namespace {
@@ -41,36 +41,6 @@ void update(T* __restrict p, const T* __restrict gradient, T* __restrict buffer,
       p[i] -= f.lr * (f.nesterov ? g + f.momentum * m : m);
     }
   });
-}
-
-// Copies `state` into an optimiser's own tensors, after everything was looked up.
-void copy_state(const std::vector<NamedBuffer>& own, std::span<const std::pair<std::string, Tensor>> state,
-                const std::string& source, std::string_view optimiser) {
-  std::vector<const Tensor*> found;
-  for (const NamedBuffer& buffer : own) {
-    const auto it = std::find_if(state.begin(), state.end(),
-                                 [&](const auto& entry) { return entry.first == buffer.name; });
-    check(it != state.end(),
-          "[{}::load_state] {}: tensor '{}' is missing; resume with the options the run was started with, or "
-          "start anew",
-          optimiser, source, buffer.name);
-    check(it->second.shape() == buffer.tensor.shape() && it->second.dtype() == buffer.tensor.dtype(),
-          "[{}::load_state] {}: tensor '{}' is {} {} instead of {} {}; resume with the model the run was "
-          "started with",
-          optimiser, source, buffer.name, it->second.dtype(), it->second.shape(), buffer.tensor.dtype(),
-          buffer.tensor.shape());
-    found.push_back(&it->second);
-  }
-  for (const auto& entry : state) {
-    check(std::any_of(own.begin(), own.end(),
-                      [&](const NamedBuffer& buffer) { return buffer.name == entry.first; }),
-          "[{}::load_state] {}: tensor '{}' belongs to no parameter of this optimiser; resume with the "
-          "options the run was started with",
-          optimiser, source, entry.first);
-  }
-  check(state.size() == own.size(), "[{}::load_state] {}: {} tensors were given for {}; a name occurs twice",
-        optimiser, source, state.size(), own.size());
-  for (std::size_t i = 0; i < own.size(); ++i) own[i].tensor.copy_from(*found[i]);
 }
 
 void check_gradient(const NamedParameter& parameter, const Variable& gradient, std::string_view optimiser) {
@@ -151,7 +121,7 @@ std::vector<NamedBuffer> Sgd::state() const {
 }
 
 void Sgd::load_state(std::span<const std::pair<std::string, Tensor>> state, const std::string& source) {
-  copy_state(this->state(), state, source, "Sgd");
+  copy_named_tensors(this->state(), state, source, "Sgd");
 }
 
 Adam::Adam(std::vector<NamedParameter> parameters, const AdamOptions& options)
@@ -216,7 +186,7 @@ std::vector<NamedBuffer> Adam::state() const {
 }
 
 void Adam::load_state(std::span<const std::pair<std::string, Tensor>> state, const std::string& source) {
-  copy_state(this->state(), state, source, "Adam");
+  copy_named_tensors(this->state(), state, source, "Adam");
 }
 
 }  // namespace goshawk

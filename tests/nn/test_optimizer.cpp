@@ -151,8 +151,8 @@ TEST_CASE("a state that does not fit is refused, naming file and tensor, and cha
   extra.emplace_back("momentum.c", Tensor::zeros({1}, DType::f64));
   CHECK_THROWS_WITH_AS(
       sgd.load_state(extra, "f.st"),
-      "[Sgd::load_state] f.st: tensor 'momentum.c' belongs to no parameter of this optimiser; resume "
-      "with the options the run was started with",
+      "[Sgd::load_state] f.st: tensor 'momentum.c' does not belong here; resume with the options "
+      "the run was started with",
       Error);
   auto twice = state;
   twice.push_back(state[0]);
