@@ -68,16 +68,24 @@ void system_free(void* block, std::size_t bytes) {
 constexpr std::size_t kNone = 0;
 thread_local std::size_t this_threads_lists = kNone;
 
-// What a thread frees is what it gets next: still in its core's cache, and a thread that repeats its work
-// finds all it needs, whatever other threads do at the same time.
+// A block goes back to the thread that asked for it, whoever frees it, and serves no other thread: what a
+// thread frees is what it gets next, still in its core's cache, and a thread that repeats its work finds all
+// it needs from the second time on. Were threads to help themselves to each other's blocks, one would miss a
+// block whenever they happen to need the most at the same moment, which takes many repetitions to be sure of.
 class CachingAllocator {
  public:
-  void* allocate(std::size_t bytes) {
+  struct Block {
+    void* data;
+    std::size_t home;  // the lists it goes back to
+  };
+
+  Block allocate(std::size_t bytes) {
     const std::size_t size = size_class(bytes);
     const std::size_t own = own_lists();
     std::lock_guard lock(mutex_);
     ++stats_.allocations;
-    void* block = take_cached(own, size);
+    Block taken = take_cached(own, size);
+    void*& block = taken.data;
     if (block == nullptr) {
       block = system_allocate(size);
       if (block == nullptr) {
@@ -93,12 +101,11 @@ class CachingAllocator {
     }
     stats_.bytes_in_use += static_cast<std::int64_t>(size);
     stats_.peak_bytes_in_use = std::max(stats_.peak_bytes_in_use, stats_.bytes_in_use);
-    return block;
+    return taken;
   }
 
-  void release(void* block, std::size_t bytes) noexcept {
+  void release(void* block, std::size_t bytes, [[maybe_unused]] std::size_t home) noexcept {
     const std::size_t size = size_class(bytes);
-    [[maybe_unused]] const std::size_t own = own_lists();
     std::lock_guard lock(mutex_);
     stats_.bytes_in_use -= static_cast<std::int64_t>(size);
 #ifdef GOSHAWK_NO_CACHING_ALLOCATOR
@@ -106,7 +113,7 @@ class CachingAllocator {
     system_free(block, size);
 #else
     try {
-      lists_[own][size].push_back(block);
+      lists_[home][size].push_back(block);
     } catch (...) {
       stats_.bytes_reserved -= static_cast<std::int64_t>(size);
       system_free(block, size);
@@ -130,8 +137,8 @@ class CachingAllocator {
  private:
   using FreeLists = std::unordered_map<std::size_t, std::vector<void*>>;  // by size class
 
-  // Hands a thread's lists on to the next new thread when it ends; what is freed after that goes to the first
-  // lists.
+  // Hands a thread's lists on to the next new thread when it ends. What the thread still asks for after that
+  // goes to the first lists.
   struct Lease {
     CachingAllocator* allocator;
     ~Lease() {
@@ -158,19 +165,20 @@ class CachingAllocator {
     return this_threads_lists;
   }
 
-  void* take_cached(std::size_t own, std::size_t size) {
-    const auto take = [size](FreeLists& lists) -> void* {
-      const auto list = lists.find(size);
-      if (list == lists.end() || list->second.empty()) return nullptr;
+  // A block of the thread's own, or else of a thread that has ended; null if there is none.
+  Block take_cached(std::size_t own, std::size_t size) {
+    const auto take = [&](std::size_t home) -> void* {
+      const auto list = lists_[home].find(size);
+      if (list == lists_[home].end() || list->second.empty()) return nullptr;
       void* const block = list->second.back();
       list->second.pop_back();
       return block;
     };
-    if (void* block = take(lists_[own])) return block;
-    for (FreeLists& lists : lists_) {
-      if (void* block = take(lists)) return block;
+    if (void* block = take(own)) return {block, own};
+    for (const std::size_t home : unowned_) {
+      if (void* block = take(home)) return {block, own};
     }
-    return nullptr;
+    return {nullptr, own};
   }
 
   void release_locked() {
@@ -211,8 +219,9 @@ void release_cached_memory() {
 std::shared_ptr<std::byte[]> allocate(std::int64_t bytes) {
   check(bytes >= 0, "[allocate] {} bytes were asked for; the size was computed wrongly", bytes);
   const auto size = static_cast<std::size_t>(bytes);
-  auto* block = static_cast<std::byte*>(allocator().allocate(size));
-  return {block, [size](std::byte* p) { allocator().release(p, size); }};
+  const auto [block, home] = allocator().allocate(size);
+  return {static_cast<std::byte*>(block),
+          [size, h = home](std::byte* p) { allocator().release(p, size, h); }};
 }
 
 }  // namespace goshawk
