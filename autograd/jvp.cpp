@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "autograd/grad.hpp"
+#include "autograd/joint_jvp.hpp"
 #include "autograd/walk.hpp"
 
 namespace goshawk {
@@ -67,17 +68,40 @@ std::vector<std::vector<Variable>> arriving(MovingNodes& nodes, const Node& node
   return tangents;
 }
 
-std::vector<Variable> push(const std::shared_ptr<Node>& node, std::span<Variable> tangents,
-                           std::span<const char> wanted) {
-  const Forward forward(node, tangents, wanted);
-  std::vector<Variable> results = node->jvp ? node->jvp(forward) : forward.by_transposition();
-  check(results.size() == node->outputs.size(), "[jvp] the rule of '{}' returned {} tangents for {} outputs",
-        node->op->name, results.size(), node->outputs.size());
-  for (std::size_t k = 0; k < results.size(); ++k) {
-    const OutputType& type = node->outputs[k];
-    check(!results[k].defined() || (results[k].shape() == type.shape && results[k].dtype() == type.dtype),
-          "[jvp] the rule of '{}' returned a tangent {} {} for output {}, which is {} {}", node->op->name,
-          results[k].dtype(), results[k].shape(), k, type.dtype, type.shape);
+// The tangents of a node's outputs, [direction][output], from those that arrived, which are given up.
+std::vector<std::vector<Variable>> push(const std::shared_ptr<Node>& node,
+                                        std::vector<std::vector<Variable>> tangents,
+                                        std::span<const char> wanted) {
+  std::vector<std::vector<Variable>> results(tangents.size(), std::vector<Variable>(node->outputs.size()));
+  std::vector<Forward> moving;
+  std::vector<std::size_t> which;
+  for (std::size_t d = 0; d < tangents.size(); ++d) {
+    if (std::none_of(tangents[d].begin(), tangents[d].end(), [](const Variable& v) { return v.defined(); }))
+      continue;
+    moving.emplace_back(node, tangents[d], wanted);
+    which.push_back(d);
+  }
+  if (moving.empty()) return results;
+  std::vector<std::vector<Variable>> pushed;
+  if (const auto* joint = node->jvp.target<JointJvp>()) {
+    pushed = (*joint)(moving);
+  } else {
+    for (const Forward& d : moving) pushed.push_back(node->jvp ? node->jvp(d) : d.by_transposition());
+  }
+  check(pushed.size() == moving.size(), "[jvp] the rule of '{}' returned {} directions of {}", node->op->name,
+        pushed.size(), moving.size());
+  for (std::size_t i = 0; i < pushed.size(); ++i) {
+    check(pushed[i].size() == node->outputs.size(),
+          "[jvp] the rule of '{}' returned {} tangents for {} outputs", node->op->name, pushed[i].size(),
+          node->outputs.size());
+    for (std::size_t k = 0; k < pushed[i].size(); ++k) {
+      const OutputType& type = node->outputs[k];
+      const Variable& tangent = pushed[i][k];
+      check(!tangent.defined() || (tangent.shape() == type.shape && tangent.dtype() == type.dtype),
+            "[jvp] the rule of '{}' returned a tangent {} {} for output {}, which is {} {}", node->op->name,
+            tangent.dtype(), tangent.shape(), k, type.dtype, type.shape);
+    }
+    results[which[i]] = std::move(pushed[i]);
   }
   return results;
 }
@@ -115,13 +139,9 @@ std::vector<std::vector<Variable>> jvp_many(std::span<const Variable> outputs,
   std::vector<std::vector<Variable>> results(directions.size(), std::vector<Variable>(outputs.size()));
   for (const std::shared_ptr<Node>& node : paths.nodes()) {
     Moving& moving = nodes.at(node.get());
-    auto tangents = arriving(nodes, *node, directions.size());
+    moving.tangents = push(node, arriving(nodes, *node, directions.size()), moving.wanted);
     for (std::size_t d = 0; d < directions.size(); ++d) {
       std::vector<Variable>& out = moving.tangents[d];
-      const auto moves = [](const Variable& v) { return v.defined(); };
-      if (std::any_of(tangents[d].begin(), tangents[d].end(), moves))
-        out = push(node, tangents[d], moving.wanted);
-      tangents[d].clear();
       for (std::size_t i : moving.seeded)
         accumulate(out[static_cast<std::size_t>(inputs[i].output_index())], directions[d][i]);
       for (std::size_t k : moving.asked)

@@ -124,9 +124,10 @@ Stage hvp_train(const BenchOptions& options) {
           6 * bench->macs};
 }
 
+template <HvpRoad kRoad>
 Stage hvp_eval_k8(const BenchOptions& options) {
   const auto bench = std::make_shared<Bench>(options, Mode::eval);
-  const auto hessian = std::make_shared<HessianOperator>(bench->hessian(kReverse));
+  const auto hessian = std::make_shared<HessianOperator>(bench->hessian(kRoad));
   std::vector<Vector> vectors;
   for (std::uint64_t k = 0; k < kVectors; ++k) vectors.push_back(bench->direction(2 + k));
   return {[bench, hessian, vectors] { hessian->quadratic_forms(vectors); },
@@ -186,11 +187,13 @@ const std::vector<StageKind>& stage_kinds() {
       {"gradient_eval", "loss and gradient, batch norm in eval mode", gradient_eval},
       {"hvp_eval", "Hessian-vector product on kept graphs, batch norm in eval mode", hvp_eval<kReverse>},
       {"hvp_train", "the same on one graph, batch norm in train mode", hvp_train<kReverse>},
-      {"hvp_eval_k8", "quadratic forms of eight vectors at once, batch norm in eval mode", hvp_eval_k8},
+      {"hvp_eval_k8", "quadratic forms of eight vectors at once, batch norm in eval mode",
+       hvp_eval_k8<kReverse>},
       {"top_eigenvalue", "ten power iterations, batch norm in eval mode", top_eigenvalue},
       {"all_layer_traces", "Hutchinson's traces of all blocks from eight probes, batch norm in eval mode",
        all_layer_traces},
       {"hvp_eval_forward", "hvp_eval by forward over reverse", hvp_eval<kForward>},
+      {"hvp_eval_k8_forward", "hvp_eval_k8 by forward over reverse", hvp_eval_k8<kForward>},
       {"hvp_train_forward", "hvp_train by forward over reverse", hvp_train<kForward>},
   };
   return kinds;

@@ -1,8 +1,10 @@
 // The convolution trio. C(x, w) is bilinear; conv2d_input_grad and conv2d_weight_grad are its adjoints in x
 // and in w, so ⟨g, C(x, w)⟩ = ⟨C_x(g, w), x⟩ = ⟨C_w(x, g), w⟩ and each derivative below is again one of the
 // three. A bias may be added to C, which spares a pass over its result.
+#include "autograd/joint_jvp.hpp"
 #include "autograd/ops.hpp"
 #include "autograd/walk.hpp"
+#include "core/kernels/conv_sums.hpp"
 
 namespace goshawk {
 namespace {
@@ -25,6 +27,41 @@ Variable add_input_grad(Variable sum, const Variable& gy, const Variable& w, con
   return sum;
 }
 
+/// For each direction the tangent of product(a, b), which is product(a, db) + product(da, b) and undefined
+/// where neither moves. `sums` computes such sums of several directions at once.
+template <class Product, class Sums>
+std::vector<Variable> product_tangents(std::span<const Forward> directions, const Variable& a,
+                                       const Variable& b, const Product& product, const Sums& sums) {
+  std::vector<Variable> tangents(directions.size());
+  std::vector<kernels::ConvPairs> moving;
+  std::vector<std::size_t> which;
+  for (std::size_t k = 0; k < directions.size(); ++k) {
+    const Variable &da = directions[k].tangent(0), &db = directions[k].tangent(1);
+    if (recording()) {
+      if (db.defined()) accumulate(tangents[k], product(a, db));
+      if (da.defined()) accumulate(tangents[k], product(da, b));
+      continue;
+    }
+    // What all directions have in common stands at the same place in each.
+    kernels::ConvPairs pairs;
+    if (db.defined()) pairs.push_back({a.value(), db.value()});
+    if (da.defined()) pairs.push_back({da.value(), b.value()});
+    if (pairs.empty()) continue;
+    moving.push_back(std::move(pairs));
+    which.push_back(k);
+  }
+  const std::vector<Tensor> values = sums(moving);
+  for (std::size_t i = 0; i < values.size(); ++i) tangents[which[i]] = values[i];
+  return tangents;
+}
+
+/// One output a direction.
+std::vector<JointJvp::Tangents> as_outputs(std::vector<Variable> tangents) {
+  std::vector<JointJvp::Tangents> outputs;
+  for (Variable& tangent : tangents) outputs.push_back({std::move(tangent)});
+  return outputs;
+}
+
 }  // namespace
 
 Variable conv2d(const Variable& x, const Variable& w, const ConvParams& params, const Variable& bias) {
@@ -38,15 +75,17 @@ Variable conv2d(const Variable& x, const Variable& w, const ConvParams& params, 
         if (d.needs(2)) grads[2] = channel_sum(d.grad());
         return grads;
       },
-      [x, w, params, shape = y.shape()](const Forward& d) {
-        Variable sum;
-        if (d.tangent(0).defined()) sum = conv2d(d.tangent(0), w, params);
-        if (d.tangent(1).defined()) sum = add_conv2d(std::move(sum), x, d.tangent(1), params);
-        if (d.tangent(2).defined()) {
-          sum = sum.defined() ? channel_shift(sum, d.tangent(2)) : broadcast_to(d.tangent(2), shape);
+      JointJvp([x, w, params, shape = y.shape()](std::span<const Forward> directions) {
+        std::vector<Variable> sums = product_tangents(
+            directions, x, w, [&](const Variable& a, const Variable& b) { return conv2d(a, b, params); },
+            [&](const auto& pairs) { return kernels::conv2d_sums(pairs, params); });
+        for (std::size_t k = 0; k < sums.size(); ++k) {
+          const Variable& shift = directions[k].tangent(2);
+          if (!shift.defined()) continue;
+          sums[k] = sums[k].defined() ? channel_shift(sums[k], shift) : broadcast_to(shift, shape);
         }
-        return std::vector{sum};
-      });
+        return as_outputs(std::move(sums));
+      }));
 }
 
 Variable conv2d_input_grad(const Variable& gy, const Variable& w, const Shape& x_shape,
@@ -59,12 +98,12 @@ Variable conv2d_input_grad(const Variable& gy, const Variable& w, const Shape& x
         if (d.needs(1)) grads[1] = conv2d_weight_grad(d.grad(), gy, w.shape(), params);
         return grads;
       },
-      [gy, w, x_shape, params](const Forward& d) {
-        Variable sum;
-        if (d.tangent(0).defined()) sum = conv2d_input_grad(d.tangent(0), w, x_shape, params);
-        if (d.tangent(1).defined()) sum = add_input_grad(std::move(sum), gy, d.tangent(1), x_shape, params);
-        return std::vector{sum};
-      });
+      JointJvp([gy, w, x_shape, params](std::span<const Forward> directions) {
+        return as_outputs(product_tangents(
+            directions, gy, w,
+            [&](const Variable& a, const Variable& b) { return conv2d_input_grad(a, b, x_shape, params); },
+            [&](const auto& pairs) { return kernels::conv2d_input_grad_sums(pairs, x_shape, params); }));
+      }));
 }
 
 Variable conv2d_weight_grad(const Variable& x, const Variable& gy, const Shape& w_shape,
@@ -77,12 +116,12 @@ Variable conv2d_weight_grad(const Variable& x, const Variable& gy, const Shape& 
         if (d.needs(1)) grads[1] = add_conv2d(d.take_collected(1), x, d.grad(), params);
         return grads;
       },
-      [x, gy, w_shape, params](const Forward& d) {
-        Variable sum;
-        if (d.tangent(0).defined()) sum = conv2d_weight_grad(d.tangent(0), gy, w_shape, params);
-        if (d.tangent(1).defined()) accumulate(sum, conv2d_weight_grad(x, d.tangent(1), w_shape, params));
-        return std::vector{sum};
-      });
+      JointJvp([x, gy, w_shape, params](std::span<const Forward> directions) {
+        return as_outputs(product_tangents(
+            directions, x, gy,
+            [&](const Variable& a, const Variable& b) { return conv2d_weight_grad(a, b, w_shape, params); },
+            [&](const auto& pairs) { return kernels::conv2d_weight_grad_sums(pairs, w_shape, params); }));
+      }));
 }
 
 }  // namespace goshawk

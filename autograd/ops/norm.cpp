@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "autograd/fallback.hpp"
+#include "autograd/joint_jvp.hpp"
 #include "autograd/ops.hpp"
 #include "core/kernels/channel.hpp"
 
@@ -69,12 +70,47 @@ NormGradients cotangents(const Backward& d) {
   return {d.grad(0).value(), d.grad(1).value(), d.grad(2).value(), d.grad(3).value()};
 }
 
-NormGradients tangents(const Forward& d) {
-  return {d.tangent(0).value(), d.tangent(1).value(), d.tangent(2).value(), d.tangent(3).value()};
+std::vector<NormGradients> tangents(std::span<const Forward> directions) {
+  std::vector<NormGradients> all;
+  for (const Forward& d : directions) {
+    all.push_back({d.tangent(0).value(), d.tangent(1).value(), d.tangent(2).value(), d.tangent(3).value()});
+  }
+  return all;
+}
+
+std::vector<kernels::NormMoves> moves(std::span<const Forward> directions) {
+  std::vector<kernels::NormMoves> all;
+  for (const Forward& d : directions) {
+    all.push_back({d.tangent(0).value(), d.tangent(1).value(), d.tangent(2).value()});
+  }
+  return all;
+}
+
+/// Which of a gradient's large tangents are wanted.
+NormWants wants(const Forward& d) {
+  return {.x = d.needs(0), .residual = d.needs(3)};
 }
 
 std::vector<Variable> as_variables(const NormGradients& g) {
   return {g.x, g.scale, g.shift, g.residual};
+}
+
+std::vector<JointJvp::Tangents> as_outputs(const std::vector<NormGradients>& gradients) {
+  std::vector<JointJvp::Tangents> all;
+  for (const NormGradients& g : gradients) all.push_back(as_variables(g));
+  return all;
+}
+std::vector<JointJvp::Tangents> as_outputs(const std::vector<Tensor>& outputs) {
+  std::vector<JointJvp::Tangents> all;
+  for (const Tensor& y : outputs) all.push_back({y});
+  return all;
+}
+
+/// What a rule does where its tangents are recorded.
+std::vector<JointJvp::Tangents> by_transposition(std::span<const Forward> directions) {
+  std::vector<JointJvp::Tangents> all;
+  for (const Forward& d : directions) all.push_back(d.by_transposition());
+  return all;
 }
 
 std::vector<Variable> incoming(const Backward& d) {
@@ -97,12 +133,11 @@ std::vector<Variable> channel_affine_grad(const Variable& gy, const Variable& x,
         kernels::affine_double_backward(cotangents(d), gy.value(), x.value(), s.value(), y);
     return std::vector<Variable>{second.gy, second.x, second.scale};
   };
-  const auto jvp = [gy, x, s, y](const Forward& d) {
-    if (recording()) return d.by_transposition();
-    return as_variables(kernels::affine_backward_tangent(
-        d.tangent(0).value(), d.tangent(1).value(), d.tangent(2).value(), gy.value(), x.value(), s.value(), y,
-        {.x = d.needs(0), .residual = d.needs(3)}));
-  };
+  const JointJvp jvp([gy, x, s, y](std::span<const Forward> directions) {
+    if (recording()) return by_transposition(directions);
+    return as_outputs(kernels::affine_backward_tangents(moves(directions), gy.value(), x.value(), s.value(),
+                                                        y, wants(directions.front())));
+  });
   return record(kChannelAffineGrad, {gy, x, s}, {first.x, first.scale, first.shift, first.residual}, vjp,
                 jvp);
 }
@@ -146,12 +181,12 @@ std::vector<Variable> batch_norm_train_grad(const Variable& gy, const Variable& 
         cotangents(d), sums, gy.value(), x.value(), gamma.value(), batch.mean, batch.inv_std, y);
     return std::vector<Variable>{second.gy, second.x, second.scale};
   };
-  const auto jvp = [gy, x, gamma, batch, y, sums](const Forward& d) {
-    if (recording()) return d.by_transposition();
-    return as_variables(kernels::batch_norm_backward_tangent(
-        d.tangent(0).value(), d.tangent(1).value(), d.tangent(2).value(), sums, gy.value(), x.value(),
-        gamma.value(), batch.mean, batch.inv_std, y, {.x = d.needs(0), .residual = d.needs(3)}));
-  };
+  const JointJvp jvp([gy, x, gamma, batch, y, sums](std::span<const Forward> directions) {
+    if (recording()) return by_transposition(directions);
+    return as_outputs(kernels::batch_norm_backward_tangents(moves(directions), sums, gy.value(), x.value(),
+                                                            gamma.value(), batch.mean, batch.inv_std, y,
+                                                            wants(directions.front())));
+  });
   return record(kBatchNormTrainGrad, {gy, x, gamma}, {first.x, first.scale, first.shift, first.residual}, vjp,
                 jvp);
 }
@@ -166,10 +201,10 @@ Variable channel_affine(const Variable& x, const Variable& s, const Variable& t,
   const auto vjp = [x, s, epilogue, mask](const Backward& d) {
     return channel_affine_grad(d.grad(), x, s, mask, wants(d, epilogue));
   };
-  const auto jvp = [x, s, mask](const Forward& d) {
-    if (recording()) return d.by_transposition();
-    return std::vector<Variable>{kernels::affine_tangent(tangents(d), x.value(), s.value(), mask)};
-  };
+  const JointJvp jvp([x, s, mask](std::span<const Forward> directions) {
+    if (recording()) return by_transposition(directions);
+    return as_outputs(kernels::affine_tangents(tangents(directions), x.value(), s.value(), mask));
+  });
   return record(kChannelAffine, {x, s, t, epilogue.residual}, y, vjp, jvp);
 }
 
@@ -206,11 +241,11 @@ BatchNormTrain batch_norm_train(const Variable& x, const Variable& gamma, const 
   const auto vjp = [x, gamma, eps, epilogue, batch, mask](const Backward& d) {
     return batch_norm_train_grad(d.grad(), x, gamma, eps, batch, mask, wants(d, epilogue));
   };
-  const auto jvp = [x, gamma, batch, mask](const Forward& d) {
-    if (recording()) return d.by_transposition();
-    return std::vector<Variable>{
-        kernels::batch_norm_tangent(tangents(d), x.value(), gamma.value(), batch.mean, batch.inv_std, mask)};
-  };
+  const JointJvp jvp([x, gamma, batch, mask](std::span<const Forward> directions) {
+    if (recording()) return by_transposition(directions);
+    return as_outputs(kernels::batch_norm_tangents(tangents(directions), x.value(), gamma.value(), batch.mean,
+                                                   batch.inv_std, mask));
+  });
   return {record(kBatchNormTrain, {x, gamma, beta, epilogue.residual}, y, vjp, jvp), moments.mean,
           moments.var};
 }

@@ -1,6 +1,7 @@
 #include "core/kernels/conv.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -185,7 +186,8 @@ void run_tap_conv(simd::TapConv conv, const Axis& rows, const Axis& columns, Ind
           for (Index b = 0; b < blocks; ++b) {
             const Index channel = b * simd::kChannelBlock;
             const Index channels = std::min(simd::kChannelBlock, source_channels - channel);
-            phase.taps.push_back({(b * conv.scratch_rows + ky.source) * row_size + in_row, channels});
+            phase.taps.push_back(
+                {.offset = (b * conv.scratch_rows + ky.source) * row_size + in_row, .channels = channels});
             packed_taps.push_back({(ky.kernel * layout.kernel_columns + kx.kernel) * layout.element +
                                        channel * layout.source_channel,
                                    channels});
@@ -340,22 +342,10 @@ void weight_grad(const Geometry& g, const T* x, const T* gy, T* gw) {
 
 std::atomic<bool> winograd_allowed{true};
 
-enum class Direction : std::uint8_t { forward, backward };
-
-/// The Winograd problem of the forward convolution (and of the weight gradient), or of the input gradient,
-/// when that is the faster way. x, w and y: the shapes of the forward convolution.
-std::optional<winograd::Problem> winograd_problem(DType dtype, const Shape& x, const Shape& w, const Shape& y,
-                                                  const ConvParams& params, Direction direction) {
-  if (!winograd_allowed || dtype != DType::f32 || w[0] != 3 || w[1] != 3 || params.stride_h != 1 ||
-      params.stride_w != 1) {
-    return std::nullopt;
-  }
-  winograd::Problem p{x[0], x[1], x[2], x[3], y[1], y[2], y[3], params.pad_h, params.pad_w};
-  if (direction == Direction::backward) {
-    p = {x[0], y[1], y[2], y[3], x[1], x[2], x[3], 2 - params.pad_h, 2 - params.pad_w};
-  }
-  if (!winograd::worthwhile(p)) return std::nullopt;
-  return p;
+std::array<winograd::Sum, 1> one_winograd_sum(const Tensor& a, const Tensor& b, const Tensor& result,
+                                              bool add) {
+  return {
+      {{.pairs = {{{a.data<float>(), b.data<float>()}, {}}}, .result = result.data<float>(), .add = add}}};
 }
 
 /// The tensor that an operation writes its result to: `sum`, to be added to, or a new one.
@@ -367,6 +357,20 @@ Tensor target(const Shape& shape, DType dtype, const Tensor& sum, std::string_vi
 }
 
 }  // namespace
+
+std::optional<winograd::Problem> winograd_problem(DType dtype, const Shape& x, const Shape& w, const Shape& y,
+                                                  const ConvParams& params, ConvDirection direction) {
+  if (!winograd_allowed || dtype != DType::f32 || w[0] != 3 || w[1] != 3 || params.stride_h != 1 ||
+      params.stride_w != 1) {
+    return std::nullopt;
+  }
+  winograd::Problem p{x[0], x[1], x[2], x[3], y[1], y[2], y[3], params.pad_h, params.pad_w};
+  if (direction == ConvDirection::backward) {
+    p = {x[0], y[1], y[2], y[3], x[1], x[2], x[3], 2 - params.pad_h, 2 - params.pad_w};
+  }
+  if (!winograd::worthwhile(p)) return std::nullopt;
+  return p;
+}
 
 simd::WeightGrad plan_weight_grad(const Shape& x, const Shape& w, const Shape& y, const ConvParams& params,
                                   DType dtype) {
@@ -422,8 +426,8 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const 
   if (params.groups > 1) {
     grouped_conv2d(x, w, params, bias, y, sum.defined());
   } else if (const auto problem =
-                 winograd_problem(x.dtype(), x.shape(), w.shape(), y_shape, params, Direction::forward)) {
-    winograd::forward(*problem, x.data<float>(), w.data<float>(), y.data<float>(), sum.defined());
+                 winograd_problem(x.dtype(), x.shape(), w.shape(), y_shape, params, ConvDirection::forward)) {
+    winograd::forward(*problem, one_winograd_sum(x, w, y, sum.defined()));
     if (bias.defined()) channel_shift(y, bias, true);
   } else {
     direct_conv2d(x, w, params, bias, y, sum.defined());
@@ -441,8 +445,8 @@ Tensor conv2d_input_grad(const Tensor& gy, const Tensor& w, const Shape& x_shape
   if (params.groups > 1) {
     grouped_input_grad(gy, w, params, gx, sum.defined());
   } else if (const auto problem =
-                 winograd_problem(gy.dtype(), x_shape, w.shape(), y_shape, params, Direction::backward)) {
-    winograd::input_grad(*problem, gy.data<float>(), w.data<float>(), gx.data<float>(), sum.defined());
+                 winograd_problem(gy.dtype(), x_shape, w.shape(), y_shape, params, ConvDirection::backward)) {
+    winograd::input_grad(*problem, one_winograd_sum(gy, w, gx, sum.defined()));
   } else {
     direct_input_grad(gy, w, params, gx, sum.defined());
   }
@@ -458,8 +462,8 @@ Tensor conv2d_weight_grad(const Tensor& x, const Tensor& gy, const Shape& w_shap
   if (params.groups > 1) {
     grouped_weight_grad(x, gy, params, gw);
   } else if (const auto problem =
-                 winograd_problem(x.dtype(), x.shape(), w_shape, y_shape, params, Direction::forward)) {
-    winograd::weight_grad(*problem, x.data<float>(), gy.data<float>(), gw.data<float>());
+                 winograd_problem(x.dtype(), x.shape(), w_shape, y_shape, params, ConvDirection::forward)) {
+    winograd::weight_grad(*problem, one_winograd_sum(x, gy, gw, false));
   } else {
     direct_weight_grad(x, gy, params, gw);
   }

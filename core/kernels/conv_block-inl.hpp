@@ -136,6 +136,7 @@ HWY_NOINLINE void tap_block(const T* HWY_RESTRICT in, const Tap* taps, const Tap
       add_outer_product<kChannelBlock>(d, pixel, w, sums, pixels);
       weights += kVectors * hn::MaxLanes(d);
     }
+    weights += taps->skip;
   }
   if (out.add) {
     store_pixels<true, kVectors>(d, sums, out.to, out.pixel_step, out.channels, all);

@@ -1,8 +1,11 @@
 // What conv.cpp is made of, for kernels that do the same work for another end.
 #pragma once
 
+#include <optional>
+
 #include "core/kernels/conv.hpp"
 #include "core/kernels/conv_simd.hpp"
+#include "core/kernels/conv_winograd.hpp"
 
 namespace goshawk::kernels {
 
@@ -19,5 +22,12 @@ void direct_conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, c
 void direct_input_grad(const Tensor& gy, const Tensor& w, const ConvParams& params, const Tensor& gx,
                        bool add);
 void direct_weight_grad(const Tensor& x, const Tensor& gy, const ConvParams& params, const Tensor& gw);
+
+enum class ConvDirection : std::uint8_t { forward, backward };
+
+/// The Winograd problem of the forward convolution (and of the weight gradient), or of the input gradient,
+/// when that is the faster way. x, w and y: the shapes of the forward convolution, of one group.
+std::optional<winograd::Problem> winograd_problem(DType dtype, const Shape& x, const Shape& w, const Shape& y,
+                                                  const ConvParams& params, ConvDirection direction);
 
 }  // namespace goshawk::kernels

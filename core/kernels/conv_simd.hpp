@@ -28,6 +28,7 @@ struct Target {
 struct Tap {
   std::int64_t offset = 0;  ///< elements from the scratch pixel (q*row_step, p) to the one that is multiplied
   std::int64_t channels = 0;  ///< at most kChannelBlock
+  std::int64_t skip = 0;      ///< weights between those of this tap and those of the next one
 };
 
 /// A sum over taps for a grid of output pixels.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "core/kernels/conv_scratch.hpp"
 #include "core/memory.hpp"
@@ -269,7 +270,8 @@ struct Place {
 /// The rows of images [*, rows, row_size elements] that the tiles [begin, end) cover, halo aside: from the
 /// first row of the first tile to the last row of the last.
 struct Rows {
-  const float *begin, *end;
+  const float *begin = nullptr, *end = nullptr;
+  Rows() = default;
   Rows(const Problem& p, const float* images, Index rows, Index row_size, Index begin_tile, Index end_tile) {
     const Index all = p.images * tile_rows(p) * tile_columns(p);
     begin = end = images;
@@ -301,151 +303,228 @@ void TransformWeights(const Weights& w, Index first, Index width, float* packed)
   }
 }
 
-/// Output tiles [begin, end) of the batch, added to what y holds if `add`.
-void ForwardTiles(const Problem& p, const float* x, const float* packed, float* y, Index begin, Index end,
-                  bool add) {
-  const Index tiles = end - begin;
-  const Index x_step = position_step(tiles, p.channels), y_step = position_step(tiles, p.out_channels);
-  auto& scratch = simd::task_scratch();
-  float* const transformed = scratch.image.get<float>(kPositions * x_step);
-  float* const products = scratch.grad.get<float>(kPositions * y_step);
-  float* const zeros = scratch.row.get<float>(p.channels);
-  set_zero(zeros, zeros + p.channels);
+/// Where the transform of a tile's channel goes: distances in elements between blocks of channels, tiles and
+/// positions.
+struct Layout {
+  Index block, tile, position;
+};
 
-  const Index blocks = p.channels / kBlock;
-  Place place(p, begin);
-  for (Index t = 0; t < tiles; ++t, place.advance()) {
-    const Pixels<kPatch> pixels(x + place.image * p.rows * p.columns * p.channels, p.rows, p.columns,
-                                p.channels, place.row * kTile - p.pad_top, place.column * kTile - p.pad_left,
-                                zeros);
-    for (Index channel = 0; channel < p.channels; channel += kVector) {
-      float* const to = transformed + (channel / kBlock * tiles + t) * kBlock + channel % kBlock;
-      pixels.transform_channels<InputTransform>(channel, [&](Index r, Index column, V value) HWY_ATTR {
-        hn::Store(value, d, to + (r * kPatch + column) * x_step);
-      });
-    }
-  }
+/// The transforms of the tiles [begin, begin + tiles) of images [*, rows, columns, channels], whose first
+/// tile begins `top` rows and `left` columns before the image; of the channels [first, last).
+template <class Transform>
+struct TileTransforms {
+  const Problem& p;
+  Index rows, columns, channels, top, left;
+  Index begin, tiles;
+  const float* zeros;  // channels of a pixel outside the image
 
-  constexpr Index kMaxTaps = 128;
-  simd::Tap taps[kMaxTaps];
-  const Rows next_x(p, x, p.rows, p.columns * p.channels, end, end + tiles);
-  const Rows this_y(p, y, p.out_rows, p.out_columns * p.out_channels, begin, end);
-  Prefetcher prefetch_x(next_x.begin, next_x.end, kPositions);
-  Prefetcher prefetch_y(this_y.begin, this_y.end, kPositions);
-  for (Index i = 0; i < blocks; ++i) taps[i] = {i * tiles * kBlock, kBlock};
-  for (Index position = 0; position < kPositions; ++position) {
-    const float* const in = transformed + position * x_step;
-    float* const out = products + position * y_step;
-    const float* const weights = packed + position * p.channels * p.out_channels;
-    prefetch_x.step();
-    prefetch_y.step();
-    Index width = 0;
-    for (Index first = 0; first < p.out_channels; first += width) {
-      const size_t vectors = p.out_channels - first > kVector ? kBlockVectors : 1;
-      width = static_cast<Index>(vectors) * kVector;
-      const Index max_tiles = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
-      const Index tile_blocks = (tiles + max_tiles - 1) / max_tiles;
-      for (Index i = 0; i < tile_blocks; ++i) {
-        const Index tile = tiles * i / tile_blocks;
-        const Index count = tiles * (i + 1) / tile_blocks - tile;
-        find_tap_block<float>(count, vectors)(
-            in + tile * kBlock, taps, taps + blocks, weights + first * p.channels,
-            {out + tile * p.out_channels + first, p.out_channels, p.out_channels - first});
+  void operator()(const float* images, Index first, Index last, float* transformed,
+                  const Layout& layout) const {
+    const Index position = layout.position;
+    Place place(p, begin);
+    for (Index t = 0; t < tiles; ++t, place.advance()) {
+      const Pixels<Transform::kIn> pixels(images + place.image * rows * columns * channels, rows, columns,
+                                          channels, place.row * kTile - top, place.column * kTile - left,
+                                          zeros);
+      for (Index channel = first; channel < last; channel += kVector) {
+        float* const to = transformed + (channel - first) / kBlock * layout.block + t * layout.tile +
+                          (channel - first) % kBlock;
+        pixels.template transform_channels<Transform>(channel, [&](Index r, Index s, V value) HWY_ATTR {
+          hn::Store(value, d, to + (r * kPatch + s) * position);
+        });
       }
     }
   }
+};
+using Inputs = TileTransforms<InputTransform>;
+using OutputGrads = TileTransforms<OutputGradTransform>;
 
-  place = Place(p, begin);
-  for (Index t = 0; t < tiles; ++t, place.advance()) {
-    const Index top = place.row * kTile, left = place.column * kTile;
-    float* const image = y + ((place.image * p.out_rows + top) * p.out_columns + left) * p.out_channels;
-    const Index rows = std::min(kTile, p.out_rows - top), columns = std::min(kTile, p.out_columns - left);
-    const bool whole = rows == kTile && columns == kTile;
-    for (Index channel = 0; channel < p.out_channels; channel += kVector) {
-      const float* const from = products + t * p.out_channels + channel;
-      transform<OutputTransform>(
-          [&](Index r, Index s) HWY_ATTR { return hn::Load(d, from + (r * kPatch + s) * y_step); },
-          [&](Index r, Index s, V value) HWY_ATTR {
-            if (!whole && (r >= rows || s >= columns)) return;
-            float* const to = image + (r * p.out_columns + s) * p.out_channels + channel;
-            hn::StoreU(add ? hn::Add(value, hn::LoadU(d, to)) : value, d, to);
-          });
+constexpr Index kPairs = 2;  // of a sum
+
+/// Rows that come next, asked for while this task multiplies.
+Rows rows_of_x(const Problem& p, const float* x, Index begin, Index end) {
+  return Rows(p, x, p.rows, p.columns * p.channels, begin, end);
+}
+Rows rows_of_y(const Problem& p, const float* y, Index begin, Index end) {
+  return Rows(p, y, p.out_rows, p.out_columns * p.out_channels, begin, end);
+}
+
+/// Output tiles [begin, end) of the batch. Sums of pairs of images and transformed weights; the weights of
+/// all pairs lie in one array.
+void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Index end) {
+  const Index tiles = end - begin;
+  const Index x_step = position_step(tiles, p.channels), y_step = position_step(tiles, p.out_channels);
+  auto& scratch = simd::task_scratch();
+  float* const transformed = scratch.image.get<float>(kPairs * kPositions * x_step);
+  float* const products = scratch.grad.get<float>(kPositions * y_step);
+  float* const zeros = scratch.row.get<float>(p.channels);
+  set_zero(zeros, zeros + p.channels);
+  const Inputs transform_input{p, p.rows, p.columns, p.channels, p.pad_top, p.pad_left, begin, tiles, zeros};
+
+  const Index blocks = p.channels / kBlock;
+  constexpr Index kMaxBlocks = 128;
+  simd::Tap taps[kPairs * kMaxBlocks];
+  for (Index i = 0; i < kPairs * blocks; ++i) {
+    taps[i] = {i / blocks * kPositions * x_step + i % blocks * tiles * kBlock, kBlock};
+  }
+  const float* held[kPairs] = {};  // whose transforms are there
+  for (size_t s = 0; s < sums.size(); ++s) {
+    const Sum& sum = sums[s];
+    const Index terms = sum.terms();
+    for (size_t t = 0; t < static_cast<size_t>(terms); ++t) {
+      if (held[t] == sum.pairs[t].a) continue;
+      held[t] = sum.pairs[t].a;
+      transform_input(held[t], 0, p.channels, transformed + static_cast<Index>(t) * kPositions * x_step,
+                      {tiles * kBlock, kBlock, x_step});
+    }
+
+    // What is transformed next: an image of the next sum, or those of the first one for the next tiles.
+    const bool last = s + 1 == sums.size();
+    const Sum& next = last ? sums.front() : sums[s + 1];
+    const auto next_rows = [&](size_t t) {
+      const float* const x = next.pairs[t].a;
+      if (x == nullptr || (!last && x == held[t])) return Rows();
+      return last ? rows_of_x(p, x, end, end + tiles) : rows_of_x(p, x, begin, end);
+    };
+    const Rows x0 = next_rows(0), x1 = next_rows(1), y = rows_of_y(p, sum.result, begin, end);
+    Prefetcher prefetch_x0(x0.begin, x0.end, kPositions), prefetch_x1(x1.begin, x1.end, kPositions);
+    Prefetcher prefetch_y(y.begin, y.end, kPositions);
+    const Index between = terms == 1 ? 0 : sum.pairs[1].b - sum.pairs[0].b;
+    for (Index position = 0; position < kPositions; ++position) {
+      const float* const in = transformed + position * x_step;
+      float* const out = products + position * y_step;
+      const float* const weights = sum.pairs[0].b + position * p.channels * p.out_channels;
+      prefetch_x0.step();
+      prefetch_x1.step();
+      prefetch_y.step();
+      Index width = 0;
+      for (Index first = 0; first < p.out_channels; first += width) {
+        const size_t vectors = p.out_channels - first > kVector ? kBlockVectors : 1;
+        width = static_cast<Index>(vectors) * kVector;
+        taps[blocks - 1].skip = between - p.channels * width;
+        const Index max_tiles = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
+        const Index tile_blocks = (tiles + max_tiles - 1) / max_tiles;
+        for (Index i = 0; i < tile_blocks; ++i) {
+          const Index tile = tiles * i / tile_blocks;
+          const Index count = tiles * (i + 1) / tile_blocks - tile;
+          find_tap_block<float>(count, vectors)(
+              in + tile * kBlock, taps, taps + terms * blocks, weights + first * p.channels,
+              {out + tile * p.out_channels + first, p.out_channels, p.out_channels - first});
+        }
+      }
+    }
+
+    Place place(p, begin);
+    const bool add = sum.add;
+    for (Index t = 0; t < tiles; ++t, place.advance()) {
+      const Index top = place.row * kTile, left = place.column * kTile;
+      float* const image =
+          sum.result + ((place.image * p.out_rows + top) * p.out_columns + left) * p.out_channels;
+      const Index rows = std::min(kTile, p.out_rows - top), columns = std::min(kTile, p.out_columns - left);
+      const bool whole = rows == kTile && columns == kTile;
+      for (Index channel = 0; channel < p.out_channels; channel += kVector) {
+        const float* const from = products + t * p.out_channels + channel;
+        transform<OutputTransform>(
+            [&](Index r, Index c) HWY_ATTR { return hn::Load(d, from + (r * kPatch + c) * y_step); },
+            [&](Index r, Index c, V value) HWY_ATTR {
+              if (!whole && (r >= rows || c >= columns)) return;
+              float* const to = image + (r * p.out_columns + c) * p.out_channels + channel;
+              hn::StoreU(add ? hn::Add(value, hn::LoadU(d, to)) : value, d, to);
+            });
+      }
     }
   }
 }
 
-/// sums [36][channels][out_channels] += the products of tiles [begin, end) (= when `add` is false) for the
-/// channels [first_channel, last_channel): a block of channels at a time, so that its part of the sums stays
-/// in the cache.
-void WeightGradTiles(const Problem& p, const float* x, const float* gy, float* sums, Index begin, Index end,
-                     Index first_channel, Index last_channel, bool add) {
-  const Index tiles = end - begin;
-  const Index x_step = position_step(tiles, kBlock), y_step = position_step(tiles, p.out_channels);
+/// For the channels [first_channel, last_channel) and sum number s: partial + s * sum_size [36][channels]
+/// [out_channels] += the products of tiles [begin, end) (= when `add` is false). A block of channels at a
+/// time, so that its part of the sums stays in the cache.
+void WeightGradTiles(const Problem& p, std::span<const Sum> sums, float* partial, Index sum_size, Index begin,
+                     Index end, Index first_channel, Index last_channel, bool add) {
+  const Index tiles = end - begin, terms = sums.front().terms(), columns = terms * tiles;
+  const Index x_step = position_step(columns, kBlock), y_step = position_step(columns, p.out_channels);
+  // Transforms of x are only kept beyond a block of channels where another sum may need them.
+  const bool keep = sums.size() > 1;
+  const Index x_block = keep ? kPositions * x_step : 0;
+  const Index blocks = (last_channel - first_channel) / kBlock;
   auto& scratch = simd::task_scratch();
-  float* const transformed = scratch.image.get<float>(kPositions * x_step);
+  float* const transformed = scratch.image.get<float>((keep ? blocks : 1) * kPositions * x_step);
   float* const gradients = scratch.grad.get<float>(kPositions * y_step);
   const Index widest = std::max(p.channels, p.out_channels);
   float* const zeros = scratch.row.get<float>(widest);
   set_zero(zeros, zeros + widest);
+  const Inputs transform_input{p, p.rows, p.columns, p.channels, p.pad_top, p.pad_left, begin, tiles, zeros};
+  const OutputGrads transform_grad{p, p.out_rows, p.out_columns, p.out_channels, 0, 0, begin, tiles, zeros};
 
-  Place place(p, begin);
-  for (Index t = 0; t < tiles; ++t, place.advance()) {
-    const Pixels<kTile> out(gy + place.image * p.out_rows * p.out_columns * p.out_channels, p.out_rows,
-                            p.out_columns, p.out_channels, place.row * kTile, place.column * kTile, zeros);
-    for (Index channel = 0; channel < p.out_channels; channel += kVector) {
-      float* const to = gradients + t * p.out_channels + channel;
-      out.transform_channels<OutputGradTransform>(channel, [&](Index r, Index s, V value) HWY_ATTR {
-        hn::Store(value, d, to + (r * kPatch + s) * y_step);
-      });
+  Pair held[kPairs];  // whose transforms are there
+  for (size_t s = 0; s < sums.size(); ++s) {
+    const auto& pairs = sums[s].pairs;
+    for (size_t t = 0; t < static_cast<size_t>(terms); ++t) {
+      if (held[t].b == pairs[t].b) continue;
+      held[t].b = pairs[t].b;
+      transform_grad(held[t].b, 0, p.out_channels, gradients + static_cast<Index>(t) * tiles * p.out_channels,
+                     {kBlock, p.out_channels, y_step});
     }
-  }
 
-  const Rows next_x(p, x, p.rows, p.columns * p.channels, end, end + tiles);
-  const Rows next_gy(p, gy, p.out_rows, p.out_columns * p.out_channels, end, end + tiles);
-  Prefetcher prefetch_x(next_x.begin, next_x.end, kPositions * (last_channel - first_channel) / kBlock);
-  Prefetcher prefetch_gy(next_gy.begin, next_gy.end, kPositions * (last_channel - first_channel) / kBlock);
-  for (Index block = first_channel; block < last_channel; block += kBlock) {
-    place = Place(p, begin);
-    for (Index t = 0; t < tiles; ++t, place.advance()) {
-      const Pixels<kPatch> in(x + place.image * p.rows * p.columns * p.channels, p.rows, p.columns,
-                              p.channels, place.row * kTile - p.pad_top, place.column * kTile - p.pad_left,
-                              zeros);
-      for (Index channel = 0; channel < kBlock; channel += kVector) {
-        float* const to = transformed + t * kBlock + channel;
-        in.transform_channels<InputTransform>(block + channel, [&](Index r, Index s, V value) HWY_ATTR {
-          hn::Store(value, d, to + (r * kPatch + s) * x_step);
-        });
+    // What is transformed next, as in ForwardTiles.
+    const bool last = s + 1 == sums.size();
+    const Sum& next = last ? sums.front() : sums[s + 1];
+    const Index next_begin = last ? end : begin, next_end = last ? end + tiles : end;
+    const auto next_x = [&](size_t t) {
+      const float* const x = next.pairs[t].a;
+      const bool wanted = x != nullptr && (last || x != pairs[t].a);
+      return wanted ? rows_of_x(p, x, next_begin, next_end) : Rows();
+    };
+    const auto next_y = [&](size_t t) {
+      const float* const y = next.pairs[t].b;
+      const bool wanted = y != nullptr && (last || y != pairs[t].b);
+      return wanted ? rows_of_y(p, y, next_begin, next_end) : Rows();
+    };
+    const Rows x0 = next_x(0), x1 = next_x(1), y0 = next_y(0), y1 = next_y(1);
+    Prefetcher prefetch[] = {{x0.begin, x0.end, kPositions * blocks},
+                             {x1.begin, x1.end, kPositions * blocks},
+                             {y0.begin, y0.end, kPositions * blocks},
+                             {y1.begin, y1.end, kPositions * blocks}};
+    float* const to = partial + static_cast<Index>(s) * sum_size;
+    for (Index at = 0; at < blocks; ++at) {
+      const Index block = first_channel + at * kBlock;
+      for (size_t t = 0; t < static_cast<size_t>(terms); ++t) {
+        if (keep && held[t].a == pairs[t].a) continue;
+        transform_input(pairs[t].a, block, block + kBlock,
+                        transformed + at * x_block + static_cast<Index>(t) * tiles * kBlock,
+                        {kBlock, kBlock, x_step});
       }
-    }
-    for (Index position = 0; position < kPositions; ++position) {
-      prefetch_x.step();
-      prefetch_gy.step();
-      Index vectors = 0;
-      for (Index first = 0; first < p.out_channels; first += vectors * kVector) {
-        vectors = p.out_channels - first > kVector ? 2 : 1;
-        const Index max_rows = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
-        const Index row_blocks = (kBlock + max_rows - 1) / max_rows;
-        for (Index i = 0; i < row_blocks; ++i) {
-          const Index row = kBlock * i / row_blocks;
-          const Index count = kBlock * (i + 1) / row_blocks - row;
-          const GradPixels<float> pixels{.x = transformed + position * x_step + row,
-                                         .gy = gradients + position * y_step + first,
-                                         .images = 1,
-                                         .rows = 1,
-                                         .columns = tiles,
-                                         .x_column = kBlock,
-                                         .gy_column = p.out_channels};
-          find_grad_block<float>(count, static_cast<size_t>(vectors))(
-              pixels, add, sums + (position * p.channels + block + row) * p.out_channels + first,
-              p.out_channels);
+      for (Index position = 0; position < kPositions; ++position) {
+        for (Prefetcher& some : prefetch) some.step();
+        Index vectors = 0;
+        for (Index first = 0; first < p.out_channels; first += vectors * kVector) {
+          vectors = p.out_channels - first > kVector ? 2 : 1;
+          const Index max_rows = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
+          const Index row_blocks = (kBlock + max_rows - 1) / max_rows;
+          for (Index i = 0; i < row_blocks; ++i) {
+            const Index row = kBlock * i / row_blocks;
+            const Index count = kBlock * (i + 1) / row_blocks - row;
+            const GradPixels<float> pixels{.x = transformed + at * x_block + position * x_step + row,
+                                           .gy = gradients + position * y_step + first,
+                                           .images = 1,
+                                           .rows = 1,
+                                           .columns = columns,
+                                           .x_column = kBlock,
+                                           .gy_column = p.out_channels};
+            find_grad_block<float>(count, static_cast<size_t>(vectors))(
+                pixels, add, to + (position * p.channels + block + row) * p.out_channels + first,
+                p.out_channels);
+          }
         }
       }
     }
+    for (size_t t = 0; t < static_cast<size_t>(terms); ++t) held[t].a = pairs[t].a;
   }
 }
 
-/// Weight gradients of the channels [begin, end) from the sums of all chunks.
-void FinishWeightGrad(const Problem& p, const float* sums, Index chunks, float* gw, Index begin, Index end) {
+/// Weight gradients of the channels [begin, end) from the sums of all chunks, which are `chunk_size` apart.
+void FinishWeightGrad(const Problem& p, const float* sums, Index chunks, Index chunk_size, float* gw,
+                      Index begin, Index end) {
   const Index position_size = p.channels * p.out_channels;
   for (Index channel = begin; channel < end; ++channel) {
     for (Index out = 0; out < p.out_channels; out += kVector) {
@@ -455,7 +534,7 @@ void FinishWeightGrad(const Problem& p, const float* sums, Index chunks, float* 
             const float* from = sums + (r * kPatch + s) * position_size + at;
             V sum = hn::LoadU(d, from);
             for (Index chunk = 1; chunk < chunks; ++chunk) {
-              from += kPositions * position_size;
+              from += chunk_size;
               sum = hn::Add(sum, hn::LoadU(d, from));
             }
             return sum;
@@ -506,19 +585,41 @@ Index task_tiles(Index tiles, Index channels, Index bytes) {
   return std::clamp(std::min(fitting, tiles / kTasks), std::min(kMinTiles, tiles), tiles);
 }
 
-void convolve(const Problem& p, const float* x, const Weights& w, float* y, bool add) {
-  const std::shared_ptr<std::byte[]> memory =
-      allocate(kPositions * p.channels * p.out_channels * Index{sizeof(float)});
+/// `weights`: how to read the kernels of the pairs, `data` aside.
+void convolve(const Problem& p, std::span<const Sum> sums, const Weights& weights) {
+  std::vector<const float*> kernels;
+  for (const Sum& sum : sums) {
+    for (Index t = 0; t < sum.terms(); ++t) {
+      const float* const w = sum.pairs[static_cast<std::size_t>(t)].b;
+      if (std::find(kernels.begin(), kernels.end(), w) == kernels.end()) kernels.push_back(w);
+    }
+  }
+  const Index size = kPositions * p.channels * p.out_channels;
+  const auto count = static_cast<Index>(kernels.size());
+  const std::shared_ptr<std::byte[]> memory = allocate(count * size * Index{sizeof(float)});
   auto* const packed = reinterpret_cast<float*>(memory.get());
   const Index lanes = HWY_DYNAMIC_DISPATCH(Lanes)();
-  const Index block = 2 * lanes;
-  parallel_for(p.out_channels, block, [&](Index begin, Index end) {
-    HWY_DYNAMIC_DISPATCH(TransformWeights)(w, begin, end - begin, packed);
+  const Index block = 2 * lanes, blocks = (p.out_channels + block - 1) / block;
+  parallel_for(count * blocks, 1, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      Weights w = weights;
+      w.data = kernels[static_cast<std::size_t>(i / blocks)];
+      const Index first = i % blocks * block;
+      HWY_DYNAMIC_DISPATCH(TransformWeights)
+      (w, first, std::min(block, p.out_channels - first), packed + i / blocks * size);
+    }
   });
+  std::vector<Sum> transformed(sums.begin(), sums.end());
+  for (Sum& sum : transformed) {
+    for (Index t = 0; t < sum.terms(); ++t) {
+      Pair& pair = sum.pairs[static_cast<std::size_t>(t)];
+      pair.b = packed + (std::find(kernels.begin(), kernels.end(), pair.b) - kernels.begin()) * size;
+    }
+  }
   const Index tiles = total_tiles(p);
   const Index per_task = task_tiles(tiles, p.channels + p.out_channels, kTaskBytes);
   parallel_for(tiles, per_task, [&](Index begin, Index end) {
-    HWY_DYNAMIC_DISPATCH(ForwardTiles)(p, x, packed, y, begin, end, add);
+    HWY_DYNAMIC_DISPATCH(ForwardTiles)(p, transformed, begin, end);
   });
 }
 
@@ -530,37 +631,46 @@ bool worthwhile(const Problem& p) {
          total_tiles(p) >= kMinBatchTiles;
 }
 
-void forward(const Problem& p, const float* x, const float* w, float* y, bool add) {
-  convolve(p, x, {w, p.channels, p.out_channels, p.channels * p.out_channels, p.out_channels, 1, false}, y,
-           add);
+void forward(const Problem& p, std::span<const Sum> sums) {
+  convolve(p, sums,
+           {nullptr, p.channels, p.out_channels, p.channels * p.out_channels, p.out_channels, 1, false});
 }
 
-void input_grad(const Problem& p, const float* gy, const float* w, float* gx, bool add) {
-  convolve(p, gy, {w, p.channels, p.out_channels, p.channels * p.out_channels, 1, p.channels, true}, gx, add);
+void input_grad(const Problem& p, std::span<const Sum> sums) {
+  convolve(p, sums, {nullptr, p.channels, p.out_channels, p.channels * p.out_channels, 1, p.channels, true});
 }
 
-void weight_grad(const Problem& p, const float* x, const float* gy, float* gw) {
+void weight_grad(const Problem& p, std::span<const Sum> sums) {
   const Index sum_size = kPositions * p.channels * p.out_channels;
+  const auto count = static_cast<Index>(sums.size());
+  const Index chunk_size = count * sum_size;
   const Index tiles = total_tiles(p);
-  const Index per_task = task_tiles(tiles, p.out_channels + kBlock, kGradTaskBytes);
+  const Index per_task = task_tiles(tiles, sums.front().terms() * (p.out_channels + kBlock), kGradTaskBytes);
   const Index chunks =
       std::clamp(tiles / std::max(per_task, kMinChunkTiles * p.channels), Index{1}, kMaxChunks);
   const Index parts = chunks < kMaxChunks ? (p.channels + kPartChannels - 1) / kPartChannels : 1;
-  const std::shared_ptr<std::byte[]> memory = allocate(chunks * sum_size * Index{sizeof(float)});
-  auto* const sums = reinterpret_cast<float*>(memory.get());
+  const std::shared_ptr<std::byte[]> memory = allocate(chunks * chunk_size * Index{sizeof(float)});
+  auto* const partial = reinterpret_cast<float*>(memory.get());
   parallel_for(chunks * parts, 1, [&](Index begin, Index end) {
     for (Index task = begin; task < end; ++task) {
       const Index chunk = task / parts, part = task % parts, blocks = p.channels / kBlock;
       const Index first = tiles * chunk / chunks, last = tiles * (chunk + 1) / chunks;
       for (Index t = first; t < last; t += per_task) {
         HWY_DYNAMIC_DISPATCH(WeightGradTiles)
-        (p, x, gy, sums + chunk * sum_size, t, std::min(last, t + per_task), blocks * part / parts * kBlock,
-         blocks * (part + 1) / parts * kBlock, t != first);
+        (p, sums, partial + chunk * chunk_size, sum_size, t, std::min(last, t + per_task),
+         blocks * part / parts * kBlock, blocks * (part + 1) / parts * kBlock, t != first);
       }
     }
   });
-  parallel_for(p.channels, 4, [&](Index begin, Index end) {
-    HWY_DYNAMIC_DISPATCH(FinishWeightGrad)(p, sums, chunks, gw, begin, end);
+  constexpr Index kChannels = 4;  // of a task
+  const Index tasks = (p.channels + kChannels - 1) / kChannels;
+  parallel_for(count * tasks, 1, [&](Index begin, Index end) {
+    for (Index task = begin; task < end; ++task) {
+      const Index s = task / tasks, first = task % tasks * kChannels;
+      HWY_DYNAMIC_DISPATCH(FinishWeightGrad)
+      (p, partial + s * sum_size, chunks, chunk_size, sums[static_cast<std::size_t>(s)].result, first,
+       std::min(first + kChannels, p.channels));
+    }
   });
 }
 

@@ -11,7 +11,9 @@
 // weight gradient is Gᵀ[Σ_tiles (Bᵀ x B) ∘ (A gy Aᵀ)]G.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <span>
 
 namespace goshawk::kernels::winograd {
 
@@ -26,17 +28,31 @@ struct Problem {
 /// Whether the channels fill whole blocks and there are tiles enough to pay for transforming the weights.
 bool worthwhile(const Problem& problem);
 
-/// y [images, out_rows, out_columns, out_channels] from x and w [3, 3, channels, out_channels]; `add`: to
-/// what it holds.
-void forward(const Problem& problem, const float* x, const float* w, float* y, bool add);
+/// What is convolved with what; null pointers: nothing.
+struct Pair {
+  const float* a = nullptr;
+  const float* b = nullptr;
+};
 
-/// The gradient with respect to x [images, out_rows, out_columns, out_channels] from gy [images, rows,
+/// A sum of one or two products of the same shapes. What several sums have in common is transformed once if
+/// it stands at the same place in each of them, and two products share the transform of their sum.
+struct Sum {
+  std::array<Pair, 2> pairs;
+  float* result = nullptr;
+  bool add = false;  ///< to what the result holds
+  std::int64_t terms() const { return pairs[1].a == nullptr ? 1 : 2; }
+};
+
+/// y [images, out_rows, out_columns, out_channels] from pairs of x and w [3, 3, channels, out_channels].
+void forward(const Problem& problem, std::span<const Sum> sums);
+
+/// Gradients with respect to x [images, out_rows, out_columns, out_channels] from pairs of gy [images, rows,
 /// columns, channels] and w [3, 3, out_channels, channels]: `problem` describes the convolution of gy with
-/// the turned kernel. `add`: to what gx holds.
-void input_grad(const Problem& problem, const float* gy, const float* w, float* gx, bool add);
+/// the turned kernel.
+void input_grad(const Problem& problem, std::span<const Sum> sums);
 
-/// The gradient with respect to w [3, 3, channels, out_channels] from x and gy [images, out_rows,
-/// out_columns, out_channels].
-void weight_grad(const Problem& problem, const float* x, const float* gy, float* gw);
+/// Gradients with respect to w [3, 3, channels, out_channels] from pairs of x and gy [images, out_rows,
+/// out_columns, out_channels]; all sums have the same number of pairs, and none adds to its result.
+void weight_grad(const Problem& problem, std::span<const Sum> sums);
 
 }  // namespace goshawk::kernels::winograd

@@ -7,6 +7,9 @@
 //   batch norm y = relu?(gamma · x̂ + beta + residual?), x̂ = (x − mean(x)) · inv_std(x), over the batch itself
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "core/tensor.hpp"
 
 namespace goshawk::kernels {
@@ -44,13 +47,6 @@ NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tenso
                                   const Tensor& inv_std, const Tensor& y, const NormWants& wants,
                                   const NormMap& map = {});
 
-/// How the output of the affine map moves with its inputs: s · dx + ds · x + dt + dr where the ReLU passed.
-Tensor affine_tangent(const NormGradients& tangents, const Tensor& x, const Tensor& s, const Tensor& y);
-
-/// How the output of batch norm moves with its inputs, through the batch's mean and variance.
-Tensor batch_norm_tangent(const NormGradients& tangents, const Tensor& x, const Tensor& gamma,
-                          const Tensor& mean, const Tensor& inv_std, const Tensor& y);
-
 /// Gradients of ⟨cotangents, backward(gy, x, scale)⟩.
 struct NormSecondGradients {
   Tensor gy;     ///< of gy's shape
@@ -68,16 +64,35 @@ NormSecondGradients batch_norm_double_backward(const NormGradients& cotangents, 
                                                const Tensor& gy, const Tensor& x, const Tensor& gamma,
                                                const Tensor& mean, const Tensor& inv_std, const Tensor& y);
 
-/// How the gradient of the affine map moves with dgy, dx and ds (each may be undefined: zero); x and residual
-/// as far as they are wanted, `x_sum` and `residual_sum` unused.
-NormGradients affine_backward_tangent(const Tensor& dgy, const Tensor& dx, const Tensor& ds, const Tensor& gy,
-                                      const Tensor& x, const Tensor& s, const Tensor& y,
-                                      const NormWants& wants);
+// Tangents, along several directions in one pass over what the directions share; each has the bits that it
+// would have alone.
+
+/// How the output of the affine map moves with its inputs: s · dx + ds · x + dt + dr where the ReLU passed.
+std::vector<Tensor> affine_tangents(std::span<const NormGradients> tangents, const Tensor& x, const Tensor& s,
+                                    const Tensor& y);
+
+/// How the output of batch norm moves with its inputs, through the batch's mean and variance.
+std::vector<Tensor> batch_norm_tangents(std::span<const NormGradients> tangents, const Tensor& x,
+                                        const Tensor& gamma, const Tensor& mean, const Tensor& inv_std,
+                                        const Tensor& y);
+
+/// A direction in which the arguments of a gradient move: dgy, dx and ds or dgamma, undefined ones not at
+/// all.
+struct NormMoves {
+  Tensor gy, x, scale;
+};
+
+/// How the gradient of the affine map moves; x and residual as far as they are wanted, `x_sum` and
+/// `residual_sum` unused.
+std::vector<NormGradients> affine_backward_tangents(std::span<const NormMoves> moves, const Tensor& gy,
+                                                    const Tensor& x, const Tensor& s, const Tensor& y,
+                                                    const NormWants& wants);
 
 /// The same for batch norm; `first` as for batch_norm_double_backward.
-NormGradients batch_norm_backward_tangent(const Tensor& dgy, const Tensor& dx, const Tensor& dgamma,
-                                          const NormGradients& first, const Tensor& gy, const Tensor& x,
-                                          const Tensor& gamma, const Tensor& mean, const Tensor& inv_std,
-                                          const Tensor& y, const NormWants& wants);
+std::vector<NormGradients> batch_norm_backward_tangents(std::span<const NormMoves> moves,
+                                                        const NormGradients& first, const Tensor& gy,
+                                                        const Tensor& x, const Tensor& gamma,
+                                                        const Tensor& mean, const Tensor& inv_std,
+                                                        const Tensor& y, const NormWants& wants);
 
 }  // namespace goshawk::kernels

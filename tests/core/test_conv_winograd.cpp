@@ -1,9 +1,11 @@
 #include <cmath>
 #include <doctest/doctest.h>
 #include <hwy/targets.h>
+#include <vector>
 
 #include "core/kernels/conv.hpp"
 #include "core/kernels/conv_simd.hpp"
+#include "core/kernels/conv_sums.hpp"
 #include "core/kernels/conv_winograd.hpp"
 #include "core/parallel.hpp"
 #include "core/random.hpp"
@@ -59,6 +61,79 @@ TEST_CASE("Winograd's convolutions on every instruction set round within their b
       CHECK(relative_error(conv2d_weight_grad(x, gy, c.weights(), c.params()), gw) < 1e-6);
     }
   }
+}
+
+TEST_CASE("sums of convolutions round within their bound and have the bits that each would have alone") {
+  Random random(23);
+  // Winograd with many tiles in a task and with few, images without any, a stride, groups.
+  struct SumCase {
+    Case shapes;
+    ConvParams params;
+  };
+  for (const SumCase& c :
+       {SumCase{{6, 16, 16, 16, 16, 1, 1}, {1, 1, 1, 1}}, SumCase{{20, 8, 9, 64, 32, 1, 1}, {1, 1, 1, 1}},
+        SumCase{{3, 17, 15, 32, 80, 1, 1}, {1, 1, 1, 1}}, SumCase{{4, 8, 8, 16, 16, 1, 1}, {2, 2, 1, 1}},
+        SumCase{{4, 8, 8, 8, 6, 1, 1}, {1, 1, 1, 1}}}) {
+    const Shape y_shape = conv2d_output_shape(c.shapes.x(), c.shapes.weights(), c.params);
+    const auto normal = [&](const Shape& shape) { return random_normal(shape, DType::f32, random); };
+    const Tensor x = normal(c.shapes.x()), w = normal(c.shapes.weights()), gy = normal(y_shape);
+    // Both pairs, one of them only, and operands that no other sum has.
+    std::vector<ConvPairs> forward, input, weight;
+    for (int k = 0; k < 3; ++k) {
+      forward.push_back({{x, normal(w.shape())}, {normal(x.shape()), w}});
+      input.push_back({{gy, normal(w.shape())}, {normal(gy.shape()), w}});
+      weight.push_back({{x, normal(gy.shape())}, {normal(x.shape()), gy}});
+    }
+    for (auto* sums : {&forward, &input, &weight}) {
+      sums->push_back({(*sums)[0][0]});
+      sums->push_back({(*sums)[1][1]});
+      sums->push_back({(*sums)[2][1], (*sums)[0][0]});
+    }
+    const auto check = [&](const std::vector<ConvPairs>& sums, const auto& together, const auto& exact) {
+      const std::vector<Tensor> results = together(sums);
+      REQUIRE(results.size() == sums.size());
+      for (std::size_t k = 0; k < sums.size(); ++k) {
+        CAPTURE(k);
+        const Tensor alone = together(std::vector<ConvPairs>(1, sums[k])).front();
+        CHECK(results[k].to_vector<float>() == alone.to_vector<float>());
+        Tensor expected = exact(sums[k][0]);
+        if (sums[k].size() == 2) {
+          const Tensor second = exact(sums[k][1]);
+          for (Index i = 0; i < expected.numel(); ++i) expected.data<double>()[i] += second.data<double>()[i];
+        }
+        CHECK(relative_error(results[k], expected) < 1e-6);
+      }
+    };
+    const auto f64 = [](const Tensor& t) { return t.to(DType::f64); };
+    const TargetGuard guard;
+    for (Index target : simd::supported_targets()) {
+      hwy::SetSupportedTargetsForTest(target);
+      INFO(hwy::TargetName(target), " x ", c.shapes.x(), " w ", c.shapes.weights());
+      check(
+          forward, [&](const auto& sums) { return conv2d_sums(sums, c.params); },
+          [&](const ConvPair& p) { return reference::conv2d(f64(p.a), f64(p.b), c.params); });
+      check(
+          input, [&](const auto& sums) { return conv2d_input_grad_sums(sums, x.shape(), c.params); },
+          [&](const ConvPair& p) {
+            return reference::conv2d_input_grad(f64(p.a), f64(p.b), x.shape(), c.params);
+          });
+      check(
+          weight, [&](const auto& sums) { return conv2d_weight_grad_sums(sums, w.shape(), c.params); },
+          [&](const ConvPair& p) {
+            return reference::conv2d_weight_grad(f64(p.a), f64(p.b), w.shape(), c.params);
+          });
+    }
+  }
+}
+
+TEST_CASE("sums of convolutions need one or two pairs of the same shapes") {
+  const Tensor x = Tensor::zeros({2, 8, 8, 16}, DType::f32), w = Tensor::zeros({3, 3, 16, 16}, DType::f32);
+  CHECK(conv2d_sums({}, {}).empty());
+  CHECK_THROWS_WITH_AS(conv2d_sums({{}}, {}), doctest::Contains("[conv2d_sums] a sum of 0 convolutions"),
+                       Error);
+  CHECK_THROWS_WITH_AS(conv2d_sums({{{x, w}, {x, w}, {x, w}}}, {}), doctest::Contains("a sum of 3"), Error);
+  CHECK_THROWS_AS(conv2d_sums({{{x, w}, {x, Tensor::zeros({3, 3, 16, 8}, DType::f32)}}}, {}), Error);
+  CHECK_THROWS_AS(conv2d_sums({{{x, w.to(DType::f64)}}}, {}), Error);
 }
 
 TEST_CASE("Winograd is used where it applies and can be switched off") {
