@@ -35,6 +35,11 @@ Vector draw_vector(std::span<const Shape> shapes, const Draw& draw) {
 
 }  // namespace
 
+double epsilon(DType dtype) {
+  return dispatch_floating(dtype, "epsilon",
+                           []<class T>() { return static_cast<double>(std::numeric_limits<T>::epsilon()); });
+}
+
 double block_dot(const Tensor& a, const Tensor& b) {
   check_same(a, b, "dot");
   return dispatch_floating(a.dtype(), "dot", [&]<class T>() {
@@ -108,9 +113,7 @@ double orthonormalise(const Vector& v, std::span<const Vector> basis) {
   const double before = norm(v);
   project_out(v, basis);
   const double length = norm(v);
-  const double epsilon = v.front().dtype() == DType::f32 ? double{std::numeric_limits<float>::epsilon()}
-                                                         : std::numeric_limits<double>::epsilon();
-  if (!(length > 64 * epsilon * before)) return 0;
+  if (!(length > 64 * epsilon(v.front().dtype()) * before)) return 0;
   rescale(v, 1 / length);
   // What is left may be a small part of v, with v's rounding errors: cleaned again at full length.
   project_out(v, basis);

@@ -13,6 +13,9 @@
 
 namespace goshawk {
 
+/// The distance from 1 to the next larger number of a floating dtype.
+double epsilon(DType dtype);
+
 /// One tensor per block, all of one dtype (f32 or f64). The norm is that of the blocks laid end to end.
 using Vector = std::vector<Tensor>;
 

@@ -17,11 +17,6 @@ namespace {
 // cache.
 constexpr std::int64_t kRotateGrain = 1024;
 
-double epsilon_of(DType dtype) {
-  return dtype == DType::f32 ? double{std::numeric_limits<float>::epsilon()}
-                             : std::numeric_limits<double>::epsilon();
-}
-
 // Σ_j weights[k][j] · basis[j] for every k, into targets[k], which may be basis[k].
 void combine(std::span<const Vector> basis, std::span<const std::vector<double>> weights,
              std::span<const Vector> targets) {
@@ -79,7 +74,7 @@ Ritz ritz_pairs(const LanczosState& state) {
 class Lanczos {
  public:
   Lanczos(const LinearOperator& a, const LanczosOptions& options, LanczosState& state)
-      : a_(a), options_(options), state_(state), epsilon_(epsilon_of(a.dtype())) {
+      : a_(a), options_(options), state_(state), epsilon_(epsilon(a.dtype())) {
     check_options();
     choose_capacity();
     adopt_state();

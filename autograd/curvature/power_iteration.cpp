@@ -36,8 +36,6 @@ std::vector<Eigenpair> power_iteration(const LinearOperator& a, const PowerItera
       options.max_iterations >= 1 && options.tolerance > 0 && options.residual_tolerance > 0,
       "[power_iteration] max_iterations is {}, tolerance {} and residual_tolerance {}; all must be positive",
       options.max_iterations, options.tolerance, options.residual_tolerance);
-  const double epsilon = a.dtype() == DType::f32 ? double{std::numeric_limits<float>::epsilon()}
-                                                 : std::numeric_limits<double>::epsilon();
   std::vector<Eigenpair> found;
   std::vector<Vector> vectors;  // of the pairs found
   double largest = 0;
@@ -56,7 +54,7 @@ std::vector<Eigenpair> power_iteration(const LinearOperator& a, const PowerItera
       pair.value = value;
       pair.vector = v;
       pair.iterations = iteration;
-      if (length <= 64 * epsilon * largest) {
+      if (length <= 64 * epsilon(a.dtype()) * largest) {
         // Nothing is left beside the pairs found but rounding errors, on which any stop rule would be luck.
         pair.converged = true;
         pair.residual = 0;

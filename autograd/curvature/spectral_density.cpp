@@ -65,14 +65,12 @@ void start_pass(const LinearOperator& a, SpectralDensityState& state, int count)
 }
 
 void extend(LanczosProcess& process, Vector product) {
-  const double epsilon = product.front().dtype() == DType::f32 ? double{std::numeric_limits<float>::epsilon()}
-                                                               : std::numeric_limits<double>::epsilon();
   process.diagonal.push_back(project_out(product, process.basis).back());
   double scale = 0;
   for (double x : process.diagonal) scale = std::max(scale, std::abs(x));
   for (double x : process.off_diagonal) scale = std::max(scale, x);
   const double length = norm(product);
-  if (!(length > 64 * epsilon * scale)) return;
+  if (!(length > 64 * epsilon(product.front().dtype()) * scale)) return;
   rescale(product, 1 / length);
   project_out(product, process.basis);
   rescale(product, 1 / norm(product));

@@ -48,12 +48,20 @@ struct XTraceOptions {
 /// Matrix Anal. Appl. 45(1), 2024). All of them follow from one QR factorisation, 2k products in all.
 /// Unbiased.
 ///
-/// standard_error is the paper's: √(Σ_i (t_i − mean)² / (k (k − 1))). The t_i share their probes and are not
-/// independent, so unlike Hutchinson's it is an indication and no proof: measured, the true error is up
-/// to 1.3 times as large, and a 95 % interval covers the trace in about 93 % of runs
-/// (docs/curvature/hutchpp_and_xtrace.md). Never more probes than the operator has rows. A non-null `state`
-/// is where to start (as a former call left it, or empty) and is kept up to date. Throws Error for options
-/// out of range, a state that does not belong to them, or a product that is not finite.
+/// The t_i share their probes, so the spread between them alone, Σ_i (t_i − mean)² / (k (k − 1)), which the
+/// paper suggests, makes the error too small by up to a half. The covariance of two of them is added, from
+/// the estimates t_{i|j} that leave a second probe j out of the sketch:
+///
+///     standard_error² = Σ_i (t_i − mean)² / (k (k − 1)) + max(0, mean over i ≠ j of (t_i − t_{i|j}) (t_j −
+///     t_{j|i})),
+///
+/// which without the max is unbiased for the variance of the mean, for any A
+/// (docs/curvature/hutchpp_and_xtrace.md has the proof), and never less than the rounding of tr(Qᵀ A Q). It
+/// needs no products, and k³ operations each time.
+///
+/// Never more probes than the operator has rows. A non-null `state` is where to start (as a former call left
+/// it, or empty) and is kept up to date. Throws Error for options out of range, a state that does not belong
+/// to them, or a product that is not finite.
 Estimate xtrace(const LinearOperator& a, const XTraceOptions& options = {}, XTraceState* state = nullptr);
 
 }  // namespace goshawk

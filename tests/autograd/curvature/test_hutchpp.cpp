@@ -93,23 +93,34 @@ TEST_CASE(
     probes.push_back(normal_vector(a.shapes(), DType::f64, random));
     rescale(probes.back(), std::sqrt(14.0) / norm(probes.back()));
   }
-  std::vector<double> estimates;
-  for (std::size_t i = 0; i < k; ++i) {
+  // Probe i is the sample; neither it nor probe j is in the sketch.
+  const auto leave_out = [&](std::size_t i, std::size_t j) {
     std::vector<Vector> others;
-    for (std::size_t j = 0; j < k; ++j) {
-      Vector y = a.apply(probes[j]);
-      if (j != i && orthonormalise(y, others) > 0) others.push_back(y);
+    for (std::size_t l = 0; l < k; ++l) {
+      Vector y = a.apply(probes[l]);
+      if (l != i && l != j && orthonormalise(y, others) > 0) others.push_back(y);
     }
     double trace = 0;
     for (const Vector& q : others) trace += dot(q, a.apply(q));
     const Vector rest = clone(probes[i]);
     project_out(rest, others);
-    estimates.push_back(trace + dot(rest, a.apply(rest)) * (14.0 - 5) / dot(rest, rest));
+    const double kept = i == j ? 5 : 4;
+    return trace + dot(rest, a.apply(rest)) * (14 - kept) / dot(rest, rest);
+  };
+  std::vector<double> estimates;
+  for (std::size_t i = 0; i < k; ++i) estimates.push_back(leave_out(i, i));
+  double covariance = 0;
+  for (std::size_t i = 0; i < k; ++i) {
+    for (std::size_t j = 0; j < k; ++j) {
+      if (i == j) continue;
+      covariance += (estimates[i] - leave_out(i, j)) * (estimates[j] - leave_out(j, i)) / 30;
+    }
   }
   const Estimate expected = estimate_mean(estimates);
+  REQUIRE(covariance > 0);
   const Estimate e = xtrace(a, fixed_probes(6, 9));
   CHECK(std::abs(e.value - expected.value) < 1e-11);
-  CHECK(std::abs(e.standard_error - expected.standard_error) < 1e-11);
+  CHECK(std::abs(e.standard_error - std::hypot(expected.standard_error, std::sqrt(covariance))) < 1e-11);
   CHECK(e.samples == 6);
 }
 
@@ -166,11 +177,10 @@ TEST_CASE("at 48 products they beat Hutchinson on decaying spectra, and do not o
       predicted += e.standard_error * e.standard_error / runs;
       return e;
     });
-    // An indication, as its documentation says.
     const double calibration = std::sqrt(x / predicted);
     MESSAGE("XTrace's true error is " << calibration << " of its standard error");
-    CHECK(calibration > 0.5);
-    CHECK(calibration < 2);
+    CHECK(calibration > 0.7);
+    CHECK(calibration < 1.2);
     MESSAGE(kind << ": mean square errors relative to Hutchinson's: Hutch++ " << plus / plain << ", XTrace "
                  << x / plain);
     if (kind == "fast") {
@@ -183,9 +193,10 @@ TEST_CASE("at 48 products they beat Hutchinson on decaying spectra, and do not o
       CHECK(plus < 0.3 * plain);
       CHECK(x < 0.1 * plain);
     } else {
-      // Hutchinson's variance is that of the off-diagonal elements, 16 instead of 48 samples see nearly all
-      // of it.
-      CHECK(plus > 1.2 * plain);
+      // Hutchinson's variance is that of the off-diagonal elements; Hutch++'s 16 samples instead of 48 see
+      // nearly all of it, XTrace's 24 as well.
+      CHECK(plus > 1.5 * plain);
+      CHECK(x > 1.5 * plain);
     }
   }
 }

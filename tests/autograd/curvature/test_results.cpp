@@ -28,6 +28,15 @@ double coverage(int runs, double exact, const std::function<Estimate(std::uint64
   return 100.0 * covered / runs;
 }
 
+// The diagonal block of rows and columns begin … end − 1.
+Matrix block_of(const Matrix& m, std::size_t begin, std::size_t end) {
+  Matrix part(end - begin);
+  for (std::size_t i = 0; i < part.n; ++i) {
+    for (std::size_t j = 0; j < part.n; ++j) part(i, j) = m(begin + i, begin + j);
+  }
+  return part;
+}
+
 void check_honest(double percent) {
   CHECK(percent >= 92);
   CHECK(percent <= 98);
@@ -105,15 +114,11 @@ TEST_CASE(
     }));
   }
   for (std::size_t l = 0; l < 3; ++l) {
-    const std::size_t n = starts[l + 1] - starts[l];
-    Matrix part(n);
-    for (std::size_t i = 0; i < n; ++i) {
-      for (std::size_t j = 0; j < n; ++j) part(i, j) = m(starts[l] + i, starts[l] + j);
-    }
-    const MatrixOperator block(part, {static_cast<std::int64_t>(n)});
+    const Matrix part = block_of(m, starts[l], starts[l + 1]);
+    const MatrixOperator block(part, {static_cast<std::int64_t>(part.n)});
     for (double error : {0.1, 0.2}) {
       INFO("block " << l << " alone, stopped at a relative error of " << error);
-      check_honest(coverage(runs, trace_of(part, 0, n), [&](std::uint64_t seed) {
+      check_honest(coverage(runs, trace_of(part, 0, part.n), [&](std::uint64_t seed) {
         return hutchinson(block, {.seed = seed, .relative_error = error});
       }));
     }
@@ -141,18 +146,42 @@ TEST_CASE("low rank, where zᵀAz has a long tail: the skewness keeps the interv
   }
 }
 
-TEST_CASE("Hutch++'s intervals are as honest; XTrace's are not quite") {
+TEST_CASE("Hutch++'s and XTrace's intervals are as honest, of the whole net and of single layers") {
   const ConvNet net(Activation::tanh, {6, 5});
   const Matrix m = dense(net.hessian());
-  const MatrixOperator a(m, {54, 81, 12});
-  const double exact = trace_of(m, 0, m.n);
-  for (double error : {0.05, 0.2}) {
-    INFO("stopped at a relative error of " << error);
-    check_honest(coverage(400, exact, [&](std::uint64_t seed) {
-      return hutchpp(a, {.rank = 8, .seed = seed, .relative_error = error});
-    }));
-    CHECK(coverage(400, exact, [&](std::uint64_t seed) {
-            return xtrace(a, {.seed = seed, .relative_error = error});
-          }) >= 86);
+  const std::vector<std::size_t> starts{0, 54, 135, 147};
+  for (std::size_t l = 0; l < 4; ++l) {
+    const Matrix part = l < 3 ? block_of(m, starts[l], starts[l + 1]) : m;
+    const MatrixOperator a(part, {static_cast<std::int64_t>(part.n)});
+    const double exact = trace_of(part, 0, part.n);
+    for (double error : {0.05, 0.2}) {
+      INFO("block " << l << " (3 is all), stopped at a relative error of " << error);
+      check_honest(coverage(300, exact, [&](std::uint64_t seed) {
+        return hutchpp(a, {.rank = 4, .seed = seed, .relative_error = error, .max_samples = 200});
+      }));
+      check_honest(coverage(300, exact, [&](std::uint64_t seed) {
+        return xtrace(a, {.seed = seed, .relative_error = error});
+      }));
+    }
+  }
+}
+
+TEST_CASE("XTrace's intervals hold for spectra that fall fast, slowly and not at all") {
+  const int rows = 60;
+  for (const char* spectrum : {"fast", "slow", "flat"}) {
+    std::vector<double> values;
+    for (int i = 0; i < rows; ++i) {
+      values.push_back(*spectrum == 'f' && spectrum[1] == 'a' ? std::pow(0.7, i)
+                       : *spectrum == 's'                     ? 1.0 / (1 + i)
+                                                              : 3 - 2.0 * i / rows);
+    }
+    const Matrix m = symmetric_with(values, 7);
+    const MatrixOperator a(m, {rows});
+    for (int probes : {8, 16}) {
+      INFO(std::string(spectrum) << ", " << probes << " probes");
+      check_honest(coverage(1200, trace_of(m, 0, m.n), [&](std::uint64_t seed) {
+        return xtrace(a, {.seed = seed, .relative_error = 0, .min_probes = probes, .max_probes = probes});
+      }));
+    }
   }
 }
