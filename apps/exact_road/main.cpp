@@ -1,4 +1,5 @@
 // exact_road: times the exact road on a trained model and holds it against double backward.
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -61,8 +62,10 @@ struct Problem {
     }
     normalization = normalization_of(loaded.metadata, options.weights).value_or(normalization);
     const std::shared_ptr<const Dataset> data = open_dataset(options.data, Split::train);
-    check(count <= data->size(), "[exact_road] {} has {} pictures and {} were asked for; ask for fewer",
-          options.data, data->size(), count);
+    // What is to be checked at the end counts from the start.
+    const std::int64_t most = std::max(count, options.check_images);
+    check(most <= data->size(), "[exact_road] {} has {} pictures and {} were asked for; ask for fewer",
+          options.data, data->size(), most);
     loaded.model->set_mode(Mode::eval);
     for (std::int64_t begin = 0; begin < count; begin += options.microbatch) {
       std::vector<std::int64_t> indices(
@@ -241,8 +244,14 @@ int main(int argc, char** argv) {
     program.add_option("--rounds", options.rounds, "Timed repetitions")->check(CLI::PositiveNumber);
     program
         .add_option("--probes", options.probes,
-                    "Hutchinson probes for each layer by double backward; 0 for none")
-        ->check(CLI::NonNegativeNumber);
+                    "Hutchinson probes for each layer by double backward; 8 at least, or 0 for none")
+        ->check(CLI::NonNegativeNumber)
+        ->check(CLI::Validator(
+            [](const std::string& text) -> std::string {
+              const bool few = text.size() == 1 && text >= "1" && text <= "7";
+              return few ? text + " say too little about their own spread; give 8 or more, or 0" : "";
+            },
+            ""));
     program
         .add_option("--check", options.check_images,
                     "Compare products and quadratic costs with double backward in f64 on so many pictures")

@@ -25,6 +25,7 @@ class BlockTraceSearch {
     const auto positive = [](double cost) { return cost > 0 && std::isfinite(cost); };
     check(positive(options.joint_cost) && std::all_of(costs_.begin(), costs_.end(), positive),
           "[block_traces] the cost of a product must be positive and finite");
+    check_sampling(sampling(options.stream, false), "block_traces");
     check(options.pilot >= 8 && options.pilot <= options.max_samples,
           "[block_traces] the pilot is {} probes; give 8 to max_samples, {}", options.pilot,
           options.max_samples);

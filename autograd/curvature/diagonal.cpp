@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "autograd/curvature/probe.hpp"
 #include "core/parallel.hpp"
 
 namespace goshawk {
@@ -62,12 +63,8 @@ void add_sample(const Tensor& z, const Tensor& product, int count, const Tensor&
 }
 
 void draw(const LinearOperator& a, DiagonalState& state, int count) {
-  std::vector<Vector> probes;
-  for (int i = 0; i < count; ++i) {
-    Random random(state.seed,
-                  state.stream + static_cast<std::uint64_t>(state.samples) + static_cast<std::uint64_t>(i));
-    probes.push_back(rademacher_vector(a.shapes(), a.dtype(), random));
-  }
+  const std::vector<Vector> probes = draw_probes(
+      a, Probe::rademacher, state.seed, state.stream + static_cast<std::uint64_t>(state.samples), count);
   const std::vector<Vector> products = a.apply_many(probes);
   for (const Vector& product : products) check_product(product, "diagonal");
   for (std::size_t l = 0; l < state.mean.size(); ++l) {

@@ -41,6 +41,7 @@ Vector HessianOperator::apply(const Vector& v) const {
 }
 
 std::vector<Vector> HessianOperator::apply_many(std::span<const Vector> vectors) const {
+  if (vectors.empty()) return {};
   for (const Vector& v : vectors) check_blocks(*this, v, "HessianOperator");
   const HvpRoad chosen = road();
   return MicrobatchMean<GradientGraph>::products(
@@ -48,6 +49,7 @@ std::vector<Vector> HessianOperator::apply_many(std::span<const Vector> vectors)
 }
 
 std::vector<QuadraticForms> HessianOperator::quadratic_forms(std::span<const Vector> vectors) const {
+  if (vectors.empty()) return {};
   for (const Vector& v : vectors) check_blocks(*this, v, "HessianOperator");
   const HvpRoad chosen = road();
   return MicrobatchMean<GradientGraph>::forms(

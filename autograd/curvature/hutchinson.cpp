@@ -11,17 +11,6 @@ double total(const std::vector<double>& blocks) {
   return std::accumulate(blocks.begin(), blocks.end(), 0.0);
 }
 
-void check_options(const HutchinsonOptions& options) {
-  check(options.min_samples >= 8 && options.max_samples >= options.min_samples,
-        "[hutchinson] min_samples is {} and max_samples {}; give 8 or more, the larger as max_samples",
-        options.min_samples, options.max_samples);
-  check(options.relative_error >= 0 && options.absolute_error >= 0,
-        "[hutchinson] relative_error is {} and absolute_error {}; neither may be negative",
-        options.relative_error, options.absolute_error);
-  check(options.probes_per_pass >= 1, "[hutchinson] probes_per_pass is {}; give 1 or more",
-        options.probes_per_pass);
-}
-
 // Enters the options into a fresh state, and refuses a state that other options or another operator made.
 void adopt_state(const LinearOperator& a, const HutchinsonOptions& options, HutchinsonState& state) {
   const std::size_t subsets = a.subset_weights().size();
@@ -49,12 +38,8 @@ void adopt_state(const LinearOperator& a, const HutchinsonOptions& options, Hutc
 }
 
 void draw(const LinearOperator& a, HutchinsonState& state, int count) {
-  std::vector<Vector> probes;
-  for (int i = 0; i < count; ++i) {
-    Random random(state.seed, state.stream + state.samples.size() + static_cast<std::size_t>(i));
-    probes.push_back(state.probe == Probe::rademacher ? rademacher_vector(a.shapes(), a.dtype(), random)
-                                                      : normal_vector(a.shapes(), a.dtype(), random));
-  }
+  const std::vector<Vector> probes =
+      draw_probes(a, state.probe, state.seed, state.stream + state.samples.size(), count);
   std::vector<QuadraticForms> drawn = a.quadratic_forms(probes);
   for (const QuadraticForms& forms : drawn) {
     check(std::isfinite(total(forms.blocks)),
@@ -103,7 +88,7 @@ Estimate estimate(const LinearOperator& a, const HutchinsonOptions& options, con
 template <class Report, class Enough>
 std::vector<Estimate> run(const LinearOperator& a, const HutchinsonOptions& options, HutchinsonState& state,
                           const Report& report, const Enough& enough) {
-  check_options(options);
+  check_sampling(options, "hutchinson");
   adopt_state(a, options, state);
   std::vector<Estimate> estimates;
   if (!state.samples.empty()) estimates = report();
@@ -122,6 +107,17 @@ std::vector<Estimate> run(const LinearOperator& a, const HutchinsonOptions& opti
 }
 
 }  // namespace
+
+void check_sampling(const HutchinsonOptions& options, std::string_view op) {
+  check(options.min_samples >= 8 && options.max_samples >= options.min_samples,
+        "[{}] min_samples is {} and max_samples {}; give 8 or more, the larger as max_samples", op,
+        options.min_samples, options.max_samples);
+  check(options.relative_error >= 0 && options.absolute_error >= 0,
+        "[{}] relative_error is {} and absolute_error {}; neither may be negative", op,
+        options.relative_error, options.absolute_error);
+  check(options.probes_per_pass >= 1, "[{}] probes_per_pass is {}; give 1 or more", op,
+        options.probes_per_pass);
+}
 
 Estimate hutchinson(const LinearOperator& a, const HutchinsonOptions& options, HutchinsonState* state) {
   HutchinsonState fresh;

@@ -4,17 +4,14 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "autograd/curvature/operator.hpp"
+#include "autograd/curvature/probe.hpp"
 #include "autograd/curvature/results.hpp"
 
 namespace goshawk {
-
-enum class Probe : std::uint8_t {
-  rademacher,  ///< ±1: variance 2 Σ_{i≠j} H_ij², the least of all probes with independent elements
-  gaussian,    ///< N(0, 1): variance 2 ‖H‖_F²
-};
 
 /// Everything drawn so far: enough to go on after a break and end with the same bits.
 struct HutchinsonState {
@@ -49,6 +46,10 @@ struct HutchinsonOptions {
   /// be returned; returning false ends the loop.
   std::function<bool(const HutchinsonState& state, std::span<const Estimate> estimates)> progress = {};
 };
+
+/// Throws Error, naming `op`, for options out of range. Estimators that draw other vectors first call it
+/// before they do.
+void check_sampling(const HutchinsonOptions& options, std::string_view op);
 
 /// Tr(H) ≈ (1/m) Σ_k z_kᵀ H z_k (Hutchinson, Comm. Stat. Simul. Comput. 19(2), 1990), with its standard
 /// error. Never stops on the step of the running mean. A non-null `state` is where to start (as a former call

@@ -55,8 +55,6 @@ class SketchedOperator final : public LinearOperator {
 void adopt_state(const LinearOperator& a, const HutchppOptions& options, HutchppState& state) {
   check(options.rank >= 1 && options.rank <= a.size(),
         "[hutchpp] the rank is {}; give 1 to {}, the number of rows", options.rank, a.size());
-  check(options.probes_per_pass >= 1, "[hutchpp] probes_per_pass is {}; give 1 or more",
-        options.probes_per_pass);
   if (state.sketched == 0) {
     state = {};
     state.probe = options.probe;
@@ -88,13 +86,8 @@ void adopt_state(const LinearOperator& a, const HutchppOptions& options, Hutchpp
 
 // Multiplies the next sketch vectors and adds them to the basis.
 void sketch(const LinearOperator& a, HutchppState& state, int count) {
-  std::vector<Vector> vectors;
-  for (int i = 0; i < count; ++i) {
-    Random random(state.seed,
-                  state.stream + static_cast<std::uint64_t>(state.sketched) + static_cast<std::uint64_t>(i));
-    vectors.push_back(state.probe == Probe::rademacher ? rademacher_vector(a.shapes(), a.dtype(), random)
-                                                       : normal_vector(a.shapes(), a.dtype(), random));
-  }
+  const std::vector<Vector> vectors = draw_probes(
+      a, state.probe, state.seed, state.stream + static_cast<std::uint64_t>(state.sketched), count);
   std::vector<Vector> products = a.apply_many(vectors);
   for (const Vector& product : products) check_product(product, "hutchpp");
   for (Vector& product : products) {
@@ -119,6 +112,15 @@ void capture(const LinearOperator& a, HutchppState& state, std::size_t count) {
 Estimate hutchpp(const LinearOperator& a, const HutchppOptions& options, HutchppState* state) {
   HutchppState fresh;
   HutchppState& current = state != nullptr ? *state : fresh;
+  HutchinsonOptions sampling{.probe = options.probe,
+                             .seed = options.seed,
+                             .stream = options.stream + static_cast<std::uint64_t>(options.rank),
+                             .relative_error = options.relative_error,
+                             .absolute_error = options.absolute_error,
+                             .min_samples = options.min_samples,
+                             .max_samples = options.max_samples,
+                             .probes_per_pass = options.probes_per_pass};
+  check_sampling(sampling, "hutchpp");
   adopt_state(a, options, current);
   Estimate nothing;
   nothing.standard_error = std::numeric_limits<double>::infinity();
@@ -132,14 +134,6 @@ Estimate hutchpp(const LinearOperator& a, const HutchppOptions& options, Hutchpp
                      current.basis.size() - current.captured.size()));
     if (options.progress && !options.progress(current, nothing)) return nothing;
   }
-  HutchinsonOptions sampling{.probe = options.probe,
-                             .seed = options.seed,
-                             .stream = options.stream + static_cast<std::uint64_t>(options.rank),
-                             .relative_error = options.relative_error,
-                             .absolute_error = options.absolute_error,
-                             .min_samples = options.min_samples,
-                             .max_samples = options.max_samples,
-                             .probes_per_pass = options.probes_per_pass};
   if (options.progress) {
     sampling.progress = [&](const HutchinsonState&, std::span<const Estimate> estimates) {
       return options.progress(current, estimates.front());

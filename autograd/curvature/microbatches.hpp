@@ -213,6 +213,7 @@ class MicrobatchMean {
   static std::vector<Vector> products(MicrobatchGraphs<Graph>& graphs, const Build& build,
                                       const Compute& compute, const LinearOperator& a,
                                       std::span<const Vector> vectors) {
+    if (vectors.empty()) return {};  // and build no graphs for them
     std::vector<Vector> sums;
     for (std::size_t k = 0; k < vectors.size(); ++k) sums.push_back(zero_vector(a.shapes(), DType::f64));
     const auto all_products = [&](std::size_t b, const Graph& graph) {
@@ -241,6 +242,7 @@ class MicrobatchMean {
   static std::vector<QuadraticForms> forms(MicrobatchGraphs<Graph>& graphs, const Build& build,
                                            const Compute& compute, const LinearOperator& a,
                                            std::span<const Vector> vectors) {
+    if (vectors.empty()) return {};
     const auto all_forms = [&](std::size_t b, const Graph& graph) {
       std::vector<std::vector<double>> forms;
       for_some(vectors, [&](std::size_t first, std::span<const Vector> some) {

@@ -55,10 +55,7 @@ bool finished(const LinearOperator& a, const LanczosProcess& process, int steps)
 }
 
 void start_pass(const LinearOperator& a, SpectralDensityState& state, int count) {
-  for (int i = 0; i < count; ++i) {
-    Random random(state.seed, state.stream + state.quadratures.size() + static_cast<std::size_t>(i));
-    Vector v = state.probe == Probe::rademacher ? rademacher_vector(a.shapes(), a.dtype(), random)
-                                                : normal_vector(a.shapes(), a.dtype(), random);
+  for (Vector& v : draw_probes(a, state.probe, state.seed, state.stream + state.quadratures.size(), count)) {
     rescale(v, 1 / norm(v));
     state.running.emplace_back().basis.push_back(std::move(v));
   }

@@ -146,6 +146,11 @@ TEST_CASE("bad options and wrong blocks are refused") {
                        doctest::Contains("2 block costs"), Error);
   CHECK_THROWS_AS(block_traces(a, parts_of(m), {.joint_cost = 0}), Error);
   CHECK_THROWS_AS(block_traces(a, parts_of(m), {.pilot = 4}), Error);
+  a.products = 0;
+  CHECK_THROWS_WITH_AS(block_traces(a, parts_of(m), {.min_samples = 4}),
+                       doctest::Contains("min_samples is 4"), Error);
+  CHECK_THROWS_AS(block_traces(a, parts_of(m), {.relative_error = -1}), Error);
+  CHECK(a.products == 0);  // known before any work
   CHECK_THROWS_AS(block_traces(a, {}, {}), Error);
   const BlockOperator wrong = [&](std::size_t) { return std::make_unique<MatrixOperator>(m, kRows); };
   CHECK_THROWS_WITH_AS(block_traces(a, wrong, {.relative_error = 1e-3}), doctest::Contains("block 0"), Error);

@@ -223,6 +223,9 @@ TEST_CASE("kept graphs, rebuilt graphs, concurrency and thread count leave the s
   CHECK(same_bits(kept.apply(v), expected));
   kept.release_graphs();
   CHECK(kept.kept_graphs() == 0);
+  CHECK(kept.apply_many({}).empty());
+  CHECK(kept.quadratic_forms({}).empty());
+  CHECK(kept.kept_graphs() == 0);  // none were needed
   CHECK(same_bits(kept.apply(v), expected));
   const std::vector<double> forms = kept.quadratic_forms(std::span(&v, 1))[0].blocks;
   for (int threads : {1, 2}) {

@@ -265,6 +265,8 @@ TEST_CASE("bad options, foreign states and overflow are refused") {
   CHECK_THROWS_AS(hutchpp(a, {.rank = 0}), Error);
   CHECK_THROWS_WITH_AS(hutchpp(a, {.rank = 2, .min_samples = 4}), doctest::Contains("min_samples is 4"),
                        Error);
+  CHECK_THROWS_AS(hutchpp(a, {.rank = 2, .max_samples = 8}), Error);
+  CHECK(a.products == 0);  // known before any work
   CHECK_THROWS_AS(xtrace(a, {.min_probes = 1}), Error);
   CHECK_THROWS_AS(xtrace(a, {.relative_error = -1}), Error);
   HutchppState state;
