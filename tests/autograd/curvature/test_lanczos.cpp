@@ -3,6 +3,7 @@
 
 #include "autograd/curvature/lanczos.hpp"
 #include "autograd/curvature/operator_views.hpp"
+#include "autograd/curvature/repeated_eigenvalues.hpp"
 #include "core/parallel.hpp"
 #include "tests/autograd/curvature/small_problems.hpp"
 
@@ -159,6 +160,54 @@ TEST_CASE("invariant subspaces: repeated eigenvalues, low rank, the identity and
   CHECK(zeros.largest[1].value == 0);
   CHECK(zeros.largest[1].residual == 0);
   CHECK(zeros.products == 2);
+}
+
+TEST_CASE(
+    "eigenvalues that are repeated more often than the block has vectors: missed once, found by asking") {
+  std::vector<double> values;
+  for (int i = 0; i < 60; ++i) values.push_back(std::cos(i));
+  values.insert(values.end(), {6, 6, 6, 5, 4, 3, -3, -4, -5, -5});
+  const MatrixOperator a(symmetric_with(values), {10, 60});
+  LanczosOptions options{.largest = 4, .smallest = 2, .tolerance = 1e-4};
+  const LanczosResult once = lanczos(a, options);
+  CHECK(once.converged);
+  CHECK(once.largest[1].value == doctest::Approx(5));
+  CHECK(once.smallest[1].value == doctest::Approx(-4));
+  RepeatedLanczosState whole_state;
+  a.products = 0;
+  const LanczosResult all = lanczos_repeated(a, options, &whole_state);
+  CHECK(all.converged);
+  CHECK(all.products == a.products);
+  REQUIRE(all.largest.size() == 4);
+  REQUIRE(all.smallest.size() == 2);
+  check_pairs(a, all, values, 1e-7);
+
+  // Broken off and resumed, in any of the searches.
+  for (int stop = 5; stop < all.products; stop += 17) {
+    RepeatedLanczosState state;
+    int calls = 0;
+    options.progress = [&](const LanczosState&, std::span<const RitzValue>, std::span<const RitzValue>) {
+      return ++calls < stop;
+    };
+    lanczos_repeated(a, options, &state);
+    options.progress = {};
+    check_equal(lanczos_repeated(a, options, &state), all);
+  }
+  options.max_products = once.products + 3;
+  CHECK_FALSE(lanczos_repeated(a, options).converged);
+
+  // Where nothing is repeated, it says the same as lanczos; definite matrices and single ends as well.
+  const std::vector<double> single = two_ended();
+  const MatrixOperator b(symmetric_with(single), {85});
+  check_pairs(b, lanczos_repeated(b, {.largest = 3, .smallest = 2, .tolerance = 1e-8}), single, 1e-12);
+  std::vector<double> negative(40);
+  for (std::size_t i = 0; i < 40; ++i) negative[i] = -1 - static_cast<double>(i / 2);
+  const MatrixOperator c(symmetric_with(negative), {40});
+  check_pairs(c, lanczos_repeated(c, {.largest = 4, .tolerance = 1e-8}), negative, 1e-11);
+  check_pairs(c, lanczos_repeated(c, {.largest = 0, .smallest = 4, .tolerance = 1e-8}), negative, 1e-11);
+  Matrix identity(5);
+  for (std::size_t i = 0; i < 5; ++i) identity(i, i) = 1;
+  CHECK(lanczos_repeated(MatrixOperator(identity, {5}), {.largest = 5}).converged);
 }
 
 TEST_CASE("a search that was broken off and resumed ends with the same bits, restarts and blocks included") {

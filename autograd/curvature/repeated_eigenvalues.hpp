@@ -1,0 +1,27 @@
+// Eigenpairs at both ends of the spectrum, each eigenvalue as often as it occurs.
+#pragma once
+
+#include <vector>
+
+#include "autograd/curvature/lanczos.hpp"
+
+namespace goshawk {
+
+/// The searches so far: enough to go on after a break and end with the same bits.
+struct RepeatedLanczosState {
+  std::vector<LanczosState> searches;
+};
+
+/// lanczos, which finds an eigenvalue only as often as its block has vectors, and then a search for a single
+/// pair at each wanted end in the complement of what was found, from another random vector, until one finds
+/// nothing that belongs among the wanted pairs: nothing that lies beyond the last of them by more than
+/// tolerance · |λ|. In the complement (A − μ)(I − QQᵀ) is what is multiplied, with μ between the ends, so
+/// that the pairs found do not stand in the way. A last search that finds nothing costs about as many
+/// products as finding a single pair did.
+///
+/// `max_products` holds for all searches together; search s takes its random vectors from the stream
+/// options.stream + s · 2²⁰. Otherwise as lanczos.
+LanczosResult lanczos_repeated(const LinearOperator& a, const LanczosOptions& options = {},
+                               RepeatedLanczosState* state = nullptr);
+
+}  // namespace goshawk
