@@ -4,7 +4,9 @@
 #include <chrono>
 #include <fstream>
 #include <map>
+#include <utility>
 
+#include "autograd/curvature/exact_traces.hpp"
 #include "autograd/curvature/hessian_operator.hpp"
 #include "autograd/curvature/hutchinson.hpp"
 #include "autograd/curvature/power_iteration.hpp"
@@ -13,6 +15,7 @@
 #include "core/memory.hpp"
 #include "core/random.hpp"
 #include "models/registry.hpp"
+#include "nn/layer_recorder.hpp"
 #include "nn/layers.hpp"
 #include "nn/optimizer.hpp"
 
@@ -64,15 +67,29 @@ struct Bench {
     return softmax_cross_entropy(model->forward(rows(begin, end)), ::goshawk::rows(labels, begin, end));
   }
 
+  /// Of the microbatches, where batch norm is in eval mode.
+  std::vector<std::int64_t> sizes() const {
+    std::vector<std::int64_t> all;
+    for (std::int64_t i = 0; i < batch(); i += microbatch) all.push_back(std::min(microbatch, batch() - i));
+    return all;
+  }
+  std::pair<std::int64_t, std::int64_t> range(std::size_t b) const {
+    const auto begin = static_cast<std::int64_t>(b) * microbatch;
+    return {begin, std::min(batch(), begin + microbatch)};
+  }
+  ClassifierPass pass() const {
+    return [this](std::size_t b) {
+      const auto [begin, end] = range(b);
+      return record_classifier(*model, rows(begin, end), ::goshawk::rows(labels, begin, end));
+    };
+  }
   /// The Hessian over the batch in microbatches; batch norm in eval mode.
   HessianOperator hessian(HvpRoad road) const {
-    std::vector<std::int64_t> sizes;
-    for (std::int64_t i = 0; i < batch(); i += microbatch) sizes.push_back(std::min(microbatch, batch() - i));
     return {model->parameters(),
-            sizes,
+            sizes(),
             [this](std::size_t b) {
-              const auto begin = static_cast<std::int64_t>(b) * microbatch;
-              return loss(begin, std::min(batch(), begin + microbatch));
+              const auto [begin, end] = range(b);
+              return loss(begin, end);
             },
             {.graph_bytes = graph_bytes, .road = road}};
   }
@@ -157,6 +174,18 @@ Stage all_layer_traces(const BenchOptions& options) {
           static_cast<double>(kProbes * bench->batch()), 6 * kProbes * bench->macs};
 }
 
+/// Every direction needs the gradients by all inputs and, for their norms, by all weights.
+Stage exact_trace_stage(const BenchOptions& options) {
+  constexpr std::int64_t kManyClasses = 128;
+  constexpr int kRandomDirections = 32;
+  const auto bench = std::make_shared<Bench>(options, Mode::eval);
+  const std::int64_t count = classes(model_input(options.model));
+  const int samples = count > kManyClasses ? kRandomDirections : 0;
+  const auto directions = static_cast<double>(samples > 0 ? samples : count - 1);
+  return {[bench, samples] { exact_traces(bench->pass(), bench->sizes(), {.samples = samples}); },
+          static_cast<double>(bench->batch()), (1 + 2 * directions) * bench->macs};
+}
+
 double peak_rss_mb() {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
@@ -192,6 +221,8 @@ const std::vector<StageKind>& stage_kinds() {
       {"top_eigenvalue", "ten power iterations, batch norm in eval mode", top_eigenvalue},
       {"all_layer_traces", "Hutchinson's traces of all blocks from eight probes, batch norm in eval mode",
        all_layer_traces},
+      {"exact_traces", "exact traces of all layers and activations (of 1000 classes 32 random directions)",
+       exact_trace_stage},
       {"hvp_eval_forward", "hvp_eval by forward over reverse", hvp_eval<kForward>},
       {"hvp_eval_k8_forward", "hvp_eval_k8 by forward over reverse", hvp_eval_k8<kForward>},
       {"hvp_train_forward", "hvp_train by forward over reverse", hvp_train<kForward>},
