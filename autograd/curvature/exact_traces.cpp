@@ -1,5 +1,6 @@
 #include "autograd/curvature/exact_traces.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/curvature/microbatches.hpp"
@@ -13,22 +14,14 @@ namespace {
 // Directions of one walk over the graph: more share more of what is read, and each needs memory.
 constexpr std::int64_t kDirectionsAtOnce = 10;
 
-/// Per image, the sum over directions and the sum of squares.
-struct Sums {
-  std::vector<double> sum, squares;
-};
-struct SiteSums {
-  std::string name;
-  std::int64_t weight_elements = 0, activation_elements = 0;
-  Sums weight, activation;
-};
+using SiteSums = ExactTraceState::Site;
 struct MicrobatchSums {
   std::vector<SiteSums> sites;
   double loss = 0;
   int directions = 0;
 };
 
-void add_norms(const Tensor& norms, const Tensor& weights, Sums& sums) {
+void add_norms(const Tensor& norms, const Tensor& weights, DirectionSums& sums) {
   const std::int64_t directions = norms.dim(0), images = norms.dim(1);
   sums.sum.resize(static_cast<std::size_t>(images));
   sums.squares.resize(static_cast<std::size_t>(images));
@@ -78,8 +71,8 @@ MicrobatchSums sums_of(const ClassifierGraph& graph, const ExactTraceOptions& op
     sums.weight_elements = site.weight.numel();
     sums.activation_elements = site.input.numel() / images;
     // A layer that the logits do not depend on gets no gradients, and zeros.
-    const Sums none{std::vector<double>(static_cast<std::size_t>(images)),
-                    std::vector<double>(static_cast<std::size_t>(images))};
+    const DirectionSums none{std::vector<double>(static_cast<std::size_t>(images)),
+                             std::vector<double>(static_cast<std::size_t>(images))};
     sums.weight = sums.activation = none;
     if (options.weights) {
       wanted.push_back(site.output);
@@ -128,7 +121,8 @@ MicrobatchSums sums_of(const ClassifierGraph& graph, const ExactTraceOptions& op
 }
 
 /// The mean over images from sums over `directions` directions each; for random ones the mean over these too.
-Estimate estimate(const Sums& sums, int directions, bool random, std::vector<double>& per_image) {
+Estimate estimate(const DirectionSums& sums, int directions, bool random, bool complete,
+                  std::vector<double>& per_image) {
   const auto images = static_cast<double>(sums.sum.size());
   const auto k = static_cast<double>(directions);
   per_image = sums.sum;
@@ -146,15 +140,82 @@ Estimate estimate(const Sums& sums, int directions, bool random, std::vector<dou
   result.value = over_images.value;
   result.standard_error = error;
   result.samples = directions;
-  result.converged = true;
+  result.converged = complete;
   if (per_image.size() >= 2) result.subset_error = over_images.standard_error;
   return result;
 }
 
+void adopt_state(const ExactTraceOptions& options, const std::vector<std::int64_t>& sizes,
+                 ExactTraceState& state) {
+  if (state.sizes.empty()) {
+    state = {};
+    state.metric = options.metric;
+    state.samples = options.samples;
+    state.probe = options.probe;
+    state.seed = options.seed;
+    state.stream = options.stream;
+    state.weights = options.weights;
+    state.activations = options.activations;
+    return;
+  }
+  check(
+      state.metric == options.metric && state.samples == options.samples && state.probe == options.probe &&
+          state.seed == options.seed && state.stream == options.stream && state.weights == options.weights &&
+          state.activations == options.activations,
+      "[exact_traces] the state was made with {} samples, seed {}, stream {} and the options say {} samples, "
+      "seed {}, stream {}; these, the metric, the probe and what is asked for must be the same; resume with "
+      "such options or start with an empty state",
+      state.samples, state.seed, state.stream, options.samples, options.seed, options.stream);
+  std::size_t images = 0;
+  for (const std::int64_t size : state.sizes) images += static_cast<std::size_t>(size);
+  bool fits =
+      state.sizes.size() <= sizes.size() && std::equal(state.sizes.begin(), state.sizes.end(), sizes.begin());
+  for (const SiteSums& site : state.sites) {
+    for (const std::vector<double>* sums :
+         {&site.weight.sum, &site.weight.squares, &site.activation.sum, &site.activation.squares}) {
+      fits = fits && sums->size() == images;
+    }
+  }
+  check(fits,
+        "[exact_traces] the state was made from other microbatches, {} of them with {} images in all; "
+        "resume with the same or start with an empty state",
+        state.sizes.size(), images);
+}
+
+void append(DirectionSums& to, const DirectionSums& from) {
+  to.sum.insert(to.sum.end(), from.sum.begin(), from.sum.end());
+  to.squares.insert(to.squares.end(), from.squares.begin(), from.squares.end());
+}
+
+// Adds the next microbatch, which has number b.
+void append(ExactTraceState& state, const MicrobatchSums& sums, std::size_t b, std::int64_t images) {
+  if (b == 0) {
+    state.sites = sums.sites;
+  } else {
+    check(state.sites.size() == sums.sites.size(),
+          "[exact_traces] microbatch {} has {} layers and microbatch 0 has {}", b, sums.sites.size(),
+          state.sites.size());
+    for (std::size_t s = 0; s < state.sites.size(); ++s) {
+      check(state.sites[s].name == sums.sites[s].name,
+            "[exact_traces] layer {} of microbatch {} is {} but {} in microbatch 0; a forward pass must not "
+            "depend on its data",
+            s, b, sums.sites[s].name, state.sites[s].name);
+      append(state.sites[s].weight, sums.sites[s].weight);
+      append(state.sites[s].activation, sums.sites[s].activation);
+    }
+  }
+  state.directions = sums.directions;
+  state.loss += sums.loss;
+  state.sizes.push_back(images);
+}
+
+// Ends the loop over the microbatches.
+struct Stop {};
+
 }  // namespace
 
 ExactTraces exact_traces(const ClassifierPass& pass, const std::vector<std::int64_t>& microbatch_sizes,
-                         const ExactTraceOptions& options) {
+                         const ExactTraceOptions& options, ExactTraceState* state) {
   const MicrobatchSizes sizes(microbatch_sizes, "exact_traces");
   check(pass != nullptr, "[exact_traces] the forward pass is empty");
   check(options.samples == 0 || options.samples >= 2,
@@ -173,57 +234,46 @@ ExactTraces exact_traces(const ClassifierPass& pass, const std::vector<std::int6
   for (std::size_t b = 1; b < sizes.count(); ++b) {
     first_image[b] = first_image[b - 1] + static_cast<std::uint64_t>(sizes[b - 1]);
   }
-  const auto compute = [&](std::size_t b) {
+  ExactTraceState fresh;
+  ExactTraceState& current = state != nullptr ? *state : fresh;
+  adopt_state(options, microbatch_sizes, current);
+  const std::size_t first = current.sizes.size();
+  const auto compute = [&](std::size_t i) {
+    const std::size_t b = first + i;
     const RecordingGuard on(true);
     const ClassifierGraph graph = pass(b);
     check(graph.logits.dim(0) == sizes[b], "[exact_traces] microbatch {} has {} images instead of {}", b,
           graph.logits.dim(0), sizes[b]);
     // The structure of the graph is the same for every microbatch; one of them answers for all.
-    if (b == 0) choose_road(graph, Road::exact);
+    if (i == 0) choose_road(graph, Road::exact);
     refuse_batch_statistics(graph.logits, sizes.count(), "exact_traces");
     return sums_of(graph, options, first_image[b]);
   };
+  try {
+    for_each_in_order(sizes.count() - first, options.concurrency, compute,
+                      [&](std::size_t i, const MicrobatchSums& sums) {
+                        const std::size_t b = first + i;
+                        append(current, sums, b, sizes[b]);
+                        if (options.progress && !options.progress(b + 1, sizes.count())) throw Stop();
+                      });
+  } catch (const Stop&) {
+  }
   ExactTraces result;
-  result.images = sizes.samples();
-  std::vector<SiteSums> all;
-  for_each_in_order(
-      sizes.count(), options.concurrency, compute, [&](std::size_t b, const MicrobatchSums& sums) {
-        result.directions = sums.directions;
-        result.loss += sums.loss / static_cast<double>(sizes.samples());
-        if (b == 0) {
-          all = sums.sites;
-        } else {
-          check(all.size() == sums.sites.size(),
-                "[exact_traces] microbatch {} has {} layers and microbatch 0 has {}", b, sums.sites.size(),
-                all.size());
-          for (std::size_t s = 0; s < all.size(); ++s) {
-            check(all[s].name == sums.sites[s].name,
-                  "[exact_traces] layer {} of microbatch {} is {} but {} in microbatch 0; a forward pass "
-                  "must not "
-                  "depend on its data",
-                  s, b, sums.sites[s].name, all[s].name);
-            const auto append = [](Sums& to, const Sums& from) {
-              to.sum.insert(to.sum.end(), from.sum.begin(), from.sum.end());
-              to.squares.insert(to.squares.end(), from.squares.begin(), from.squares.end());
-            };
-            append(all[s].weight, sums.sites[s].weight);
-            append(all[s].activation, sums.sites[s].activation);
-          }
-        }
-        check(!options.progress || options.progress(b + 1, sizes.count()),
-              "[exact_traces] stopped on request after {} of {} microbatches", b + 1, sizes.count());
-      });
-  const bool random = options.samples > 0;
-  for (SiteSums& site : all) {
+  result.directions = current.directions;
+  for (const std::int64_t size : current.sizes) result.images += size;
+  result.loss = current.loss / static_cast<double>(result.images);
+  const bool random = options.samples > 0, complete = current.sizes.size() == sizes.count();
+  for (const SiteSums& site : current.sites) {
     LayerTraces& layer = result.layers.emplace_back();
     layer.name = site.name;
     layer.weight_elements = site.weight_elements;
     layer.activation_elements = site.activation_elements;
     if (options.weights) {
-      layer.weight = estimate(site.weight, result.directions, random, layer.weight_per_image);
+      layer.weight = estimate(site.weight, result.directions, random, complete, layer.weight_per_image);
     }
     if (options.activations) {
-      layer.activation = estimate(site.activation, result.directions, random, layer.activation_per_image);
+      layer.activation =
+          estimate(site.activation, result.directions, random, complete, layer.activation_per_image);
     }
   }
   return result;

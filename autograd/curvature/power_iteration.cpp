@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 #include <utility>
 
 namespace goshawk {
@@ -26,9 +25,56 @@ Vector start_vector(const LinearOperator& a, std::span<const Vector> found, Rand
   return v;
 }
 
+void adopt_state(const LinearOperator& a, const PowerIterationOptions& options, PowerIterationState& state) {
+  if (state.found.empty() && state.next.empty()) {
+    state = {};
+    state.seed = options.seed;
+    state.stream = options.stream;
+    return;
+  }
+  check(
+      state.seed == options.seed && state.stream == options.stream,
+      "[power_iteration] the state was made with seed {}, stream {} but the options say seed {}, stream {}; "
+      "resume with the same or start with an empty state",
+      state.seed, state.stream, options.seed, options.stream);
+  for (const Eigenpair& pair : state.found) check_blocks(a, pair.vector, "power_iteration");
+  if (!state.next.empty()) check_blocks(a, state.next, "power_iteration");
+}
+
+// One product for the pair under way: the pair as it stands then. The state has the next vector.
+Eigenpair step(const LinearOperator& a, const PowerIterationOptions& options, std::span<const Vector> found,
+               double largest, PowerIterationState& state) {
+  Eigenpair pair;
+  pair.vector = state.next;
+  Vector product = a.apply(pair.vector);
+  check_product(product, "power_iteration");
+  pair.value = dot(pair.vector, product);
+  pair.iterations = ++state.iterations;
+  const double error = residual_norm(product, pair.value, pair.vector);
+  project_out(product, found);
+  const double length = norm(product);
+  if (length <= 64 * epsilon(a.dtype()) * largest) {
+    // Nothing is left beside the pairs found but rounding errors, on which any stop rule would be luck.
+    pair.converged = true;
+    pair.residual = 0;
+    return pair;
+  }
+  pair.residual = pair.value == 0 ? std::numeric_limits<double>::infinity() : error / std::abs(pair.value);
+  // Errors of the pairs found leak into the product; what matters here is what the iteration itself sees.
+  const bool settled = state.previous &&
+                       std::abs(*state.previous - pair.value) < options.tolerance * std::abs(*state.previous);
+  pair.converged = settled && residual_norm(product, pair.value, pair.vector) <=
+                                  options.residual_tolerance * std::abs(pair.value);
+  state.previous = pair.value;
+  rescale(product, 1 / length);
+  state.next = std::move(product);
+  return pair;
+}
+
 }  // namespace
 
-std::vector<Eigenpair> power_iteration(const LinearOperator& a, const PowerIterationOptions& options) {
+std::vector<Eigenpair> power_iteration(const LinearOperator& a, const PowerIterationOptions& options,
+                                       PowerIterationState* state) {
   check(options.pairs >= 1 && options.pairs <= a.size(),
         "[power_iteration] {} eigenpairs were asked for; an operator with {} rows has between 1 and {}",
         options.pairs, a.size(), a.size());
@@ -36,51 +82,38 @@ std::vector<Eigenpair> power_iteration(const LinearOperator& a, const PowerItera
       options.max_iterations >= 1 && options.tolerance > 0 && options.residual_tolerance > 0,
       "[power_iteration] max_iterations is {}, tolerance {} and residual_tolerance {}; all must be positive",
       options.max_iterations, options.tolerance, options.residual_tolerance);
-  std::vector<Eigenpair> found;
+  PowerIterationState fresh;
+  PowerIterationState& current = state != nullptr ? *state : fresh;
+  adopt_state(a, options, current);
   std::vector<Vector> vectors;  // of the pairs found
   double largest = 0;
-  for (int p = 0; p < options.pairs; ++p) {
-    Vector v = start_vector(a, vectors, Random(options.seed, options.stream + static_cast<std::uint64_t>(p)));
-    Eigenpair pair;
-    std::optional<double> previous;
-    bool go_on = true;
-    for (int iteration = 1; go_on && !pair.converged; ++iteration) {
-      Vector product = a.apply(v);
-      check_product(product, "power_iteration");
-      const double value = dot(v, product);
-      const double error = residual_norm(product, value, v);
-      project_out(product, vectors);
-      const double length = norm(product);
-      pair.value = value;
-      pair.vector = v;
-      pair.iterations = iteration;
-      if (length <= 64 * epsilon(a.dtype()) * largest) {
-        // Nothing is left beside the pairs found but rounding errors, on which any stop rule would be luck.
-        pair.converged = true;
-        pair.residual = 0;
-      } else {
-        pair.residual = value == 0 ? std::numeric_limits<double>::infinity() : error / std::abs(value);
-        // Errors of the pairs found leak into the product; what matters here is what the iteration itself
-        // sees.
-        const bool settled =
-            previous && std::abs(*previous - value) < options.tolerance * std::abs(*previous);
-        pair.converged =
-            settled && residual_norm(product, value, v) <= options.residual_tolerance * std::abs(value);
-        rescale(product, 1 / length);
-        v = std::move(product);
-      }
-      previous = value;
-      go_on = iteration < options.max_iterations;
-      if (options.progress && !options.progress(p, iteration, value)) {
-        found.push_back(std::move(pair));
-        return found;
-      }
-    }
+  const auto enter = [&](const Eigenpair& pair) {
     largest = std::max(largest, std::abs(pair.value));
     vectors.push_back(pair.vector);
-    found.push_back(std::move(pair));
+  };
+  for (const Eigenpair& pair : current.found) enter(pair);
+  while (current.found.size() < static_cast<std::size_t>(options.pairs)) {
+    const auto p = static_cast<int>(current.found.size());
+    if (current.next.empty()) {
+      current.next =
+          start_vector(a, vectors, Random(options.seed, options.stream + static_cast<std::uint64_t>(p)));
+    }
+    const Eigenpair pair = step(a, options, vectors, largest, current);
+    const bool done = pair.converged || pair.iterations >= options.max_iterations;
+    if (done) {
+      enter(pair);
+      current.found.push_back(pair);
+      current.next.clear();
+      current.previous.reset();
+      current.iterations = 0;
+    }
+    if (options.progress && !options.progress(p, pair.iterations, pair.value)) {
+      std::vector<Eigenpair> result = current.found;
+      if (!done) result.push_back(pair);
+      return result;
+    }
   }
-  return found;
+  return {current.found.begin(), current.found.begin() + options.pairs};
 }
 
 }  // namespace goshawk

@@ -3,12 +3,25 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "autograd/curvature/operator.hpp"
 #include "autograd/curvature/results.hpp"
 
 namespace goshawk {
+
+/// Everything known between two products: enough to go on after a break and end with the same bits. Vectors
+/// are never changed in place once they are here.
+struct PowerIterationState {
+  std::uint64_t seed = 0;
+  std::uint64_t stream = 0;
+  std::vector<Eigenpair> found;  ///< pairs that are done
+  // Of the pair under way:
+  Vector next;                     ///< to be multiplied; empty before its first product
+  std::optional<double> previous;  ///< λ of the last product
+  int iterations = 0;              ///< products so far
+};
 
 struct PowerIterationOptions {
   int pairs = 1;
@@ -28,8 +41,10 @@ struct PowerIterationOptions {
 
 /// The eigenpairs of a symmetric operator whose eigenvalues are largest in magnitude, negative ones with
 /// their sign, in the order found. v ~ N(0, 1); repeat λ = vᵀHv, v ← Hv / ‖Hv‖; further pairs orthogonal to
-/// those found (HAWQ, Dong et al., arXiv 1905.03696). Throws Error when more pairs are asked for than the
-/// operator has rows, or when a product is not finite.
-std::vector<Eigenpair> power_iteration(const LinearOperator& a, const PowerIterationOptions& options = {});
+/// those found (HAWQ, Dong et al., arXiv 1905.03696). A non-null `state` is where to start (as a former call
+/// left it, or empty) and is kept up to date. Throws Error when more pairs are asked for than the operator
+/// has rows, for a state that does not belong to the options, or when a product is not finite.
+std::vector<Eigenpair> power_iteration(const LinearOperator& a, const PowerIterationOptions& options = {},
+                                       PowerIterationState* state = nullptr);
 
 }  // namespace goshawk

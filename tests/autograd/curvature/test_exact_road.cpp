@@ -310,6 +310,63 @@ TEST_CASE("a network that is not piecewise linear takes the other road, and a fo
   CHECK_THROWS_AS(road_of("scenic"), UsageError);
 }
 
+TEST_CASE(
+    "exact traces ended after any microbatch are those of its images, and resumed they have the same bits") {
+  const ClassifierNet net(Architecture::plain, {3, 2, 4});
+  const auto check_equal = [](const ExactTraces& x, const ExactTraces& y) {
+    CHECK(x.images == y.images);
+    CHECK(x.loss == y.loss);
+    CHECK(x.directions == y.directions);
+    REQUIRE(x.layers.size() == y.layers.size());
+    for (std::size_t l = 0; l < x.layers.size(); ++l) {
+      const LayerTraces &a = x.layers[l], &b = y.layers[l];
+      CHECK(a.name == b.name);
+      CHECK(a.weight_elements == b.weight_elements);
+      CHECK(a.activation_elements == b.activation_elements);
+      CHECK(a.weight_per_image == b.weight_per_image);
+      CHECK(a.activation_per_image == b.activation_per_image);
+      for (const auto& [u, v] : {std::pair{a.weight, b.weight}, std::pair{a.activation, b.activation}}) {
+        CHECK(u.value == v.value);
+        CHECK(u.standard_error == v.standard_error);
+        CHECK(u.subset_error == v.subset_error);
+        CHECK(u.samples == v.samples);
+        CHECK(u.converged == v.converged);
+      }
+    }
+  };
+  for (int samples : {0, 5}) {
+    ExactTraceOptions options{.samples = samples, .seed = 3};
+    const ExactTraces whole = exact_traces(net.pass(), net.sizes, options);
+    CHECK(whole.layers[0].weight.converged);
+    for (std::size_t stop : {1, 2, 3}) {
+      ExactTraceState state;
+      options.progress = [&](std::size_t done, std::size_t all) {
+        CHECK(state.sizes.size() == done);
+        CHECK(all == 3);
+        return done < stop;
+      };
+      const ExactTraces some = exact_traces(net.pass(), net.sizes, options, &state);
+      options.progress = {};
+      std::vector<std::int64_t> first(net.sizes.begin(),
+                                      net.sizes.begin() + static_cast<std::ptrdiff_t>(stop));
+      CHECK(some.layers[0].weight.converged == (stop == 3));
+      ExactTraces expected = exact_traces(net.pass(), first, options);
+      for (LayerTraces& layer : expected.layers) {
+        layer.weight.converged = layer.activation.converged = stop == 3;
+      }
+      check_equal(some, expected);
+      check_equal(exact_traces(net.pass(), net.sizes, options, &state), whole);
+      CHECK(contains(
+          message_of([&] { exact_traces(net.pass(), net.sizes, {.samples = samples, .seed = 4}, &state); }),
+          "seed 3"));
+      CHECK(contains(message_of([&] {
+                       exact_traces(net.pass(), {4, 2, 3}, options, &state);
+                     }),
+                     "other microbatches"));
+    }
+  }
+}
+
 TEST_CASE("traces by the road that holds: both say which and why, and agree with dense Hessians") {
   for (Architecture a : {Architecture::tanh, Architecture::plain}) {
     const ClassifierNet net(a, {3, 2});

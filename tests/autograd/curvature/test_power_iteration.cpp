@@ -187,6 +187,40 @@ TEST_CASE("progress sees every product and can end the search") {
   CHECK_FALSE(pairs[0].converged);
 }
 
+TEST_CASE("broken off after any product and resumed: the same bits") {
+  const MatrixOperator a(symmetric_with({5, 4.5, -3, 2, 1, 0.5}), {2, 4});
+  PowerIterationOptions options{.pairs = 3, .seed = 4};
+  const std::vector<Eigenpair> whole = power_iteration(a, options);
+  const auto check_whole = [&](const std::vector<Eigenpair>& pairs) {
+    REQUIRE(pairs.size() == 3);
+    for (std::size_t p = 0; p < 3; ++p) {
+      CHECK(pairs[p].value == whole[p].value);
+      CHECK(pairs[p].residual == whole[p].residual);
+      CHECK(pairs[p].iterations == whole[p].iterations);
+      CHECK(pairs[p].converged == whole[p].converged);
+      CHECK(same_bits(pairs[p].vector, whole[p].vector));
+    }
+  };
+  PowerIterationState state;
+  std::vector<PowerIterationState> saved;
+  options.progress = [&](int, int, double) {
+    saved.push_back(state);
+    return true;
+  };
+  check_whole(power_iteration(a, options, &state));
+  CHECK(saved.size() > 10);
+  options.progress = {};
+  for (PowerIterationState& s : saved) check_whole(power_iteration(a, options, &s));
+  // A finished state multiplies no more, and serves for fewer pairs.
+  a.products = 0;
+  check_whole(power_iteration(a, options, &state));
+  options.pairs = 2;
+  CHECK(power_iteration(a, options, &state).size() == 2);
+  CHECK(a.products == 0);
+  options.seed = 5;
+  CHECK_THROWS_WITH_AS(power_iteration(a, options, &state), doctest::Contains("seed 4"), Error);
+}
+
 TEST_CASE("bad arguments and overflow are refused") {
   Matrix infinite(2);
   infinite(0, 0) = std::numeric_limits<double>::infinity();
