@@ -79,10 +79,10 @@ struct LanczosResult {
 /// exact.
 ///
 /// An eigenvalue repeated more than `block` times may be reported fewer times than it occurs, since a Krylov
-/// space from b vectors contains at most b vectors of its eigenspace; lanczos_repeated (repeated_eigenvalues.hpp)
-/// finds out and completes them. A non-null `state` is where to start
-/// (as a former call left it, or empty) and is kept up to date. Throws Error for options out of range, a
-/// state that does not belong to them, memory too small for the basis, or a product that is not finite.
+/// space from b vectors contains at most b vectors of its eigenspace; lanczos_repeated
+/// (repeated_eigenvalues.hpp) finds out and completes them. A non-null `state` is where to start (as a former
+/// call left it, or empty) and is kept up to date. Throws Error for options out of range, a state that does
+/// not belong to them, memory too small for the basis, or a product that is not finite.
 LanczosResult lanczos(const LinearOperator& a, const LanczosOptions& options = {},
                       LanczosState* state = nullptr);
 
