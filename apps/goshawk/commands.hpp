@@ -11,6 +11,8 @@ void add_hvp_command(CLI::App& program);
 void add_curvature_command(CLI::App& program);
 /// Accuracy and loss of a model on labelled pictures.
 void add_evaluate_command(CLI::App& program);
+/// What quantizing each layer to each width costs, by every measure there is.
+void add_sensitivity_command(CLI::App& program);
 /// Bits for every layer, from the costs of its choices and a budget.
 void add_allocate_command(CLI::App& program);
 

@@ -27,13 +27,13 @@ std::string road_text(const RoadChoice& road) {
 
 const std::vector<SensitivityMethod>& sensitivity_methods() {
   static const std::vector<SensitivityMethod> methods{
-      {"delta-norm", "|dw|^2", "HAWQ-V2's ablation"},
-      {"snr", "|dw|^2 / |w|^2", "noise over signal: Lin et al. 2016"},
+      {"delta-norm", "‖dw‖²", "HAWQ-V2's ablation"},
+      {"snr", "‖dw‖² / ‖w‖²", "noise over signal: Lin et al. 2016"},
       {"loss-change", "L(w + dw) - L(w), layer by layer", "measured"},
-      {"hawq", "lambda |dw|^2", "HAWQ, equation 6"},
-      {"hawq-s", "lambda / n |dw|^2", "HAWQ's order S = lambda / n (equation 3), priced as HAWQ-V2 does"},
-      {"hawq-v2", "Tr(H) / n |dw|^2", "HAWQ-V2, equation 11"},
-      {"hawq-v2-hutchinson", "Tr(H) / n |dw|^2", "HAWQ-V2 with its own estimator of the trace"},
+      {"hawq", "lambda ‖dw‖²", "HAWQ, equation 6"},
+      {"hawq-s", "lambda / n ‖dw‖²", "HAWQ's order S = lambda / n (equation 3), priced as HAWQ-V2 does"},
+      {"hawq-v2", "Tr(H) / n ‖dw‖²", "HAWQ-V2, equation 11"},
+      {"hawq-v2-hutchinson", "Tr(H) / n ‖dw‖²", "HAWQ-V2 with its own estimator of the trace"},
       {"fisher", "1/2 mean_n (g_n^T dw)^2", "MPQCO"},
       {"exact-quadratic", "1/2 dw^T H dw", "exact road"},
       {"exact-taylor", "g^T dw + 1/2 dw^T H dw", "exact road"},

@@ -1,0 +1,168 @@
+#include "apps/goshawk/sensitivity_problem.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "datasets/loader.hpp"
+#include "models/registry.hpp"
+
+namespace goshawk {
+namespace {
+
+constexpr std::int64_t kDefaultImages = 1024;
+constexpr std::int64_t kReadAtOnce = 64;
+
+Tensor joined(const std::vector<Tensor>& pictures, std::int64_t begin, std::int64_t end) {
+  const Tensor& first = pictures[static_cast<std::size_t>(begin)];
+  Shape shape = first.shape();
+  shape[0] = end - begin;
+  Tensor all = Tensor::empty(shape, first.dtype());
+  std::byte* to = all.raw();
+  for (std::int64_t i = begin; i < end; ++i) {
+    const Tensor& picture = pictures[static_cast<std::size_t>(i)];
+    to = std::copy_n(picture.raw(), picture.bytes(), to);
+  }
+  return all;
+}
+
+}  // namespace
+
+void add_sensitivity_problem_options(CLI::App& command, SensitivityProblemOptions& options) {
+  add_model_options(command, options.model, options.weights);
+  CLI::Option& data = add_picture_options(command, options.pictures);
+  command.add_option("--batch", options.batch, kBatchHelp)->type_name("FILE")->excludes(&data);
+  command
+      .add_option("--microbatch", options.microbatch,
+                  "Images at a time; results depend on it by rounding only")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N")
+      ->capture_default_str();
+  command
+      .add_option(
+          "--weight-scheme", options.weight_scheme,
+          "Levels of the weight quantizer: symmetric, mid_rise, asymmetric, twos_complement, dorefa or "
+          "lq_nets")
+      ->type_name("NAME")
+      ->capture_default_str();
+  command.add_option("--granularity", options.granularity, "One weight step per layer or per channel")
+      ->type_name("NAME")
+      ->capture_default_str();
+  command.add_option("--clip", options.clip, "Range of the weight quantizer: min_max, mse or percentile")
+      ->type_name("NAME")
+      ->capture_default_str();
+  command.add_option("--percentile", options.percentile, "Of --clip percentile")
+      ->type_name("P")
+      ->capture_default_str();
+  command.add_option("--seed", options.seed, "Of the choice of images and of everything random")
+      ->type_name("S")
+      ->capture_default_str();
+  command.add_option("--dtype", options.dtype, "f32 or f64: type of the computation")
+      ->check(CLI::IsMember({"f32", "f64"}))
+      ->type_name("TYPE")
+      ->capture_default_str();
+  add_threads_option(command);
+  add_convolution_option(command, options.convolution);
+}
+
+nlohmann::ordered_json sensitivity_problem_config(const SensitivityProblemOptions& options) {
+  const NormalizationOptions& normalization = options.pictures.normalization;
+  nlohmann::ordered_json config{{"model", options.model},
+                                {"weights", options.weights},
+                                {"data", options.pictures.data},
+                                {"split", options.pictures.split},
+                                {"batch", options.batch},
+                                {"images", options.images},
+                                {"microbatch", options.microbatch},
+                                {"weight-scheme", options.weight_scheme},
+                                {"granularity", options.granularity},
+                                {"clip", options.clip},
+                                {"percentile", options.percentile},
+                                {"seed", options.seed},
+                                {"dtype", options.dtype},
+                                {"convolution", options.convolution}};
+  config["mean"] = normalization.mean_given ? nlohmann::ordered_json(normalization.value.mean) : nullptr;
+  config["std"] = normalization.std_given ? nlohmann::ordered_json(normalization.value.stddev) : nullptr;
+  return config;
+}
+
+WeightSpec weight_spec_of(const SensitivityProblemOptions& options) {
+  const WeightSpec spec{.scheme = parse_weight_scheme(options.weight_scheme),
+                        .granularity = parse_granularity(options.granularity),
+                        .clip = parse_clip_rule(options.clip),
+                        .percentile = options.percentile};
+  if (has_learned_step(spec)) {
+    throw UsageError(fmt::format(
+        "--clip: '{}' trains its step, and nothing is trained here; use min_max, mse or percentile",
+        options.clip));
+  }
+  try {
+    check_spec(spec, "--weight-scheme, --granularity, --clip");
+  } catch (const Error& e) {
+    throw UsageError(e.what());
+  }
+  return spec;
+}
+
+CLI::Option& add_widths_option(CLI::App& command, const std::string& name, std::vector<int>& widths,
+                               const std::string& help) {
+  return *command.add_option(name, widths, help)
+              ->delimiter(',')
+              ->check(CLI::IsMember({1, 2, 3, 4, 5, 6, 7, 8, 32}))
+              ->type_name("B,B,...")
+              ->default_str(fmt::format("{}", fmt::join(widths, ",")));
+}
+
+SensitivityProblem::SensitivityProblem(const SensitivityProblemOptions& options, const std::string& user)
+    : microbatch_(options.microbatch) {
+  if (options.batch.empty() == options.pictures.data.empty()) {
+    throw UsageError("give images with --data or --batch, one of them");
+  }
+  choose_convolution(options.convolution);
+  const DType dtype = options.dtype == "f64" ? DType::f64 : DType::f32;
+  loaded_ = load_model(options.model, options.weights, dtype);
+  loaded_.model->set_mode(Mode::eval);
+  const std::string& source = options.batch.empty() ? options.pictures.data : options.batch;
+  const auto count_of = [&](std::int64_t available, std::int64_t otherwise) {
+    check(options.images <= available, "[{}] {} has {} images but {} are asked for; give {} at most", user,
+          source, available, options.images, available);
+    return options.images > 0 ? options.images : std::min(otherwise, available);
+  };
+  const auto add = [&](const Tensor& images, const Tensor& labels, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      pictures_.push_back(rows(images, i, i + 1));
+      labels_.push_back(labels.data<std::int64_t>()[i]);
+    }
+  };
+  if (!options.batch.empty()) {
+    const LabelledImages all =
+        read_batch(options.batch, model_input(options.model).channels, loaded_.classes, dtype);
+    add(all.images, all.labels, count_of(all.size(), all.size()));
+    return;
+  }
+  std::shared_ptr<const Dataset> data =
+      open_pictures(options.pictures, options.model, loaded_, options.weights);
+  const std::int64_t count = count_of(data->size(), kDefaultImages);
+  // Class folders come class by class, so the first pictures would not do.
+  data = random_images(data, count, options.seed);
+  const Normalization normalization =
+      normalization_for(options.pictures, options.model, loaded_, options.weights);
+  for (std::int64_t begin = 0; begin < count; begin += kReadAtOnce) {
+    std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(kReadAtOnce, count - begin)));
+    std::iota(indices.begin(), indices.end(), begin);
+    const Batch batch = make_batch(*data, indices, normalization);
+    add(batch.images.to(dtype), batch.labels, batch.size());
+  }
+}
+
+SensitivityData SensitivityProblem::data(std::int64_t begin, std::int64_t end) const {
+  std::vector<Tensor> images, labels;
+  for (std::int64_t first = begin; first < end; first += microbatch_) {
+    const std::int64_t last = std::min(end, first + microbatch_);
+    images.push_back(joined(pictures_, first, last));
+    labels.push_back(Tensor::from(std::vector<std::int64_t>(labels_.begin() + first, labels_.begin() + last),
+                                  {last - first}));
+  }
+  return {model(), std::move(images), std::move(labels)};
+}
+
+}  // namespace goshawk
