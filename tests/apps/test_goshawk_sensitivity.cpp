@@ -1,0 +1,215 @@
+// goshawk sensitivity and predict_loss as their users run them: an untrained ResNet-20 on small random
+// pictures.
+#include <algorithm>
+#include <cmath>
+#include <doctest/doctest.h>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "core/random.hpp"
+#include "core/safetensors.hpp"
+#include "models/registry.hpp"
+#include "nn/layers.hpp"
+#include "nn/state_dict.hpp"
+#include "tests/apps/run_program.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+using Json = nlohmann::json;
+
+struct Inputs {
+  ScratchDirectory scratch;
+  std::map<std::string, std::string> options = {{"--model", "resnet20"},
+                                                {"--weights", path("w.safetensors")},
+                                                {"--batch", path("b.safetensors")},
+                                                {"--microbatch", "4"},
+                                                {"--out", path("run")}};
+
+  Inputs() {
+    write_safetensors(path("w.safetensors"), state_dict(*make_model("resnet20", {.seed = 3})));
+    Random random(5);
+    std::vector<std::int64_t> labels;
+    for (int i = 0; i < 10; ++i) labels.push_back(i % 7);
+    write_safetensors(path("b.safetensors"), {{"images", random_normal({10, 3, 8, 8}, DType::f32, random)},
+                                              {"labels", Tensor::from(labels, {10})}});
+  }
+  std::string path(const std::string& name) const { return (scratch.path() / name).string(); }
+  Json json(const std::string& file) const {
+    return Json::parse(file_bytes(options.at("--out") + "/" + file));
+  }
+  std::vector<std::string> with(std::vector<std::string> arguments) const {
+    for (const auto& [name, value] : options) arguments.insert(arguments.end(), {name, value});
+    return arguments;
+  }
+  ProgramResult sensitivity() const { return run_built_program("goshawk", with({"sensitivity"})); }
+  /// The run's error, in one line.
+  std::string refused(const std::string& option, const std::string& value) const {
+    Inputs other;
+    other.options[option] = value;
+    const ProgramResult result = other.sensitivity();
+    CHECK(result.status != 0);
+    CHECK_MESSAGE(is_one_line(result.err), result.err);
+    CHECK(!std::filesystem::exists(other.options.at("--out")));
+    return result.err;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("goshawk sensitivity writes every cost for goshawk allocate, whatever the number of threads") {
+  Inputs inputs;
+  inputs.options["--bits"] = "2,4,8";
+  inputs.options["--pin"] = "linear=8";
+  inputs.options["--activations"] = "4,8";
+  inputs.options["--images"] = "8";
+  const ProgramResult ran = inputs.sensitivity();
+  REQUIRE_MESSAGE(ran.status == 0, ran.err);
+  CHECK(ran.out == file_bytes(inputs.options["--out"] + "/sensitivity.md"));
+  const Json result = inputs.json("sensitivity.json");
+  CHECK(result.at("images") == 8);
+  CHECK(result.at("bits") == Json::array({2, 4, 8}));
+  const auto model = make_model("resnet20");
+  const auto layers = weighted_layers(*model);
+  REQUIRE(result.at("layers").size() == layers.size());
+  const std::vector<std::string> names = {"delta-norm", "snr",    "loss-change",     "hawq",         "hawq-s",
+                                          "hawq-v2",    "fisher", "exact-quadratic", "exact-taylor", "joint"};
+  REQUIRE(result.at("methods").size() == names.size());
+  for (std::size_t m = 0; m < names.size(); ++m) {
+    const Json& method = result.at("methods")[m];
+    CHECK(method.at("name") == names[m]);
+    CHECK(method.at("seconds") >= 0);
+    const Json costs = inputs.json(method.at("file"));
+    REQUIRE(costs.at("layers").size() == layers.size());
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+      const Json& layer = costs.at("layers")[l];
+      CHECK(layer.at("name") == layers[l].first);
+      CHECK(layer.at("parameters") == layers[l].second->weight_count());
+      CHECK(layer.contains("pinned") == (layers[l].first == "linear"));
+      for (int b = 0; b < 3; ++b) {
+        const Json& choice = layer.at("choices")[static_cast<std::size_t>(b)];
+        const int bits = 1 << (b + 1);
+        CHECK(choice.at("bits") == bits);
+        CHECK(choice.at("bytes") == static_cast<double>(layers[l].second->weight_count() * bits) / 8);
+        CHECK(choice.at("bops") == layer.at("macs").get<double>() * bits * bits);
+        CHECK(choice.at("cost") == result.at("layers")[l].at("costs").at(names[m]).at(std::to_string(bits)));
+      }
+    }
+  }
+  // The two orders of the expansion and their sum; HAWQ's two costs from one eigenvalue; the scores.
+  const Json& layer = result.at("layers")[3];
+  const auto cost = [&](const char* name) { return layer.at("costs").at(name).at("2").get<double>(); };
+  const double norm = layer.at("perturbation").at("2");
+  CHECK(cost("delta-norm") == norm);
+  CHECK(cost("hawq") == doctest::Approx(layer.at("details").at("hawq").at("lambda").get<double>() * norm));
+  CHECK(cost("hawq") == doctest::Approx(cost("hawq-s") * layer.at("parameters").get<double>()));
+  CHECK(cost("hawq-v2") == doctest::Approx(layer.at("scores").at("hawq-v2").get<double>() * norm));
+  CHECK(cost("joint") == doctest::Approx(cost("exact-taylor")).epsilon(1e-6));
+  CHECK(cost("exact-quadratic") > 0);
+
+  // Activations: all inputs but the picture, in a file whose budget ratio is A-comp.
+  CHECK(result.at("activations").size() == layers.size());
+  CHECK(result.at("activations")[0].at("picture") == true);
+  const Json activations = inputs.json("costs-activations.json");
+  CHECK(activations.at("layers").size() == layers.size() - 1);
+  const auto allocate = [&](const std::string& file, const std::string& method, const std::string& ratio) {
+    const ProgramResult allocated =
+        run_built_program("goshawk", {"allocate", "--costs", inputs.path("run/" + file), "--method", method,
+                                      "--budget-ratio", ratio, "--out", inputs.path("bits.json")});
+    CHECK_MESSAGE(allocated.status == 0, allocated.err);
+    return Json::parse(file_bytes(inputs.path("bits.json")));
+  };
+  const Json mixed = allocate("costs-activations.json", "exact", "6");
+  double bits = 0;
+  for (const Json& l : mixed.at("layers")) bits += l.at("bits").get<double>();
+  CHECK(32 * static_cast<double>(mixed.at("layers").size()) / bits >= 6);
+  for (const std::string& name : names) allocate("costs-" + name + ".json", "exact", "9");
+  const Json joint = allocate("costs-joint.json", "joint", "9");
+  CHECK(joint.at("objective") <= joint.at("separable_joint_objective"));
+
+  // Same bits for one thread; only times differ.
+  Inputs again;
+  for (const char* option : {"--bits", "--pin", "--activations", "--images"}) {
+    again.options[option] = inputs.options[option];
+  }
+  again.options["--threads"] = "1";
+  REQUIRE(again.sensitivity().status == 0);
+  const Json other = again.json("sensitivity.json");
+  CHECK(other.at("layers") == result.at("layers"));
+  CHECK(other.at("activations") == result.at("activations"));
+
+  const ProgramResult twice = inputs.sensitivity();
+  CHECK(twice.status == 2);
+  CHECK(is_one_line(twice.err));
+}
+
+TEST_CASE("goshawk sensitivity: Hutchinson's seconds are projected to the wanted error") {
+  Inputs inputs;
+  inputs.options["--cost"] = "fisher,hawq-v2-hutchinson";
+  inputs.options["--bits"] = "4,8";
+  inputs.options["--max-probes"] = "8";
+  inputs.options["--images"] = "4";
+  const ProgramResult ran = inputs.sensitivity();
+  REQUIRE_MESSAGE(ran.status == 0, ran.err);
+  const Json methods = inputs.json("sensitivity.json").at("methods");
+  REQUIRE(methods.size() == 2);
+  CHECK(methods[0].at("name") == "hawq-v2-hutchinson");
+  CHECK(methods[0].at("projected_seconds") > methods[0].at("seconds"));
+  CHECK(methods[1].at("projected_seconds") == methods[1].at("seconds"));
+}
+
+TEST_CASE("goshawk sensitivity refuses what makes no sense, in one line, before it writes anything") {
+  const Inputs inputs;
+  CHECK(inputs.refused("--cost", "hessian").find("'hessian' is unknown") != std::string::npos);
+  CHECK(inputs.refused("--bits", "2,9").find("--bits") != std::string::npos);
+  CHECK(inputs.refused("--pin", "linear").find("LAYER=BITS") != std::string::npos);
+  CHECK(inputs.refused("--pin", "conv9=8").find("'conv9'") != std::string::npos);
+  CHECK(inputs.refused("--pin", "conv1=5").find("5 bits") != std::string::npos);
+  CHECK(inputs.refused("--clip", "lsq").find("trains its step") != std::string::npos);
+  CHECK(inputs.refused("--weight-scheme", "dorefa").find("dorefa") != std::string::npos);
+  CHECK(inputs.refused("--images", "11").find("10 images") != std::string::npos);
+  CHECK(inputs.refused("--weights", inputs.path("none")).find("none") != std::string::npos);
+  CHECK(inputs.refused("--model", "resnet21").find("resnet21") != std::string::npos);
+}
+
+TEST_CASE("predict_loss correlates predicted with true loss changes, and resumes") {
+  Inputs inputs;
+  inputs.options["--calibration"] = "4";
+  inputs.options["--held-out"] = "6";
+  inputs.options["--draws"] = "8";
+  inputs.options["--widths"] = "2,4";
+  inputs.options["--cost"] = "delta-norm,exact-taylor,joint";
+  inputs.options["--resamples"] = "100";
+  const auto run = [&](std::vector<std::string> more) {
+    return run_built_program("predict_loss", inputs.with(std::move(more)));
+  };
+  const ProgramResult ran = run({});
+  REQUIRE_MESSAGE(ran.status == 0, ran.err);
+  const Json result = inputs.json("predictions.json");
+  const Json& set = result.at("sets").at("2,4");
+  CHECK(set.at("true_held_out").size() == 8);
+  CHECK(set.at("widths_of_layers")[7].size() == 20);
+  for (const auto& [name, method] : set.at("methods").items()) {
+    const double value = method.at("held_out").at("spearman");
+    CHECK(std::abs(value) <= 1);
+    CHECK(method.at("held_out").at("low") <= method.at("held_out").at("high"));
+  }
+  CHECK(set.at("methods").size() == 5);
+  CHECK(set.at("methods").at("true-on-calibration").at("calibration").at("spearman") == 1);
+
+  // Half of the log, as an interrupted run leaves it.
+  const std::string log = file_bytes(inputs.path("run/log.jsonl"));
+  std::size_t end = 0;
+  for (int line = 0; line < 4; ++line) end = log.find('\n', end) + 1;
+  std::filesystem::remove(inputs.path("run/predictions.json"));
+  std::filesystem::resize_file(inputs.path("run/log.jsonl"), end + 5);
+  CHECK(run({}).status == 2);
+  const ProgramResult resumed = run({"--resume"});
+  REQUIRE_MESSAGE(resumed.status == 0, resumed.err);
+  CHECK(inputs.json("predictions.json").at("sets") == result.at("sets"));
+  inputs.options["--widths"] = "4";
+  CHECK(run({}).status == 2);
+}
