@@ -35,8 +35,8 @@ struct DnasOptions {
   double weight_share = 0.8;       ///< of the training data that the weights learn from; θ gets the rest
   double temperature = 5;          ///< T = temperature · exp(−temperature_decay · epoch)
   double temperature_decay = 0.065;
-  double gamma = 1;  ///< of the size penalty; larger wants smaller networks
-  double beta = 0;   ///< of the size penalty; 0 makes the penalty 1 where the search starts, as in the paper
+  double gamma = 10;  ///< of the size penalty; larger wants smaller networks. docs/dnas.md has what it does
+  double beta = 0;    ///< of the size penalty; 0 makes the penalty 1 where the search starts, as in the paper
   SgdOptions weights = {.lr = 0.01, .momentum = 0.9, .weight_decay = 1e-4};
   Schedule schedule = {};  ///< learning rate of the weights by their step; empty: weights.lr throughout
   double quantizer_lr_multiplier = 1;  ///< of learned steps, which have no weight decay

@@ -59,6 +59,7 @@ DnasOptions toy_options() {
   options.epochs = 6;
   options.warmup_epochs = 1;
   options.weight_share = 0.5;
+  options.gamma = 1;
   options.temperature = 2;
   options.temperature_decay = 0.3;
   options.weights = {.lr = 1e-3, .momentum = 0.9};
