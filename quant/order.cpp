@@ -32,17 +32,14 @@ std::string_view block_of(std::string_view layer) {
   return layer.substr(0, is_index(component) ? second : first);
 }
 
-std::vector<OrderedBlock> finetune_order(const Sensitivity& sensitivity, const BitAssignment& bits,
-                                         SensitivityMetric metric, bool by_block) {
+std::vector<OrderedBlock> finetune_order(const Costs& costs, const BitAssignment& bits, bool by_block) {
   std::vector<OrderedBlock> blocks;
   for (const LayerBits& layer : bits.layers) {
     const std::string_view name = by_block ? block_of(layer.name) : std::string_view(layer.name);
     auto block =
         std::find_if(blocks.begin(), blocks.end(), [&](const OrderedBlock& b) { return b.name == name; });
     if (block == blocks.end()) block = blocks.insert(blocks.end(), OrderedBlock{.name = std::string(name)});
-    const LayerSensitivity& measured = sensitivity.layer(layer.name);
-    block->omega += metric == SensitivityMetric::hawq ? measured.hawq_omega(layer.weight)
-                                                      : measured.hawq_v2_omega(layer.weight);
+    if (layer.weight != kFullPrecision) block->omega += costs.choice(layer.name, layer.weight).cost;
     block->layers.push_back(layer.name);
   }
   std::stable_sort(blocks.begin(), blocks.end(),
@@ -50,14 +47,13 @@ std::vector<OrderedBlock> finetune_order(const Sensitivity& sensitivity, const B
   return blocks;
 }
 
-std::vector<Stage> stage_plan(const Sensitivity& sensitivity, const BitAssignment& bits,
-                              SensitivityMetric metric, const StageOptions& options) {
+std::vector<Stage> stage_plan(const Costs& costs, const BitAssignment& bits, const StageOptions& options) {
   check(options.stages >= 1 && options.epochs_per_stage >= 0 && options.final_epochs >= 0,
         "[stage_plan] {} stages of {} epochs and {} final epochs make no plan; use at least one stage and no "
         "negative "
         "epochs",
         options.stages, options.epochs_per_stage, options.final_epochs);
-  std::vector<OrderedBlock> blocks = finetune_order(sensitivity, bits, metric, options.by_block);
+  std::vector<OrderedBlock> blocks = finetune_order(costs, bits, options.by_block);
   check(!blocks.empty(), "[stage_plan] the assignment has no layers");
   if (options.reversed) std::reverse(blocks.begin(), blocks.end());
   const std::size_t stages = std::min(static_cast<std::size_t>(options.stages), blocks.size());

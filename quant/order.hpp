@@ -7,7 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "quant/allocation.hpp"
+#include "quant/bits.hpp"
+#include "quant/costs.hpp"
 
 namespace goshawk {
 
@@ -38,14 +39,14 @@ struct OrderedBlock {
   double omega = 0;                      ///< Σ over its layers
   std::vector<std::string> layers = {};  ///< network order
 };
-/// Blocks (or single layers) by descending Ω_i = |λ| ‖Q(W) − W‖² (or the HAWQ-V2 form) at the assigned bits;
-/// equal ones in network order. Layers at 32 bits, whose Ω is 0, come last.
-std::vector<OrderedBlock> finetune_order(const Sensitivity& sensitivity, const BitAssignment& bits,
-                                         SensitivityMetric metric, bool by_block = true);
+/// Blocks (or single layers) by descending Ω, the cost of a layer at its assigned bits; HAWQ's is
+/// |λ| ‖Q(W) − W‖² (arXiv 1905.03696, equation 6). Equal ones in network order; layers at 32 bits, whose Ω is
+/// 0, come last. Throws Error for a layer or a width that the costs do not have.
+std::vector<OrderedBlock> finetune_order(const Costs& costs, const BitAssignment& bits, bool by_block = true);
 
 /// The order cut into stages of nearly equal numbers of blocks; the first stages get the extra ones.
-std::vector<Stage> stage_plan(const Sensitivity& sensitivity, const BitAssignment& bits,
-                              SensitivityMetric metric, const StageOptions& options = {});
+std::vector<Stage> stage_plan(const Costs& costs, const BitAssignment& bits,
+                              const StageOptions& options = {});
 /// Everything in one stage: what Direct does.
 std::vector<Stage> single_stage(const BitAssignment& bits, int epochs);
 

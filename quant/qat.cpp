@@ -18,27 +18,6 @@ std::string describe(const WeightSpec& spec) {
                      clip_rule_name(spec.clip));
 }
 
-Sensitivity measure_perturbations(Module& model, const std::vector<int>& candidates, const WeightSpec& spec) {
-  Sensitivity sensitivity;
-  sensitivity.quantizer = describe(spec);
-  for (const auto& [name, layer] : weighted_layers(model)) {
-    LayerSensitivity entry;
-    entry.name = name;
-    entry.parameters = layer->weight_count();
-    entry.macs = layer->last_macs();
-    entry.input_elements = layer->last_input_elements();
-    for (int bits : candidates) {
-      check_bits(bits, "measure_perturbations");
-      if (bits == kFullPrecision) continue;
-      WeightSpec at = spec;
-      at.bits = bits;
-      entry.perturbation[bits] = perturbation(layer->weight.value(), at);
-    }
-    sensitivity.layers.push_back(std::move(entry));
-  }
-  return sensitivity;
-}
-
 std::vector<WeightTensorReport> count_bits(const QuantizedModel& model) {
   std::vector<WeightTensorReport> reports;
   const QuantizationOptions& options = model.options();

@@ -7,18 +7,12 @@
 
 #include "nn/state_dict.hpp"
 #include "quant/quantized_model.hpp"
-#include "quant/sensitivity.hpp"
 
 namespace goshawk {
 
 /// Name and sizes of every weighted layer, at 32 bits. input_elements is that of the last forward, 0 before
 /// one.
 std::vector<LayerBits> layer_list(Module& model);
-
-/// A Sensitivity with names, parameters, MACs and input elements of every layer, and ‖Q_b(W) − W‖² for each
-/// width in `candidates` (32 is skipped); `spec.bits` is ignored. The curvature is left at zero for the
-/// caller to fill in.
-Sensitivity measure_perturbations(Module& model, const std::vector<int>& candidates, const WeightSpec& spec);
 
 /// "symmetric channel mse".
 std::string describe(const WeightSpec& spec);

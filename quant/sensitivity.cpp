@@ -47,34 +47,6 @@ double LayerSensitivity::mean_trace() const {
   return trace.value / static_cast<double>(parameters);
 }
 
-double LayerSensitivity::hawq_score() const {
-  return std::abs(lambda_max) / static_cast<double>(parameters);
-}
-
-double LayerSensitivity::hawq_omega(int bits) const {
-  return std::abs(lambda_max) * perturbation_at(bits);
-}
-
-double LayerSensitivity::hawq_v2_omega(int bits) const {
-  return std::max(mean_trace(), 0.0) * perturbation_at(bits);
-}
-
-double LayerSensitivity::perturbation_at(int bits) const {
-  if (bits == kFullPrecision) return 0;
-  const auto it = perturbation.find(bits);
-  check(it != perturbation.end(),
-        "[sensitivity] layer '{}' has no ‖Q(W) − W‖² at {} bits; measure the sensitivity with that candidate",
-        name, bits);
-  return it->second;
-}
-
-const LayerSensitivity& Sensitivity::layer(std::string_view name) const {
-  for (const LayerSensitivity& layer : layers) {
-    if (layer.name == name) return layer;
-  }
-  fail("[sensitivity] there is no layer '{}' among the {} measured ones", name, layers.size());
-}
-
 std::string to_json(const Sensitivity& sensitivity) {
   nlohmann::ordered_json json;
   json["format"] = kFormat;

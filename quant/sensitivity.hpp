@@ -1,4 +1,4 @@
-// What curvature says about each layer, the scores HAWQ and HAWQ-V2 make of it, and sensitivity.json.
+// What curvature says about each layer, and sensitivity.json.
 #pragma once
 
 #include <cstdint>
@@ -30,16 +30,6 @@ struct LayerSensitivity {
 
   /// Tr(H)/n.
   double mean_trace() const;
-  /// HAWQ's S = |λ|/n (equation 3): larger means more bits. The magnitude, since power iteration finds the
-  /// eigenvalue of largest magnitude and negative curvature is curvature too.
-  double hawq_score() const;
-  /// HAWQ's Ω = |λ| · ‖Q(W) − W‖₂² (equation 6), which orders the fine-tuning.
-  double hawq_omega(int bits) const;
-  /// HAWQ-V2's Ω = Tr(H)/n · ‖Q(W) − W‖₂². A trace estimate below zero, which would reward damage, counts as
-  /// zero.
-  double hawq_v2_omega(int bits) const;
-  /// ‖Q_b(W) − W‖₂². Throws Error naming the layer when b was not measured.
-  double perturbation_at(int bits) const;
 };
 
 struct Sensitivity {
@@ -48,9 +38,6 @@ struct Sensitivity {
   std::string quantizer;    ///< how the perturbations were made, such as "symmetric channel mse"
   std::int64_t images = 0;  ///< the curvature was averaged over
   std::vector<LayerSensitivity> layers = {};  ///< network order
-
-  /// Throws Error that lists nothing but the name when there is no such layer.
-  const LayerSensitivity& layer(std::string_view name) const;
 };
 
 /// The text of sensitivity.json. Throws Error when a number is not finite.

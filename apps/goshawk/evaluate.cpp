@@ -25,7 +25,7 @@ struct Options {
 
 void run(const Options& options) {
   choose_convolution(options.convolution);
-  const LoadedModel loaded = load_model(options.model, options.weights, DType::f32);
+  const LoadedModel loaded = load_model(options.model, options.weights, DType::f32, PackedFiles::allowed);
   std::shared_ptr<const Dataset> data =
       open_pictures(options.pictures, options.model, loaded, options.weights);
   if (options.images > 0) data = first_images(data, options.images);
@@ -58,8 +58,8 @@ void run(const Options& options) {
 
 void add_evaluate_command(CLI::App& program) {
   const auto options = std::make_shared<Options>();
-  CLI::App& command =
-      *program.add_subcommand("evaluate", "Accuracy and loss of a model on labelled pictures");
+  CLI::App& command = *program.add_subcommand(
+      "evaluate", "Accuracy and loss of a model, packed or not, on labelled pictures");
   add_model_options(command, options->model, options->weights);
   add_picture_options(command, options->pictures).required();
   command

@@ -7,6 +7,7 @@
 #include "models/registry.hpp"
 #include "nn/layers.hpp"
 #include "nn/state_dict.hpp"
+#include "quant/packed_model.hpp"
 
 namespace goshawk {
 namespace {
@@ -20,6 +21,9 @@ std::int64_t classes_of(const SafeTensors& file, std::string_view model_name) {
     const Tensor* weight = file.find(prefix + name + ".weight");
     if (weight != nullptr && weight->ndim() >= 2 && weight->dim(0) > 0) return weight->dim(0);
   }
+  // The weight of a packed file is a string of bits.
+  const Tensor* bias = file.find(name + ".bias");
+  if (bias != nullptr && bias->ndim() == 1 && bias->dim(0) > 0) return bias->dim(0);
   return layer->out_channels();
 }
 
@@ -30,13 +34,21 @@ void add_model_options(CLI::App& command, std::string& model, std::string& weigh
   command.add_option("--weights", weights, "Its state dict (safetensors)")->required()->type_name("FILE");
 }
 
-LoadedModel load_model(std::string_view name, const std::string& path, DType dtype) {
+LoadedModel load_model(std::string_view name, const std::string& path, DType dtype, PackedFiles packed) {
   model_input(name);  // an unknown model is reported before an unreadable file
   const SafeTensors file = read_safetensors(path);
   LoadedModel loaded;
   loaded.classes = classes_of(file, name);
   loaded.model = make_model(name, {.classes = loaded.classes, .dtype = dtype});
-  load_state_dict(*loaded.model, file.tensors, path);
+  if (is_packed_model(file.metadata)) {
+    check(packed == PackedFiles::allowed && dtype == DType::f32,
+          "[goshawk] {} is a packed quantized model, whose derivatives mean nothing; give its full-precision "
+          "weights",
+          path);
+    loaded.quantized = load_packed_model(path, *loaded.model).quantized;
+  } else {
+    load_state_dict(*loaded.model, file.tensors, path);
+  }
   for (const auto& [tensor_name, tensor] : file.tensors) {
     if (is_floating(tensor.dtype())) {
       check_finite(tensor, tensor_name, path,

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "nn/module.hpp"
+#include "quant/quantized_model.hpp"
 
 namespace goshawk {
 
@@ -18,13 +19,18 @@ struct LoadedModel {
   std::unique_ptr<Module> model;
   std::int64_t classes = 0;
   std::map<std::string, std::string> metadata;  ///< of the file
+  std::unique_ptr<QuantizedModel> quantized;    ///< of a packed file: quantizes the activations
 };
+
+/// Whether a command can work with packed quantized models (quant/packed_model.hpp).
+enum class PackedFiles : std::uint8_t { refused, allowed };
 
 /// Makes the model `name` with as many classes as the file's last layer has rows, and fills it. The weights
 /// are converted to `dtype` directly from the type in the file. Throws UsageError for an unknown name, Error
 /// naming the file for a state dict that does not fit (see load_state_dict) or holds a value that is not
-/// finite.
-LoadedModel load_model(std::string_view name, const std::string& path, DType dtype);
+/// finite. A packed file (f32) is read as well where it is allowed, and refused with the reason otherwise.
+LoadedModel load_model(std::string_view name, const std::string& path, DType dtype,
+                       PackedFiles packed = PackedFiles::refused);
 
 /// Throws Error, naming the file, the tensor and the first bad element, when a value is NaN or infinite.
 /// `remedy` completes the sentence.

@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
     program.callback([&] {
       complete_options(program, options);
       if (options.quiet) Progress::silence();
-      Pipeline(options).run();
+      reproduce(options);
     });
     run_command_line(program, argc, argv);
     return 0;

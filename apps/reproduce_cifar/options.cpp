@@ -5,6 +5,7 @@
 #include "apps/reproduce_cifar/rows.hpp"
 #include "apps/support/command_line.hpp"
 #include "apps/support/run_directory.hpp"
+#include "autograd/curvature/road.hpp"
 #include "core/error.hpp"
 #include "models/registry.hpp"
 
@@ -38,6 +39,7 @@ void for_each_setting(Options& o, F f) {
   f("curvature-images", o.curvature_images);
   f("trace-error", o.trace_error);
   f("max-probes", o.max_probes);
+  f("road", o.road);
   f("train-images", o.train_images);
   f("test-images", o.test_images);
   f("seed", o.seed);
@@ -52,7 +54,7 @@ const char* description(const std::string& name) {
       {"model", "resnet20, resnet32, resnet44 or resnet56"},
       {"weights", "fp32 baseline (safetensors) to load instead of training one"},
       {"epochs", "epochs of the baseline; default 12 (synthetic) or 60"},
-      {"finetune-epochs", "epochs of each quantized row; default 6 (synthetic) or 20"},
+      {"finetune-epochs", "epochs of each quantized row; default 6 (synthetic) or 30"},
       {"batch-size", "images a step"},
       {"recipe",
        "of the baseline's training: cosine (one epoch of warm-up, then half a cosine to zero, Nesterov) or "
@@ -75,13 +77,17 @@ const char* description(const std::string& name) {
        "or lsq (from LSQ's); dorefa and lq_nets need none of them"},
       {"percentile", "of --clip percentile and --calibration percentile"},
       {"activation-scheme",
-       "quantizer of the activations: pact (learned clip), lsq (learned step), dorefa (clip at 1), fixed "
+       "quantizer of the activations: pact (learned clip), lsq (learned step), dorefa (clip at 1), "
+       "lq_nets (a fitted basis), fixed "
        "(calibrated clip) or asymmetric (calibrated range)"},
       {"calibration", "first range of the activations: max, percentile, mse or ema"},
       {"stages", "stages of fine-tuning in the order of Omega"},
       {"curvature-images", "training images the curvature is averaged over; default 256 (synthetic) or 512"},
       {"trace-error", "wanted relative standard error of each layer's trace"},
       {"max-probes", "most Hutchinson probes"},
+      {"road",
+       "of the eigenvalues and traces: exact (first derivatives), double-backward (Hessian-vector products, "
+       "Hutchinson), or automatic: exact where it holds"},
       {"train-images", "use only the first N training images"},
       {"test-images", "use only the first N test images"},
       {"seed", "of everything random"},
@@ -95,6 +101,8 @@ void check_values(const ReproduceOptions& o) {
     if (!ok) throw UsageError(message);
   };
   require(o.epochs >= 0 && o.finetune_epochs >= 0, "--epochs and --finetune-epochs must not be negative");
+  require(o.finetune_seeds >= 1 && o.finetune_seeds <= kMaxSeeds,
+          fmt::format("--finetune-seeds must be 1 to {}", kMaxSeeds));
   require(o.batch_size > 0, "--batch-size must be positive");
   require(o.recipe == "cosine" || o.recipe == "he2016",
           fmt::format("--recipe: there is no recipe '{}'; the recipes are cosine and he2016", o.recipe));
@@ -141,6 +149,15 @@ QuantizationOptions quantization_options(const ReproduceOptions& options) {
   return q;
 }
 
+WeightSpec weight_spec(const ReproduceOptions& options) {
+  const QuantizationOptions q = quantization_options(options);
+  return {.bits = 8,
+          .scheme = q.weight_scheme,
+          .granularity = q.weight_granularity,
+          .clip = q.weight_clip == ClipRule::learned ? ClipRule::mse : q.weight_clip,
+          .percentile = q.weight_percentile};
+}
+
 void add_reproduce_options(CLI::App& program, ReproduceOptions& options) {
   program.option_defaults()->always_capture_default();
   for_each_setting(options, [&](const char* name, auto& member) {
@@ -151,13 +168,21 @@ void add_reproduce_options(CLI::App& program, ReproduceOptions& options) {
   program.add_option("--out", options.out,
                      "Run directory; default runs/DATA-MODEL-seedN, DATA being \"synthetic\" without --data");
   program.add_flag("--resume", options.resume, "Continue the run in --out where it stopped");
-  program.add_option("--only", options.only, "Make only this row (may be repeated): " + row_names())
+  program
+      .add_option("--only", options.only,
+                  "Make only these rows, or groups of rows: main, comparators, methods, ablations, all; "
+                  "default main (synthetic) or all. The rows: " +
+                      row_names())
       ->delimiter(',');
+  program
+      .add_option("--finetune-seeds", options.finetune_seeds,
+                  "Fine-tune each of these rows N times, with the seeds S, S + 1, …")
+      ->type_name("N");
   program.add_flag("--quiet", options.quiet, "Show no progress");
 }
 
 void complete_options(const CLI::App& program, ReproduceOptions& options) {
-  for (const std::string& name : options.only) find_row(name);
+  for (const std::string& name : options.only) find_rows(name);
   if (options.out.empty()) {
     std::filesystem::path data(options.data.empty() ? "synthetic" : options.data);
     if (!data.has_filename()) data = data.parent_path();
@@ -175,11 +200,13 @@ void complete_options(const CLI::App& program, ReproduceOptions& options) {
   check_values(options);
   // These throw for unknown names.
   model_input(options.model);
+  road_of(options.road);
   quantization_options(options);
   choose_convolution(options.convolution);
   const bool synthetic = options.data.empty();
   if (options.epochs == 0) options.epochs = synthetic ? 12 : 60;
-  if (options.finetune_epochs == 0) options.finetune_epochs = synthetic ? 6 : 20;
+  if (options.finetune_epochs == 0) options.finetune_epochs = synthetic ? 6 : 30;
+  if (options.only.empty()) options.only = {synthetic ? "main" : "all"};
   if (options.curvature_images == 0) options.curvature_images = synthetic ? 256 : 512;
 }
 

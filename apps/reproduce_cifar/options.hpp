@@ -11,12 +11,15 @@
 
 namespace goshawk {
 
+/// Most fine-tuning seeds.
+inline constexpr std::uint64_t kMaxSeeds = 100;
+
 struct ReproduceOptions {
   std::string data;  ///< a data set; empty: the embedded synthetic one
   std::string model = "resnet20";
   std::string weights;               ///< an fp32 baseline to load instead of training one
   std::int64_t epochs = 0;           ///< of the baseline; 0: 12 on the synthetic set, 60 on a real one
-  std::int64_t finetune_epochs = 0;  ///< of each quantized row; 0: 6 on the synthetic set, 20 on a real one
+  std::int64_t finetune_epochs = 0;  ///< of each quantized row; 0: 6 on the synthetic set, 30 on a real one
   std::int64_t batch_size = 128;
   /// Of the baseline: "cosine" or "he2016"; see trainer_options.
   std::string recipe = "cosine";
@@ -41,23 +44,27 @@ struct ReproduceOptions {
   std::int64_t curvature_images = 0;  ///< 0: 256 on the synthetic set, 512 on a real one
   double trace_error = 0.1;           ///< wanted relative standard error of each layer's trace
   int max_probes = 200;
-  std::int64_t train_images = 0;  ///< 0: all (10,000 of the synthetic set)
-  std::int64_t test_images = 0;   ///< 0: all (2,000 of the synthetic set)
+  std::string road = "automatic";  ///< of the curvature: see road_of
+  std::int64_t train_images = 0;   ///< 0: all (10,000 of the synthetic set)
+  std::int64_t test_images = 0;    ///< 0: all (2,000 of the synthetic set)
   std::uint64_t seed = 0;
   std::string convolution = "winograd";  ///< how f32 3x3 convolutions are computed: see kConvolutions
 
   // Not part of config.json: they change nothing in the result.
   std::string out;
   bool resume = false;
-  std::vector<std::string> only;  ///< rows to make; empty: all
+  std::vector<std::string> only;     ///< rows or groups of rows to make
+  std::uint64_t finetune_seeds = 1;  ///< fine-tunings of each row, with the seeds seed, seed + 1, …
   bool quiet = false;
 };
 
 /// config.json: everything that determines the result.
 nlohmann::ordered_json to_config(const ReproduceOptions& options);
 
-/// The quantizers of all rows.
+/// The quantizers of all rows that have none of their own.
 QuantizationOptions quantization_options(const ReproduceOptions& options);
+/// Their weight quantizer as fine-tuning starts from it, which Q(W) − W is measured with.
+WeightSpec weight_spec(const ReproduceOptions& options);
 
 /// Declares all options on `program`; parsing fills `options`, which must outlive it.
 void add_reproduce_options(CLI::App& program, ReproduceOptions& options);

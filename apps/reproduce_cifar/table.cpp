@@ -1,64 +1,69 @@
 #include "apps/reproduce_cifar/table.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <fmt/format.h>
+
+#include "apps/support/text_table.hpp"
 
 namespace goshawk {
 namespace {
 
 using Cells = std::vector<std::vector<std::string>>;
 
-// Columns padded to one width, numbers to the right, so that the text is a table to the eye as well.
-std::string align(const Cells& cells) {
-  std::vector<std::size_t> width(cells.front().size());
-  const auto length = [](const std::string& s) {  // in code points
-    return static_cast<std::size_t>(
-        std::count_if(s.begin(), s.end(), [](char c) { return (c & 0xC0) != 0x80; }));
-  };
-  for (const auto& row : cells) {
-    for (std::size_t c = 0; c < row.size(); ++c) width[c] = std::max(width[c], length(row[c]));
-  }
-  std::string text;
-  for (std::size_t r = 0; r < cells.size(); ++r) {
-    text += "|";
-    for (std::size_t c = 0; c < cells[r].size(); ++c) {
-      const std::string padding(width[c] - length(cells[r][c]), ' ');
-      text += c == 0 ? " " + cells[r][c] + padding + " |" : " " + padding + cells[r][c] + " |";
-    }
-    text += "\n";
-    if (r > 0) continue;
-    text += "|";
-    for (std::size_t c = 0; c < width.size(); ++c)
-      text += std::string(width[c] + 1, '-') + (c == 0 ? "-|" : ":|");
-    text += "\n";
-  }
-  return text;
-}
-
 std::string ratio(double value) {
   return fmt::format("{:.2f}x", value);
 }
 
-Cells main_table(const std::map<std::string, RowResult>& results) {
-  Cells cells{{"quantization", "w-bits", "a-bits", "accuracy", "drop", "W-comp", "A-comp", "paper: accuracy",
-               "drop", "W-comp", "A-comp"}};
-  const auto baseline = results.find("baseline");
-  const double paper_baseline = rows().front().paper->accuracy;
+std::string show(const Accuracy& a) {
+  return a.seeds > 1 ? fmt::format("{:.2f} ± {:.2f} ({})", a.mean, a.deviation, a.seeds)
+                     : fmt::format("{:.2f}", a.mean);
+}
+
+// What the drop from the baseline is made of.
+struct Drop {
+  double value;
+  double spread;
+};
+
+Drop drop_of(const Accuracy& baseline, const Accuracy& row) {
+  return {baseline.mean - row.mean, row.spread()};
+}
+
+// The rows that have results, in the table's order.
+std::vector<std::pair<const Row*, const std::vector<JobResult>*>> finished_rows(const TableInput& input) {
+  std::vector<std::pair<const Row*, const std::vector<JobResult>*>> finished;
   for (const Row& row : rows()) {
-    const auto it = results.find(row.slug);
-    if (it == results.end()) continue;
-    const RowResult& r = it->second;
-    std::vector<std::string> line{row.name, r.weight_bits, r.activation_bits,
-                                  fmt::format("{:.2f}", r.accuracy())};
-    line.push_back(
-        baseline == results.end() ? "" : fmt::format("{:.2f}", baseline->second.accuracy() - r.accuracy()));
+    const auto it = input.results.find(row.slug);
+    if (it != input.results.end() && !it->second.empty()) finished.emplace_back(&row, &it->second);
+  }
+  return finished;
+}
+
+std::optional<Accuracy> baseline_of(const TableInput& input) {
+  const auto it = input.results.find(baseline_row().slug);
+  if (it == input.results.end() || it->second.empty()) return std::nullopt;
+  return accuracy_of(it->second);
+}
+
+Cells main_table(const TableInput& input) {
+  Cells cells{{"quantization", "w-bits", "a-bits", "accuracy", "drop", "W-comp", "A-comp", "packed kB",
+               "paper: accuracy", "drop", "W-comp", "A-comp"}};
+  const std::optional<Accuracy> baseline = baseline_of(input);
+  for (const auto& [row, results] : finished_rows(input)) {
+    const JobResult& r = results->front();
+    const Accuracy accuracy = accuracy_of(*results);
+    std::vector<std::string> line{row->name, r.weight_bits, r.activation_bits, show(accuracy)};
+    line.push_back(baseline ? fmt::format("{:.2f}", drop_of(*baseline, accuracy).value) : "");
     line.push_back(ratio(r.weight_compression));
     line.push_back(ratio(r.activation_compression));
-    if (row.paper) {
+    const std::int64_t packed = r.packed.total();
+    line.push_back(packed == 0 ? "-" : fmt::format("{:.1f}", static_cast<double>(packed) / 1000));
+    if (row->paper) {
       line.insert(line.end(),
-                  {fmt::format("{:.2f}", row.paper->accuracy),
-                   fmt::format("{:.2f}", paper_baseline - row.paper->accuracy),
-                   ratio(row.paper->weight_compression), ratio(row.paper->activation_compression)});
+                  {fmt::format("{:.2f}", row->paper->accuracy),
+                   fmt::format("{:.2f}", baseline_row().paper->accuracy - row->paper->accuracy),
+                   ratio(row->paper->weight_compression), ratio(row->paper->activation_compression)});
     } else {
       line.insert(line.end(), 4, "-");
     }
@@ -67,11 +72,34 @@ Cells main_table(const std::map<std::string, RowResult>& results) {
   return cells;
 }
 
-Cells layer_table(const Sensitivity& sensitivity, const std::map<std::string, BitAssignment>& bits) {
-  const auto hawq = bits.find("hawq"), v2 = bits.find("hawq-v2");
-  Cells cells{{"layer", "n", "lambda", "residual", "trace", "± error", "probes", "trace/n", "HAWQ bits",
+// A sentence for each row whose drop is not the paper's, or one that says that there is none.
+std::string disagreements(const TableInput& input) {
+  const std::optional<Accuracy> baseline = baseline_of(input);
+  if (!baseline) return "";
+  std::string text;
+  bool compared = false;
+  for (const auto& [row, results] : finished_rows(input)) {
+    if (!row->paper || row->bits == BitsFrom::nothing) continue;
+    compared = true;
+    const Drop drop = drop_of(*baseline, accuracy_of(*results));
+    const double paper = baseline_row().paper->accuracy - row->paper->accuracy;
+    // The paper's accuracy is of 10,000 test pictures and one run.
+    const double p = row->paper->accuracy / 100;
+    const double spread = std::hypot(drop.spread, 100 * std::sqrt(p * (1 - p) / 10000));
+    if (std::abs(drop.value - paper) <= 2 * spread) continue;
+    text += fmt::format("{}: our drop of {:.2f} is {:.2f} {} than the paper's, {:.1f} standard deviations.\n",
+                        row->name, drop.value, std::abs(drop.value - paper),
+                        drop.value > paper ? "larger" : "smaller", std::abs(drop.value - paper) / spread);
+  }
+  if (!compared) return "";
+  return text.empty() ? "No drop differs from the paper's by more than two standard deviations.\n"
+                      : "More than two standard deviations from the paper:\n" + text;
+}
+
+Cells layer_table(const TableInput& input) {
+  Cells cells{{"layer", "n", "lambda", "residual", "trace", "± error", "samples", "trace/n", "HAWQ bits",
                "HAWQ Omega", "V2 bits", "V2 Omega"}};
-  for (const LayerSensitivity& layer : sensitivity.layers) {
+  for (const LayerSensitivity& layer : input.sensitivity->layers) {
     std::vector<std::string> line{layer.name,
                                   std::to_string(layer.parameters),
                                   fmt::format("{:.4g}", layer.lambda_max),
@@ -80,74 +108,107 @@ Cells layer_table(const Sensitivity& sensitivity, const std::map<std::string, Bi
                                   fmt::format("{:.2g}", layer.trace.standard_error),
                                   std::to_string(layer.trace.samples),
                                   fmt::format("{:.3e}", layer.mean_trace())};
-    const auto add = [&](auto it, auto omega) {
-      if (it == bits.end()) {
+    const auto add = [&](const char* slug, const std::optional<Costs>& costs) {
+      const auto it = input.bits.find(slug);
+      if (it == input.bits.end() || !costs) {
         line.insert(line.end(), 2, "-");
         return;
       }
       const int width = it->second.layer(layer.name).weight;
       line.push_back(std::to_string(width));
-      line.push_back(fmt::format("{:.3e}", omega(width)));
+      line.push_back(fmt::format("{:.3e}", costs->choice(layer.name, width).cost));
     };
-    add(hawq, [&](int b) { return layer.hawq_omega(b); });
-    add(v2, [&](int b) { return layer.hawq_v2_omega(b); });
+    add("hawq", input.hawq);
+    add("hawq-v2", input.hawq_v2);
     cells.push_back(std::move(line));
+  }
+  return cells;
+}
+
+// The weights' widths of every mixed row, layer by layer.
+Cells bits_table(const TableInput& input) {
+  Cells cells{{"bits in network order", "weights' bytes", "layers"}};
+  for (const Row& row : rows()) {
+    const auto it = input.bits.find(row.slug);
+    if (it == input.bits.end() || row.bits == BitsFrom::uniform) continue;
+    std::string widths;
+    for (const LayerBits& layer : it->second.layers) widths += fmt::format("{} ", layer.weight);
+    widths.pop_back();
+    cells.push_back({row.name, fmt::format("{:.0f}", size_report(it->second).weight_bytes()), widths});
   }
   return cells;
 }
 
 }  // namespace
 
-nlohmann::ordered_json to_json(const RowResult& r) {
-  return {{"row", r.slug},
-          {"weight_bits", r.weight_bits},
-          {"activation_bits", r.activation_bits},
-          {"accuracy", r.accuracy()},
-          {"correct", r.correct},
-          {"images", r.images},
-          {"weight_compression", r.weight_compression},
-          {"activation_compression", r.activation_compression},
-          {"total_compression", r.total_compression}};
+double Accuracy::spread() const {
+  const double p = mean / 100;
+  return std::hypot(deviation, 100 * std::sqrt(p * (1 - p) / static_cast<double>(images)));
 }
 
-RowResult row_result_from_json(const nlohmann::json& value) {
-  return {.slug = value.at("row"),
-          .weight_bits = value.at("weight_bits"),
-          .activation_bits = value.at("activation_bits"),
-          .correct = value.at("correct"),
-          .images = value.at("images"),
-          .weight_compression = value.at("weight_compression"),
-          .activation_compression = value.at("activation_compression"),
-          .total_compression = value.at("total_compression")};
+Accuracy accuracy_of(const std::vector<JobResult>& results) {
+  Accuracy a{.seeds = static_cast<std::int64_t>(results.size()), .images = results.front().images};
+  for (const JobResult& r : results) a.mean += r.accuracy() / static_cast<double>(results.size());
+  for (const JobResult& r : results) a.deviation += (r.accuracy() - a.mean) * (r.accuracy() - a.mean);
+  a.deviation = a.seeds > 1 ? std::sqrt(a.deviation / static_cast<double>(a.seeds - 1)) : 0;
+  return a;
 }
 
-std::string table_markdown(const std::map<std::string, RowResult>& results, const Sensitivity* sensitivity,
-                           const std::map<std::string, BitAssignment>& bits) {
-  std::string text = align(main_table(results));
+nlohmann::ordered_json table_json(const TableInput& input) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  const std::optional<Accuracy> baseline = baseline_of(input);
+  for (const auto& [row, results] : finished_rows(input)) {
+    const JobResult& r = results->front();
+    const Accuracy accuracy = accuracy_of(*results);
+    nlohmann::ordered_json line{{"row", row->slug},
+                                {"name", row->name},
+                                {"weight_bits", r.weight_bits},
+                                {"activation_bits", r.activation_bits},
+                                {"accuracy", accuracy.mean},
+                                {"standard_deviation", accuracy.deviation},
+                                {"images", r.images},
+                                {"weight_compression", r.weight_compression},
+                                {"activation_compression", r.activation_compression},
+                                {"total_compression", r.total_compression},
+                                {"packed_bytes", packed_to_json(r.packed)}};
+    if (baseline) line["drop"] = baseline->mean - accuracy.mean;
+    if (row->paper) {
+      line["paper"] = {{"accuracy", row->paper->accuracy},
+                       {"drop", baseline_row().paper->accuracy - row->paper->accuracy},
+                       {"weight_compression", row->paper->weight_compression},
+                       {"activation_compression", row->paper->activation_compression}};
+    }
+    line["seeds"] = nlohmann::ordered_json::array();
+    for (const JobResult& seed : *results)
+      line["seeds"].push_back(
+          {{"seed", seed.seed}, {"accuracy", seed.accuracy()}, {"correct", seed.correct}});
+    json.push_back(std::move(line));
+  }
+  return json;
+}
+
+std::string table_markdown(const TableInput& input) {
+  std::string text = text_table(main_table(input));
   text +=
       "\nAccuracy and drop (from each one's own baseline) in percent of the test pictures, after the last "
-      "epoch.\n"
+      "epoch;\nwith several seeds their mean ± standard deviation (number of seeds).\n"
       "W-comp: 32 x weights / (sum of weights x bits) over all convolution and linear weight tensors, "
       "counted at the\n"
-      "bits each is stored with; batch norm, biases and quantizer scales stay in f32 and are not counted "
-      "(with them:";
-  for (const Row& row : rows()) {
-    if (const auto it = results.find(row.slug); it != results.end() && row.kind != RowKind::baseline) {
-      text += fmt::format(" {} {:.2f}x", row.name, it->second.total_compression);
-    }
-  }
-  text +=
-      ").\nA-comp: 32 / mean bits of the layers' inputs; the picture itself (8 bits) is not counted.\n"
+      "bits each is stored with.\nA-comp: 32 / mean bits of the layers' inputs; the picture itself (8 bits) "
+      "is not counted.\n"
+      "packed: the file with everything, also batch norm, biases and the quantizers' scales, in f32.\n"
       "Paper: Dong et al., HAWQ, ICCV 2019, table of CIFAR-10 on ResNet20.\n";
-  if (sensitivity != nullptr) {
-    text += "\n" + align(layer_table(*sensitivity, bits));
+  text += disagreements(input);
+  const Cells bits = bits_table(input);
+  if (bits.size() > 1) text += "\n" + text_table(bits);
+  if (input.sensitivity) {
+    text += "\n" + text_table(layer_table(input));
     text += fmt::format(
         "\nlambda: top eigenvalue of the layer's Hessian block (power iteration; residual ‖Hv − λv‖/|λ|). "
-        "trace: Hutchinson's\n"
-        "estimate ± its standard error. Both of the mean loss over {} training pictures, batch norm in eval "
-        "mode.\n"
+        "trace ± its standard\n"
+        "error. Both of the mean loss over {} training pictures, batch norm in eval mode.\n"
         "Omega: lambda (HAWQ) or trace/n (V2) times ‖Q(W) − W‖² at the assigned bits.\n",
-        sensitivity->images);
+        input.sensitivity->images);
   }
   return text;
 }

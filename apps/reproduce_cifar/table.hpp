@@ -6,32 +6,37 @@
 #include <string>
 #include <vector>
 
-#include "apps/reproduce_cifar/rows.hpp"
+#include "apps/reproduce_cifar/job.hpp"
 #include "quant/bits.hpp"
+#include "quant/costs.hpp"
 #include "quant/sensitivity.hpp"
 
 namespace goshawk {
 
-/// One finished row.
-struct RowResult {
-  std::string slug;
-  std::string weight_bits;      ///< "2" or "2 MP": the smallest width, mixed with others
-  std::string activation_bits;  ///< "4"
-  std::int64_t correct = 0;     ///< of `images` test pictures
-  std::int64_t images = 0;
-  double weight_compression = 1;
-  double activation_compression = 1;
-  double total_compression = 1;
-
-  double accuracy() const { return 100.0 * static_cast<double>(correct) / static_cast<double>(images); }
+/// All that there is to show.
+struct TableInput {
+  std::map<std::string, std::vector<JobResult>> results;  ///< by slug, one for each seed
+  std::map<std::string, BitAssignment> bits;              ///< by slug
+  std::optional<Sensitivity> sensitivity;                 ///< λ and traces, when they were measured
+  std::optional<Costs> hawq, hawq_v2;                     ///< Ω at every width, then
 };
 
-nlohmann::ordered_json to_json(const RowResult& result);
-RowResult row_result_from_json(const nlohmann::json& value);
+/// Mean and standard deviation over seeds, in percent of the test pictures.
+struct Accuracy {
+  double mean = 0;
+  double deviation = 0;  ///< of the seeds, with n − 1; 0 for one
+  std::int64_t seeds = 0;
+  std::int64_t images = 0;
+  /// Standard deviation of one such accuracy: over seeds, and by the choice of test pictures, √(p(1−p)/N).
+  double spread() const;
+};
+Accuracy accuracy_of(const std::vector<JobResult>& results);
 
-/// The main table beside the paper's numbers, the conventions, and the table of layers: markdown that reads
-/// well as it is. `bits` are the assignments by slug; rows that are not finished are left out.
-std::string table_markdown(const std::map<std::string, RowResult>& results, const Sensitivity* sensitivity,
-                           const std::map<std::string, BitAssignment>& bits);
+/// {"model", "data", "rows": [{"row", "name", "accuracy", "deviation", …, "seeds": [one result each]}]}.
+nlohmann::ordered_json table_json(const TableInput& input);
+
+/// The main table beside the paper's numbers, where both disagree, the conventions, and the table of layers:
+/// markdown that reads well as it is. Rows that are not finished are left out.
+std::string table_markdown(const TableInput& input);
 
 }  // namespace goshawk

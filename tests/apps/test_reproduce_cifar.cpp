@@ -1,6 +1,7 @@
 // The table program as its users run it, on a few synthetic pictures.
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "tests/apps/run_program.hpp"
 #include "tests/support/file_size_limit.hpp"
@@ -31,8 +32,14 @@ std::vector<std::string> result_files() {
           "direct.safetensors",
           "hawq.safetensors",
           "hawq-v2.safetensors",
+          "direct.packed.safetensors",
+          "hawq.packed.safetensors",
+          "hawq-v2.packed.safetensors",
+          "costs-hawq.json",
+          "costs-hawq-v2.json",
           "order-hawq.json",
           "pareto-hawq-v2.json",
+          "results/hawq.json",
           "checkpoints/baseline.training.safetensors",
           "checkpoints/direct.training.safetensors",
           "checkpoints/hawq.training.safetensors",
@@ -62,6 +69,13 @@ TEST_CASE("a run leaves all its files, with the same bytes for one thread and fo
   CHECK(table[1].at("weight_compression") == 16.0);
   for (const std::size_t row : {2, 3}) CHECK(table[row].at("weight_compression") >= 13.11);
   for (const auto& row : table) CHECK(row.at("images") == 32);
+  // The packed file is as small as its bits say, and its size is the one in the table.
+  for (const std::size_t row : {1, 2, 3}) {
+    const std::string slug = table[row].at("row");
+    const auto size = std::filesystem::file_size(two / (slug + ".packed.safetensors"));
+    CHECK(table[row].at("packed_bytes").at("total") == size);
+    CHECK(size < 1'090'000 / 8);  // the f32 checkpoint's 1.09 MB
+  }
 
   const ProgramResult single = run_built_program(kProgram, tiny_run(one.string(), {"--threads", "1"}));
   REQUIRE_MESSAGE(single.status == 0, single.err);
@@ -84,6 +98,7 @@ TEST_CASE("a run leaves all its files, with the same bytes for one thread and fo
     std::istringstream log(file_bytes(run / "log.jsonl"));
     for (std::string line; std::getline(log, line);) {
       const auto value = nlohmann::json::parse(line);
+      if (!value.contains("epoch")) continue;  // how long a sensitivity took
       lines.push_back(fmt::format("{} {} {}", value.at("row").get<std::string>(),
                                   value.at("stage").get<int>(), value.at("epoch").get<int>()));
     }
@@ -104,6 +119,58 @@ TEST_CASE("rows can be chosen, and a finished run only prints its table again") 
   const ProgramResult again = run_built_program(kProgram, {"--out", out, "--resume", "--only", "direct"});
   CHECK(again.status == 0);
   CHECK(again.out == first.out);
+}
+
+TEST_CASE("all rows, several seeds, two processes at once: the same files as one after another") {
+  const ScratchDirectory scratch;
+  const auto tiny = [&](const std::string& out, std::vector<std::string> more) {
+    std::vector<std::string> arguments{"--train-images",     "32", "--test-images", "16",    "--epochs", "1",
+                                       "--finetune-epochs",  "1",  "--batch-size",  "16",    "--stages", "1",
+                                       "--curvature-images", "8",  "--quiet",       "--out", out};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  };
+  const std::string one = (scratch.path() / "one").string(), two = (scratch.path() / "two").string();
+  const ProgramResult all = run_built_program(kProgram, tiny(one, {"--only", "all"}));
+  REQUIRE_MESSAGE(all.status == 0, all.err);
+  const auto table = nlohmann::json::parse(file_bytes(one + "/table.json")).at("rows");
+  CHECK(table.size() == 24);
+  for (const auto& row : table) {
+    const std::string slug = row.at("row");
+    CAPTURE(slug);
+    if (slug.starts_with("hawq") || slug == "mpqco" || slug == "joint")
+      CHECK(row.at("weight_compression") >= 13.11);
+    if (slug == "dnas-16.6") CHECK(row.at("weight_compression") >= 16.6);
+    if (slug == "dorefa-2-2") CHECK(row.at("weight_compression") == doctest::Approx(15.81).epsilon(1e-3));
+    if (slug == "lq-nets-3-32") CHECK(row.at("activation_compression") == 1);
+  }
+  // The paper's comparisons are made, whatever they say of so small a run.
+  CHECK(all.out.find("standard deviations") != std::string::npos);
+  CHECK(all.out.find("| Joint") != std::string::npos);
+
+  REQUIRE(run_built_program(kProgram, tiny(two, {"--only", "baseline"})).status == 0);
+  ProgramResult left, right;
+  std::thread other([&] {
+    right = run_built_program(kProgram, tiny(two, {"--only", "ablations", "--resume"}));
+  });
+  left = run_built_program(kProgram, tiny(two, {"--only", "main,mpqco", "--resume"}));
+  other.join();
+  REQUIRE_MESSAGE(left.status == 0, left.err);
+  REQUIRE_MESSAGE(right.status == 0, right.err);
+  for (const char* slug : {"hawq", "mpqco", "hawq-reversed-bits", "hawq-at-once"}) {
+    for (const std::string file : {"/results/{}.json", "/{}.packed.safetensors", "/order-{}.json"}) {
+      const std::string name = fmt::format(fmt::runtime(file), slug);
+      INFO(name);
+      CHECK((file_bytes(two + name) == file_bytes(one + name)));
+    }
+  }
+
+  const ProgramResult seeds =
+      run_built_program(kProgram, tiny(one, {"--only", "hawq", "--resume", "--finetune-seeds", "3"}));
+  REQUIRE_MESSAGE(seeds.status == 0, seeds.err);
+  CHECK(seeds.out.find("(3)") != std::string::npos);
+  CHECK((file_bytes(one + "/hawq.safetensors") == file_bytes(two + "/hawq.safetensors")));
+  CHECK((file_bytes(one + "/hawq.safetensors") != file_bytes(one + "/hawq-seed1.safetensors")));
 }
 
 TEST_CASE("a run takes the papers' quantizers") {
@@ -156,7 +223,10 @@ TEST_CASE("wrong use and bad input: one line that names the culprit, and nothing
     CHECK(result.out.empty());
   };
   expect({"--epoch", "3"}, 2, "--epoch");
-  expect({"--only", "PACT", "--out", out}, 2, "the rows are Baseline, Direct, HAWQ, HAWQ-V2");
+  expect({"--only", "PACT", "--out", out}, 2, "the rows are Baseline, DoReFa 2/2");
+  expect({"--finetune-seeds", "0", "--out", out}, 2, "--finetune-seeds");
+  expect({"--road", "scenic", "--out", out}, 2, "scenic");
+  expect({"--recipe", "secret", "--out", out}, 2, "he2016");
   expect({"--bits", "2,9", "--out", out}, 2, "9");
   expect({"--compression", "40", "--out", out}, 2, "--compression");
   expect({"--model", "resnet21", "--out", out}, 2, "resnet20");
@@ -191,7 +261,7 @@ TEST_CASE("wrong use and bad input: one line that names the culprit, and nothing
   expect(tiny_run(out, {"--resume", "--seed", "7"}), 2, "seed");
   CHECK(file_bytes(out + "/table.json") == before);
   // A checkpoint that was damaged is named, not trained over.
-  std::filesystem::remove(out + "/table.json");
+  std::filesystem::remove(out + "/results/baseline.json");
   const std::string weights = file_bytes(out + "/baseline.safetensors");
   std::ofstream(out + "/baseline.safetensors", std::ios::binary) << weights.substr(0, weights.size() / 2);
   expect({"--out", out, "--resume", "--only", "baseline", "--quiet"}, 1, "baseline.safetensors");

@@ -137,22 +137,6 @@ TEST_CASE("bits.json: a damaged file is an error that names it") {
   CHECK_THROWS_AS(read_bits("no/such/bits.json"), Error);
 }
 
-TEST_CASE("sensitivity: scores by hand") {
-  const Sensitivity s = example();
-  CHECK(s.layers[0].mean_trace() == doctest::Approx(0.2));
-  CHECK(s.layers[0].hawq_score() == doctest::Approx(12.345678901234567 / 432));
-  CHECK(s.layers[0].hawq_omega(2) == doctest::Approx(12.345678901234567 * 7.5));
-  CHECK(s.layers[0].hawq_v2_omega(4) == doctest::Approx(0.2 * 0.125));
-  CHECK(s.layers[0].hawq_v2_omega(32) == 0);
-  // Negative curvature: the magnitude of the eigenvalue counts, a trace below zero gives no credit.
-  CHECK(s.layers[1].hawq_score() == doctest::Approx(2.0 / 640));
-  CHECK(s.layers[1].mean_trace() == doctest::Approx(-0.01));
-  CHECK(s.layers[1].hawq_v2_omega(2) == 0);
-  CHECK_THROWS_AS(s.layers[0].perturbation_at(3), Error);
-  CHECK(s.layer("linear").parameters == 640);
-  CHECK_THROWS_AS(s.layer("conv9"), Error);
-}
-
 TEST_CASE("sensitivity.json: what is written is read back, to the bit") {
   const Sensitivity s = example();
   const ScratchDirectory scratch;

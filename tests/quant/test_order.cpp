@@ -10,23 +10,20 @@ using namespace goshawk::test;
 
 namespace {
 
-// Five layers in four blocks. At 2 bits |λ|‖ΔW‖² is 1, 2, 5, 4, 3.
+// Five layers in four blocks, whose costs at 2 bits are 1, 2, 5, 4, 3 and at 4 bits a tenth of that.
 struct Example {
-  Sensitivity sensitivity;
+  Costs costs{.source = "costs.json"};
   BitAssignment bits{.method = "hawq"};
 
   Example() {
     const std::vector<std::string> names = {"conv1", "layer1.0.conv1", "layer1.1.conv1", "layer1.0.conv2",
                                             "linear"};
-    const std::vector<double> lambda = {1, 2, -5, 4, 3};
+    const std::vector<double> cost = {1, 2, 5, 4, 3};
     for (std::size_t i = 0; i < names.size(); ++i) {
-      LayerSensitivity layer;
-      layer.name = names[i];
-      layer.parameters = 10;
-      layer.lambda_max = lambda[i];
-      layer.trace.value = 10 * (6 - static_cast<double>(i));
-      layer.perturbation = {{2, 1.0}, {4, 0.1}};
-      sensitivity.layers.push_back(layer);
+      costs.layers.push_back({.name = names[i],
+                              .parameters = 10,
+                              .choices = {{.bits = 2, .bytes = 2.5, .cost = cost[i]},
+                                          {.bits = 4, .bytes = 5, .cost = cost[i] / 10}}});
       bits.layers.push_back({.name = names[i], .parameters = 10, .weight = 2, .activation = 4});
     }
   }
@@ -60,46 +57,42 @@ TEST_CASE("blocks of layers") {
 TEST_CASE("the order is by descending omega") {
   Example e;
   using Names = std::vector<std::string>;
-  CHECK(names(finetune_order(e.sensitivity, e.bits, SensitivityMetric::hawq, false)) ==
+  CHECK(names(finetune_order(e.costs, e.bits, false)) ==
         Names{"layer1.1.conv1", "layer1.0.conv2", "linear", "layer1.0.conv1", "conv1"});
-  const auto blocks = finetune_order(e.sensitivity, e.bits, SensitivityMetric::hawq);
+  const auto blocks = finetune_order(e.costs, e.bits);
   CHECK(names(blocks) == Names{"layer1.0", "layer1.1", "linear", "conv1"});
   CHECK(blocks[0].omega == 6);
   CHECK(blocks[0].layers == Names{"layer1.0.conv1", "layer1.0.conv2"});
   // At 4 bits a layer's Ω is a tenth; at 32 bits it is 0.
   e.bits.layers[2].weight = 4;
   e.bits.layers[4].weight = 32;
-  CHECK(names(finetune_order(e.sensitivity, e.bits, SensitivityMetric::hawq, false)) ==
+  CHECK(names(finetune_order(e.costs, e.bits, false)) ==
         Names{"layer1.0.conv2", "layer1.0.conv1", "conv1", "layer1.1.conv1", "linear"});
-  CHECK(names(finetune_order(e.sensitivity, e.bits, SensitivityMetric::hawq_v2, false)) ==
-        Names{"conv1", "layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv1", "linear"});
+  e.bits.layers[0].weight = 3;
+  CHECK_THROWS_WITH_AS(finetune_order(e.costs, e.bits), doctest::Contains("3 bits for layer 'conv1'"), Error);
 }
 
 TEST_CASE("stages: every layer once, nearly equal numbers of blocks, epochs as asked") {
   const Example e;
-  const auto plan = stage_plan(e.sensitivity, e.bits, SensitivityMetric::hawq,
-                               {.stages = 3, .epochs_per_stage = 2, .final_epochs = 5});
+  const auto plan = stage_plan(e.costs, e.bits, {.stages = 3, .epochs_per_stage = 2, .final_epochs = 5});
   REQUIRE(plan.size() == 3);
   CHECK(plan[0].layers == std::vector<std::string>{"layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv1"});
   CHECK(plan[1].layers == std::vector<std::string>{"linear"});
   CHECK(plan[2].layers == std::vector<std::string>{"conv1"});
   CHECK(plan[0].epochs == 2);
   CHECK(plan[2].epochs == 7);
-  const auto reversed =
-      stage_plan(e.sensitivity, e.bits, SensitivityMetric::hawq, {.stages = 4, .reversed = true});
+  const auto reversed = stage_plan(e.costs, e.bits, {.stages = 4, .reversed = true});
   CHECK(reversed.front().layers == std::vector<std::string>{"conv1"});
   CHECK(reversed.back().layers == std::vector<std::string>{"layer1.0.conv1", "layer1.0.conv2"});
-  CHECK(stage_plan(e.sensitivity, e.bits, SensitivityMetric::hawq, {.stages = 99}).size() == 4);
+  CHECK(stage_plan(e.costs, e.bits, {.stages = 99}).size() == 4);
   CHECK(single_stage(e.bits, 3).at(0).layers.size() == 5);
-  CHECK_THROWS_AS(stage_plan(e.sensitivity, e.bits, SensitivityMetric::hawq, {.stages = 0}), Error);
-  CHECK_THROWS_AS(stage_plan(e.sensitivity, e.bits, SensitivityMetric::hawq, {.epochs_per_stage = -1}),
-                  Error);
+  CHECK_THROWS_AS(stage_plan(e.costs, e.bits, {.stages = 0}), Error);
+  CHECK_THROWS_AS(stage_plan(e.costs, e.bits, {.epochs_per_stage = -1}), Error);
 }
 
 TEST_CASE("order.json: written, read back, and refused when damaged") {
   const Example e;
-  const auto plan =
-      stage_plan(e.sensitivity, e.bits, SensitivityMetric::hawq, {.stages = 2, .epochs_per_stage = 4});
+  const auto plan = stage_plan(e.costs, e.bits, {.stages = 2, .epochs_per_stage = 4});
   const ScratchDirectory scratch;
   write_stages(scratch.path() / "order.json", plan);
   const auto read = read_stages(scratch.path() / "order.json");

@@ -483,22 +483,8 @@ TEST_CASE("wrong assignments are errors, and a model has one quantizer at a time
   CHECK_THROWS_AS(QuantizedModel(net, bits), Error);
 }
 
-TEST_CASE("measured perturbations and the exported weights are the quantizer's own") {
+TEST_CASE("the exported weights are the quantizer's own") {
   SmallNet net;
-  outputs(net, pictures());
-  const WeightSpec spec{.scheme = WeightScheme::mid_rise, .granularity = Granularity::channel};
-  const Sensitivity s = measure_perturbations(net, {2, 4, 32}, spec);
-  CHECK(s.quantizer == "mid_rise channel mse");
-  REQUIRE(s.layers.size() == 3);
-  CHECK(s.layers[1].name == "conv2");
-  CHECK(s.layers[1].parameters == 9 * 4 * 6);
-  CHECK(s.layers[1].macs == 9 * 4 * 6 * 16);
-  CHECK(s.layers[1].input_elements == 6 * 6 * 4);
-  CHECK(s.layers[1].perturbation.size() == 2);
-  WeightSpec at2 = spec;
-  at2.bits = 2;
-  CHECK(s.layers[1].perturbation.at(2) == perturbation(net.conv2.weight.value(), at2));
-
   QuantizedModel quantized(net, assign(net, 2, 32));
   quantized.enable_all();
   const std::vector<float> rounded = outputs(net, pictures());

@@ -1,0 +1,260 @@
+#include "apps/reproduce_cifar/job.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "apps/reproduce_cifar/dnas.hpp"
+#include "core/safetensors.hpp"
+#include "quant/qat.hpp"
+
+namespace goshawk {
+namespace {
+
+/// Pictures that set the activation ranges before fine-tuning.
+constexpr std::int64_t kCalibrationImages = 1024;
+constexpr const char* kBits = "bits.json";
+
+std::string job_name(const Experiment& experiment, const Row& row, std::uint64_t seed) {
+  return seed == experiment.options().seed ? row.slug : fmt::format("{}-seed{}", row.slug, seed);
+}
+
+std::string result_file(const std::string& job) {
+  return fmt::format("results/{}.json", job);
+}
+
+// The parts of a packed file and their names.
+constexpr std::array kPackedParts = {
+    std::pair("codes", &PackedSize::codes),   std::pair("scales", &PackedSize::scales),
+    std::pair("ranges", &PackedSize::ranges), std::pair("full_weights", &PackedSize::full_weights),
+    std::pair("other", &PackedSize::other),   std::pair("header", &PackedSize::header)};
+
+}  // namespace
+
+nlohmann::ordered_json packed_to_json(const PackedSize& size) {
+  nlohmann::ordered_json json{{"total", size.total()}};
+  for (const auto& [name, part] : kPackedParts) json[name] = size.*part;
+  return json;
+}
+
+namespace {
+
+nlohmann::ordered_json to_json(const JobResult& r) {
+  return {{"row", r.row},
+          {"seed", r.seed},
+          {"weight_bits", r.weight_bits},
+          {"activation_bits", r.activation_bits},
+          {"accuracy", r.accuracy()},
+          {"correct", r.correct},
+          {"images", r.images},
+          {"weight_compression", r.weight_compression},
+          {"activation_compression", r.activation_compression},
+          {"total_compression", r.total_compression},
+          {"packed_bytes", packed_to_json(r.packed)}};
+}
+
+// "2", or "2 MP" when wider layers are mixed in.
+std::string describe_bits(const BitAssignment& bits) {
+  int low = kFullPrecision, high = 0;
+  for (const LayerBits& layer : bits.layers) {
+    low = std::min(low, layer.weight);
+    high = std::max(high, layer.weight);
+  }
+  return low == high ? std::to_string(low) : fmt::format("{} MP", low);
+}
+
+// Bits of the layers between the first and the last, which may have widths of their own.
+std::string describe_inner_bits(BitAssignment bits) {
+  if (bits.layers.size() > 2) {
+    bits.layers.pop_back();
+    bits.layers.erase(bits.layers.begin());
+  }
+  return describe_bits(bits);
+}
+
+BitAssignment make_bits(const Experiment& experiment, Sensitivities& sensitivities, const Row& row) {
+  const ReproduceOptions& options = experiment.options();
+  const int activations = row.activation_bits.value_or(options.activation_bits);
+  const auto model = experiment.baseline_model();
+  {
+    // The layers learn their sizes from a forward pass.
+    const NoGrad no_grad;
+    (*model)(experiment.training_pictures(1, 1).front().images);
+  }
+  BitAssignment bits = uniform_assignment(layer_list(*model), row.weight_bits, activations);
+  bits.method = row.slug;
+  if (row.edge_bits) {
+    for (LayerBits* edge : {&bits.layers.front(), &bits.layers.back()}) {
+      edge->weight = *row.edge_bits;
+      if (activations != kFullPrecision) edge->activation = *row.edge_bits;
+      edge->pinned = true;
+    }
+  }
+  if (row.bits == BitsFrom::uniform) return bits;
+  if (row.bits == BitsFrom::dnas) {
+    double weights = 0;
+    for (const LayerBits& layer : bits.layers) weights += static_cast<double>(layer.parameters);
+    const double bytes = 4 * weights / row.compression;
+    const BitAssignment found = dnas_bits(experiment, bytes, activations);
+    for (LayerBits& layer : bits.layers) layer.weight = found.layer(layer.name).weight;
+    bits.budget_bytes = bytes;
+    bits.omega = found.omega;
+    return bits;
+  }
+
+  const Costs& measured = sensitivities.costs(row.costs);
+  const Costs costs = row.reversed_bits ? with_reversed_scores(measured) : measured;
+  bits.budget_bytes = full_precision_bytes(costs) / options.compression;
+  const CostAllocation allocation = allocate(costs, row.method, {.bytes = bits.budget_bytes});
+  bits.omega = allocation.objective;
+  for (std::size_t l = 0; l < bits.layers.size(); ++l) bits.layers[l].weight = allocation.layers[l].bits;
+  if (row.method == AllocationMethod::pareto) {
+    nlohmann::ordered_json frontier{{"costs", row.costs}, {"points", nlohmann::ordered_json::array()}};
+    for (const FrontierPoint& p : monotone_frontier(costs))
+      frontier["points"].push_back({{"bytes", p.bytes}, {"omega", p.objective}, {"bits", p.bits}});
+    experiment.run().write_json(fmt::format("pareto-{}.json", row.slug), frontier);
+  }
+  return bits;
+}
+
+BitAssignment assign_bits(const Experiment& experiment, Sensitivities& sensitivities, const Row& row) {
+  const FileLock lock = experiment.run().lock(kBits);
+  auto all = stored_bits(experiment);
+  if (!all.contains(row.slug)) {
+    all.emplace(row.slug, make_bits(experiment, sensitivities, row));
+    nlohmann::ordered_json json;
+    for (const auto& [slug, bits] : all) json[slug] = nlohmann::ordered_json::parse(to_json(bits));
+    experiment.run().write_json(kBits, json);
+  }
+  return all.at(row.slug);
+}
+
+std::vector<Stage> make_stages(const Experiment& experiment, Sensitivities& sensitivities, const Row& row,
+                               const BitAssignment& bits) {
+  const auto epochs = static_cast<int>(experiment.options().finetune_epochs);
+  if (row.tuning == Tuning::at_once) return single_stage(bits, epochs);
+  // Half of the epochs go to the stages one after another, the rest to the whole network.
+  const int count = std::min(experiment.options().stages, epochs);
+  const int each = std::max(1, epochs / (2 * count));
+  return stage_plan(sensitivities.costs(row.costs), bits,
+                    {.stages = count,
+                     .epochs_per_stage = each,
+                     .final_epochs = epochs - count * each,
+                     .reversed = row.tuning == Tuning::reversed});
+}
+
+QuantizationOptions quantizer_of(const Experiment& experiment, const Row& row) {
+  QuantizationOptions q = quantization_options(experiment.options());
+  if (row.quantizer) {
+    q.weight_scheme = row.quantizer->weights;
+    q.weight_granularity = row.quantizer->granularity;
+    q.weight_clip = ClipRule::min_max;
+    q.activation_scheme = row.quantizer->activations;
+  }
+  return q;
+}
+
+// The packed file, read back and tested: the table's sizes and accuracies are those of files.
+PackedSize check_packed(const Experiment& experiment, const QuantizedModel& quantized,
+                        const std::string& file, const Evaluation& expected) {
+  const PackedSize size = write_packed_model(file, quantized, experiment.checkpoint_metadata());
+  const auto model = experiment.baseline_model();
+  const PackedModel packed = load_packed_model(file, *model);
+  const Evaluation test = experiment.test(*model);
+  check(test.correct == expected.correct && test.loss == expected.loss,
+        "[reproduce_cifar] {} classifies {} test pictures right and the model it was made of {}; keep both "
+        "and report this",
+        file, test.correct, expected.correct);
+  return size;
+}
+
+JobResult make_job(const Experiment& experiment, Sensitivities& sensitivities, const Row& row,
+                   std::uint64_t seed, const std::string& job) {
+  if (row.bits == BitsFrom::nothing) {
+    const Evaluation test = experiment.test(*experiment.baseline_model());
+    return {.row = row.slug,
+            .seed = seed,
+            .weight_bits = "32",
+            .activation_bits = "32",
+            .correct = test.correct,
+            .images = test.images};
+  }
+  const BitAssignment bits = assign_bits(experiment, sensitivities, row);
+  const auto model = experiment.baseline_model();
+  QuantizedModel quantized(*model, bits, quantizer_of(experiment, row));
+  std::vector<Tensor> calibration;
+  for (Batch& batch : experiment.training_pictures(kCalibrationImages, 256))
+    calibration.push_back(std::move(batch.images));
+  quantized.calibrate(calibration);
+
+  const std::vector<Stage> stages = make_stages(experiment, sensitivities, row, bits);
+  write_stages(experiment.run().file(fmt::format("order-{}.json", job)), stages);
+  experiment.train(*model, &quantized, stages, experiment.finetuning(row.name, job, seed));
+
+  const Evaluation test = experiment.test(*model);
+  const SizeReport size = measure_size(quantized);
+  write_safetensors(experiment.run().file(fmt::format("{}.safetensors", job)),
+                    dequantized_state_dict(quantized), experiment.checkpoint_metadata());
+  const PackedSize packed = check_packed(
+      experiment, quantized, experiment.run().file(fmt::format("{}.packed.safetensors", job)), test);
+  const int activations = row.activation_bits.value_or(experiment.options().activation_bits);
+  return {.row = row.slug,
+          .seed = seed,
+          .weight_bits = row.edge_bits ? describe_inner_bits(bits) : describe_bits(bits),
+          .activation_bits = std::to_string(activations),
+          .correct = test.correct,
+          .images = test.images,
+          .weight_compression = size.weight_compression(),
+          .activation_compression = size.activation_compression(),
+          .total_compression = size.total_compression(),
+          .packed = packed};
+}
+
+}  // namespace
+
+std::optional<JobResult> stored_result(const Experiment& experiment, const Row& row, std::uint64_t seed) {
+  const std::string file = result_file(job_name(experiment, row, seed));
+  if (!experiment.run().has(file)) return std::nullopt;
+  const nlohmann::json value = experiment.run().read_json(file);
+  try {
+    JobResult result{.row = value.at("row"),
+                     .seed = value.at("seed"),
+                     .weight_bits = value.at("weight_bits"),
+                     .activation_bits = value.at("activation_bits"),
+                     .correct = value.at("correct"),
+                     .images = value.at("images"),
+                     .weight_compression = value.at("weight_compression"),
+                     .activation_compression = value.at("activation_compression"),
+                     .total_compression = value.at("total_compression")};
+    for (const auto& [name, part] : kPackedParts)
+      value.at("packed_bytes").at(name).get_to(result.packed.*part);
+    return result;
+  } catch (const nlohmann::json::exception& e) {
+    fail("[reproduce_cifar] {} is damaged: {}; remove it and resume", experiment.run().file(file), e.what());
+  }
+}
+
+std::map<std::string, BitAssignment> stored_bits(const Experiment& experiment) {
+  std::map<std::string, BitAssignment> bits;
+  if (!experiment.run().has(kBits)) return bits;
+  const nlohmann::json stored = experiment.run().read_json(kBits);
+  for (const auto& [slug, value] : stored.items())
+    bits.emplace(slug, bits_from_json(value.dump(), experiment.run().file(kBits)));
+  return bits;
+}
+
+void run_job(const Experiment& experiment, Sensitivities& sensitivities, const Row& row, std::uint64_t seed) {
+  const std::string job = job_name(experiment, row, seed);
+  const auto lock = experiment.run().try_lock(job);
+  if (!lock) {
+    experiment.say(fmt::format("{}: another process is at it", job));
+    return;
+  }
+  if (experiment.run().has(result_file(job))) return;
+  const JobResult result = make_job(experiment, sensitivities, row, seed, job);
+  make_directories(experiment.run().file("results"));
+  experiment.run().write_json(result_file(job), to_json(result));
+  experiment.say(
+      fmt::format("{}: {:.2f} % ({} of {})", job, result.accuracy(), result.correct, result.images));
+}
+
+}  // namespace goshawk

@@ -1,0 +1,49 @@
+// One row with one seed: its bits, its fine-tuning, its result. Jobs know nothing of each other; each leaves
+// its files in the run and is skipped when its result is there.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/reproduce_cifar/experiment.hpp"
+#include "apps/reproduce_cifar/rows.hpp"
+#include "apps/reproduce_cifar/sensitivities.hpp"
+#include "quant/packed_model.hpp"
+
+namespace goshawk {
+
+/// What became of a job.
+struct JobResult {
+  std::string row;  ///< slug
+  std::uint64_t seed = 0;
+  std::string weight_bits;      ///< "2" or "2 MP": the smallest width, mixed with others
+  std::string activation_bits;  ///< "4"
+  std::int64_t correct = 0;     ///< of `images` test pictures
+  std::int64_t images = 0;
+  double weight_compression = 1;
+  double activation_compression = 1;
+  double total_compression = 1;
+  PackedSize packed = {};  ///< of the packed file; zeros for the baseline
+
+  double accuracy() const { return 100.0 * static_cast<double>(correct) / static_cast<double>(images); }
+};
+
+/// {"total", "codes", "scales", …} in bytes.
+nlohmann::ordered_json packed_to_json(const PackedSize& size);
+
+/// The result in results/JOB.json; nothing when there is none.
+std::optional<JobResult> stored_result(const Experiment& experiment, const Row& row, std::uint64_t seed);
+
+/// Makes the job unless it is done or another process is at it (the lock is then held elsewhere, and this
+/// returns at once). Leaves results/JOB.json, the dequantized weights JOB.safetensors, the packed model
+/// JOB.packed.safetensors and order-JOB.json, JOB being the row's slug, with "-seedN" for other seeds than
+/// the run's. Throws Error when the packed model does not classify every test picture as the model it was
+/// made of.
+void run_job(const Experiment& experiment, Sensitivities& sensitivities, const Row& row, std::uint64_t seed);
+
+/// The assignments made so far, by slug: bits.json.
+std::map<std::string, BitAssignment> stored_bits(const Experiment& experiment);
+
+}  // namespace goshawk

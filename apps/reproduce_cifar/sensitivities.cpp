@@ -1,0 +1,98 @@
+#include "apps/reproduce_cifar/sensitivities.hpp"
+
+#include "core/file.hpp"
+#include "quant/qat.hpp"
+#include "quant/sensitivities/registry.hpp"
+#include "quant/sensitivity.hpp"
+
+namespace goshawk {
+namespace {
+
+/// Pictures per gradient graph: its activations should stay near the caches.
+constexpr std::int64_t kCurvatureBatch = 64;
+
+std::string costs_file(const std::string& name) {
+  return fmt::format("costs-{}.json", name);
+}
+
+const std::vector<double>& detail(const MeasuredCosts& measured, std::string_view name) {
+  for (const auto& [known, values] : measured.details) {
+    if (known == name) return values;
+  }
+  fail("[reproduce_cifar] the sensitivity {} has no '{}'", measured.name, name);
+}
+
+// sensitivity.json: what "hawq" and "hawq-v2" are made of.
+Sensitivity describe_curvature(const WeightCandidates& candidates, const MeasuredCosts& hawq,
+                               const MeasuredCosts& v2, const ReproduceOptions& options) {
+  Sensitivity s;
+  s.model = options.model;
+  s.weights = "baseline.safetensors";
+  s.quantizer = describe(weight_spec(options));
+  s.images = options.curvature_images;
+  for (std::size_t l = 0; l < candidates.layers.size(); ++l) {
+    const WeightCandidates::Layer& from = candidates.layers[l];
+    LayerSensitivity& layer = s.layers.emplace_back();
+    layer.name = from.name;
+    layer.parameters = from.parameters;
+    layer.macs = from.macs;
+    layer.input_elements = from.input_elements;
+    layer.lambda_max = detail(hawq, "lambda")[l];
+    layer.lambda_residual = detail(hawq, "residual")[l];
+    // The larger of the two errors is the one that matters: the exact road has no probes.
+    layer.trace = {detail(v2, "trace")[l],
+                   std::hypot(detail(v2, "trace_error")[l], detail(v2, "trace_image_error")[l]),
+                   static_cast<std::int64_t>(detail(v2, "trace_samples")[l])};
+    for (std::size_t b = 0; b < candidates.bits.size(); ++b) {
+      if (candidates.bits[b] != kFullPrecision) layer.perturbation[candidates.bits[b]] = from.norms[b];
+    }
+  }
+  return s;
+}
+
+}  // namespace
+
+const Costs& Sensitivities::costs(const std::string& name) {
+  if (const auto it = known_.find(name); it != known_.end()) return it->second;
+  const RunDirectory& run = experiment_.run();
+  {
+    const FileLock lock = run.lock("sensitivities");
+    if (!run.has(costs_file(name))) {
+      const bool curvature = name == "hawq" || name == "hawq-v2";
+      measure(curvature ? std::vector<std::string>{"hawq", "hawq-v2"} : std::vector{name});
+    }
+  }
+  return known_.emplace(name, read_costs(run.file(costs_file(name)))).first->second;
+}
+
+void Sensitivities::measure(const std::vector<std::string>& names) const {
+  const ReproduceOptions& options = experiment_.options();
+  const RunDirectory& run = experiment_.run();
+  const auto model = experiment_.baseline_model();
+  const SensitivityData data(*model,
+                             experiment_.training_pictures(options.curvature_images, kCurvatureBatch));
+  const WeightCandidates candidates = weight_candidates(data, options.bits, weight_spec(options));
+  SensitivityMeasurement measurement(data, candidates,
+                                     {.road = road_of(options.road),
+                                      .trace_error = options.trace_error,
+                                      .max_probes = options.max_probes,
+                                      .seed = options.seed});
+  std::vector<MeasuredCosts> measured;
+  for (const std::string& name : names) {
+    experiment_.say(fmt::format("measuring {} on {} pictures", name, options.curvature_images));
+    measured.push_back(measurement.measure(name));
+    run.log({{"sensitivity", name},
+             {"seconds", measured.back().seconds},
+             {"projected_seconds", measured.back().projected_seconds},
+             {"road", measured.back().road}});
+  }
+  if (measured.size() == 2) {
+    write_sensitivity(run.file("sensitivity.json"),
+                      describe_curvature(candidates, measured[0], measured[1], options));
+  }
+  for (const MeasuredCosts& m : measured)
+    write_file_atomic(run.file(costs_file(m.name)),
+                      to_json(to_costs(candidates, m, {.activation_bits = options.activation_bits})));
+}
+
+}  // namespace goshawk

@@ -1,0 +1,29 @@
+// The sensitivities that the rows ask for, measured when the first one needs them and kept in the run.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "apps/reproduce_cifar/experiment.hpp"
+#include "quant/costs.hpp"
+
+namespace goshawk {
+
+class Sensitivities {
+ public:
+  explicit Sensitivities(const Experiment& experiment) : experiment_(experiment) {}
+
+  /// The costs that measure(name) of SensitivityMeasurement finds (docs/sensitivity.md), for the run's
+  /// candidate widths and weight quantizer; kept as costs-NAME.json. "hawq" and "hawq-v2" are measured
+  /// together and leave sensitivity.json. One process at a time measures.
+  const Costs& costs(const std::string& name);
+
+ private:
+  void measure(const std::vector<std::string>& names) const;
+
+  const Experiment& experiment_;
+  std::map<std::string, Costs> known_;
+};
+
+}  // namespace goshawk
