@@ -13,12 +13,29 @@ namespace {
 constexpr std::uint64_t kEigenvectorStream = std::uint64_t{16} << 48;
 constexpr std::uint64_t kDirectionStream = std::uint64_t{17} << 48;
 constexpr double kRange = 1;
+constexpr const char* kLosses = "losses";  // in a checkpoint
 
 }  // namespace
 
 nlohmann::ordered_json measure_landscape(const CurvatureOptions& options, const CurvatureProblem& problem,
-                                         const RunDirectory& run) {
+                                         const RunDirectory& run, CurvatureState& state) {
   const std::vector<Variable> parameters = problem.variables(problem.network());
+  // The state of a finished search gives its result again without products.
+  const Checkpoint begun = state.under_way(kLandscapeItem);
+  LanczosState search = lanczos_state_from(begun);
+  std::vector<double> known;  // losses, in the order in which they are evaluated
+  for (const auto& [name, tensor] : begun.tensors) {
+    if (name == kLosses) known = tensor.to_vector<double>();
+  }
+  const auto save = [&] {
+    state.save_under_way(kLandscapeItem, [&] {
+      Checkpoint so_far = checkpoint(search);
+      if (!known.empty()) {
+        so_far.tensors.emplace_back(kLosses, Tensor::from(known, {static_cast<std::int64_t>(known.size())}));
+      }
+      return so_far;
+    });
+  };
   Eigenpair top;
   {
     const HessianOperator hessian(parameters, problem.sizes(), problem.loss_of_microbatch());
@@ -26,7 +43,12 @@ nlohmann::ordered_json measure_landscape(const CurvatureOptions& options, const 
     lanczos_options.max_products = options.max_products;
     lanczos_options.seed = options.seed;
     lanczos_options.stream = kEigenvectorStream;
-    top = lanczos(hessian, lanczos_options).largest.at(0);
+    lanczos_options.progress = [&](const LanczosState&, std::span<const RitzValue>,
+                                   std::span<const RitzValue>) {
+      save();
+      return true;
+    };
+    top = lanczos(hessian, lanczos_options, &search).largest.at(0);
   }
   const Vector eigenvector = clone(top.vector);
   // A step of 1 raises the loss by 1 as far as its second derivative tells.
@@ -35,7 +57,14 @@ nlohmann::ordered_json measure_landscape(const CurvatureOptions& options, const 
   const Vector random = filter_normalised_direction(parameters, options.seed, kDirectionStream);
 
   const std::vector<double> steps = landscape_steps(options.landscape_points, kRange);
-  const auto loss = [&] { return problem.loss(); };
+  std::size_t evaluated = 0;
+  const auto loss = [&] {
+    if (evaluated == known.size()) {
+      known.push_back(problem.loss());
+      save();
+    }
+    return known[evaluated++];
+  };
   const auto n = static_cast<std::int64_t>(steps.size());
   Progress progress("landscape", 2 * n + n * n);
   std::int64_t before = 0;

@@ -184,7 +184,7 @@ class Measurements {
                               .pilot = kMinSamples};
     options.progress = [&](const BlockTraceState& state, std::span<const Estimate> estimates) {
       show(progress, estimates, options_.error);
-      state_.save_under_way(name, [&] { return to_json(state); });
+      state_.save_under_way(name, [&] { return checkpoint(state); });
       return true;
     };
     BlockTraceState state = block_trace_state_from(state_.under_way(name));
@@ -246,11 +246,13 @@ class Measurements {
       if (hessian) options.samples = directions();
       options.seed = options_.seed;
       options.stream = stream(Purpose::directions);
+      ExactTraceState state = exact_trace_state_from(state_.under_way(name));
       options.progress = [&](std::size_t done, std::size_t) {
         progress.update(static_cast<std::int64_t>(done));
+        state_.save_under_way(name, [&] { return checkpoint(state); });
         return true;
       };
-      const ExactTraces traces = exact_traces(problem_.pass(), problem_.sizes(), options);
+      const ExactTraces traces = exact_traces(problem_.pass(), problem_.sizes(), options, &state);
       Json result;
       if (options.weights) {
         for (const Part& part : problem_.parts()) result["parts"][part.name] = sum_of(traces, part);
@@ -323,7 +325,7 @@ class Measurements {
     HutchinsonOptions options = probing(stream(Purpose::activations, number));
     options.progress = [&](const HutchinsonState& state, std::span<const Estimate> estimates) {
       show(progress, estimates, options_.error);
-      state_.save_under_way(key, [&] { return to_json(state); });
+      state_.save_under_way(key, [&] { return checkpoint(state); });
       return true;
     };
     HutchinsonState state = hutchinson_state_from(state_.under_way(key));
@@ -355,8 +357,9 @@ class Measurements {
     Progress progress("eigenvalues", static_cast<std::int64_t>(parts.size()));
     for (std::size_t p = 0; p < parts.size(); ++p) {
       const Part& part = problem_.parts()[p];
-      const Json item = state_.item("eigenvalues of " + part.name, [&] {
-        Json found = extremes(*hessian_of(part), part, semidefinite(part) ? 0 : options_.bottom,
+      const std::string key = "eigenvalues of " + part.name;
+      const Json item = state_.item(key, [&] {
+        Json found = extremes(key, *hessian_of(part), part, semidefinite(part) ? 0 : options_.bottom,
                               Purpose::eigenvalues, progress, p);
         found["eigenvalues"]["operator"] = operator_name(part);
         found["semidefinite"] = semidefinite(part);
@@ -368,8 +371,8 @@ class Measurements {
   }
 
   /// {"top_eigenvalues": […], "bottom_eigenvalues": […], "eigenvalues": how they were found}.
-  Json extremes(const LinearOperator& a, const Part& part, int bottom, Purpose purpose, Progress& progress,
-                std::size_t done) const {
+  Json extremes(const std::string& key, const LinearOperator& a, const Part& part, int bottom,
+                Purpose purpose, Progress& progress, std::size_t done) {
     const auto at_most = [&](int wanted) {
       return static_cast<int>(std::min<std::int64_t>(wanted, part.elements));
     };
@@ -384,13 +387,15 @@ class Measurements {
             static_cast<std::int64_t>(done),
             fmt::format("{}: {:.4g} after {} products", part.name, largest.front().value, state.products));
       }
+      state_.save_under_way(key, [&] { return checkpoint(state); });
       return true;
     };
-    const LanczosResult found = lanczos(a, lanczos_options);
+    LanczosState state = lanczos_state_from(state_.under_way(key));
+    const LanczosResult found = lanczos(a, lanczos_options, &state);
     Json json;
-    const auto list = [&](const std::vector<Eigenpair>& pairs, const std::string& key) {
-      json[key] = Json::array();
-      for (const Eigenpair& pair : pairs) json[key].push_back(pair.value);
+    const auto list = [&](const std::vector<Eigenpair>& pairs, const std::string& name) {
+      json[name] = Json::array();
+      for (const Eigenpair& pair : pairs) json[name].push_back(pair.value);
     };
     list(found.largest, "top_eigenvalues");
     if (bottom > 0) list(found.smallest, "bottom_eigenvalues");
@@ -441,8 +446,9 @@ class Measurements {
       Json& json = parts[p]["fisher"];
       json["trace"] = traces.at("parts").at(part.name);
       json["mean_trace"] = per_parameter(json["trace"], part.elements);
-      json.update(state_.item("fisher eigenvalues of " + part.name, [&] {
-        return extremes(*fisher(part), part, 0, Purpose::fisher_eigenvalues, progress, p);
+      const std::string key = "fisher eigenvalues of " + part.name;
+      json.update(state_.item(key, [&] {
+        return extremes(key, *fisher(part), part, 0, Purpose::fisher_eigenvalues, progress, p);
       }));
       progress.update(static_cast<std::int64_t>(p) + 1);
     }
@@ -454,7 +460,8 @@ class Measurements {
     Progress progress("densities", static_cast<std::int64_t>(parts.size()));
     for (std::size_t p = 0; p < parts.size(); ++p) {
       const Part& part = problem_.parts()[p];
-      parts[p]["density"] = state_.item("density of " + part.name, [&] {
+      const std::string key = "density of " + part.name;
+      parts[p]["density"] = state_.item(key, [&] {
         SpectralDensityOptions options{.steps = options_.density_steps,
                                        .seed = options_.seed,
                                        .stream = stream(Purpose::density, part.number)};
@@ -464,9 +471,11 @@ class Measurements {
           progress.update(
               static_cast<std::int64_t>(p),
               fmt::format("{}: {} probes, {} products", part.name, state.quadratures.size(), state.products));
+          state_.save_under_way(key, [&] { return checkpoint(state); });
           return true;
         };
-        return write_density(part, spectral_density(*hessian_of(part), options));
+        SpectralDensityState state = spectral_density_state_from(state_.under_way(key));
+        return write_density(part, spectral_density(*hessian_of(part), options, &state));
       });
       progress.update(static_cast<std::int64_t>(p) + 1);
     }
@@ -493,7 +502,7 @@ class Measurements {
   }
 
   Json landscape() {
-    return state_.item("landscape", [&] { return measure_landscape(options_, problem_, run_); });
+    return state_.item(kLandscapeItem, [&] { return measure_landscape(options_, problem_, run_, state_); });
   }
 
   const CurvatureOptions& options_;

@@ -57,24 +57,42 @@ inline ProgramResult run_built_program(const std::string& program, const std::ve
           standard_output.empty() ? file_bytes(out) : "", file_bytes(err)};
 }
 
+/// Starts the program without output and returns its process.
+inline pid_t start_silently(const std::string& program, const std::vector<std::string>& arguments) {
+  const std::string binary = std::string(GOSHAWK_BINARY_DIR) + "/apps/" + program;
+  const pid_t child = fork();
+  if (child != 0) return child;
+  const int null = open("/dev/null", O_WRONLY);
+  dup2(null, STDOUT_FILENO);
+  dup2(null, STDERR_FILENO);
+  std::vector<char*> argv{const_cast<char*>(binary.c_str())};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  execv(binary.c_str(), argv.data());
+  _exit(127);
+}
+
 /// Starts the program, kills it with SIGKILL after `milliseconds`, and says whether it was still running.
 inline bool run_and_kill(const std::string& program, const std::vector<std::string>& arguments,
                          int milliseconds) {
-  const std::string binary = std::string(GOSHAWK_BINARY_DIR) + "/apps/" + program;
-  const pid_t child = fork();
-  if (child == 0) {
-    const int null = open("/dev/null", O_WRONLY);
-    dup2(null, STDOUT_FILENO);
-    dup2(null, STDERR_FILENO);
-    std::vector<char*> argv{const_cast<char*>(binary.c_str())};
-    for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-    argv.push_back(nullptr);
-    execv(binary.c_str(), argv.data());
-    _exit(127);
-  }
+  const pid_t child = start_silently(program, arguments);
   std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
   kill(child, SIGKILL);
   int status = 0;
+  waitpid(child, &status, 0);
+  return WIFSIGNALED(status);
+}
+
+/// The same once the file is there.
+inline bool run_and_kill_after(const std::string& program, const std::vector<std::string>& arguments,
+                               const std::filesystem::path& file) {
+  const pid_t child = start_silently(program, arguments);
+  int status = 0;
+  while (!std::filesystem::exists(file)) {
+    if (waitpid(child, &status, WNOHANG) == child) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  kill(child, SIGKILL);
   waitpid(child, &status, 0);
   return WIFSIGNALED(status);
 }

@@ -407,6 +407,46 @@ TEST_CASE("the same bits for one thread and for two, killed or not") {
   CHECK(changed.err.find("changed") != std::string::npos);
 }
 
+TEST_CASE("eigenvalues and a density that were killed on the way go on from there, with the same bits") {
+  struct Case {
+    std::string what, item;
+    std::map<std::string, std::string> options;
+  };
+  for (const Case& c :
+       {Case{"density", "density of conv1", {{"--density-steps", "200"}, {"--layer", "conv1"}}},
+        Case{"eigenvalues",
+             "eigenvalues of network",
+             {{"--per", "network"}, {"--top", "8"}, {"--max-products", "40"}}}}) {
+    CAPTURE(c.what);
+    Command command;
+    command.layers.clear();
+    command.options["--what"] = c.what;
+    command.options["--density-probes"] = "2";
+    for (const auto& [name, value] : c.options) command.options[name] = value;
+    const Json whole = command.result_in("whole");
+
+    command.options["--out"] = command.path("killed");
+    command.resume = true;
+    const std::string file = command.path("killed/checkpoints/under_way.safetensors");
+    REQUIRE(run_and_kill_after("goshawk", command.arguments(), file));
+    SafeTensors checkpoint = read_safetensors(file);
+    CHECK(checkpoint.metadata.at("item") == c.item);
+    CHECK(Json::parse(checkpoint.metadata.at("numbers")).at("products") > 0);
+    CHECK(command.result() == whole);
+    CHECK_FALSE(std::filesystem::exists(file));
+
+    // It is the checkpoint that is gone on from: another number of products in it is in the result.
+    std::filesystem::remove_all(command.path("killed"));
+    REQUIRE(run_and_kill_after("goshawk", command.arguments(), file));
+    checkpoint = read_safetensors(file);
+    Json numbers = Json::parse(checkpoint.metadata.at("numbers"));
+    numbers["products"] = numbers.at("products").get<int>() + 1;
+    checkpoint.metadata["numbers"] = numbers.dump();
+    write_safetensors(file, checkpoint.tensors, checkpoint.metadata);
+    CHECK(command.result() != whole);
+  }
+}
+
 TEST_CASE("curvature says in one line what is wrong and what to do") {
   struct Case {
     std::string what;
