@@ -1,7 +1,7 @@
 # Compiler settings shared by every target, and the function that declares a floor of the house.
 
 add_library(goshawk_settings INTERFACE)
-target_include_directories(goshawk_settings INTERFACE ${PROJECT_SOURCE_DIR})
+target_include_directories(goshawk_settings INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
 target_compile_options(goshawk_settings INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
   # Contraction would let the compiler fuse a*b+c differently on each dispatch target; kernels ask for FMA themselves.
@@ -25,5 +25,7 @@ function(goshawk_floor name)
     return()
   endif()
   add_library(goshawk_${name} STATIC ${sources})
-  target_link_libraries(goshawk_${name} PUBLIC goshawk_settings ${ARG_LINK})
+  # Settings are for this build; who links the installed library has their own.
+  target_link_libraries(goshawk_${name} PUBLIC $<BUILD_INTERFACE:goshawk_settings> ${ARG_LINK})
+  target_compile_features(goshawk_${name} PUBLIC cxx_std_20)
 endfunction()
