@@ -7,8 +7,8 @@
 
 namespace goshawk::stream {
 
-// The purpose is the top byte of the stream number; quant/dnas_search.cpp has 0xE0 to 0xE2, and everything else
-// uses streams with a top byte of zero.
+// The purpose is the top byte of the stream number; quant/dnas_search.cpp has 0xE0 to 0xE2, and everything
+// else uses streams with a top byte of zero.
 inline constexpr std::uint64_t kShuffle = 0xD1;
 inline constexpr std::uint64_t kAugment = 0xD2;
 inline constexpr std::uint64_t kSynthetic = 0xD3;

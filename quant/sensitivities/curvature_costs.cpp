@@ -55,9 +55,9 @@ std::vector<Estimate> hutchinson_traces(const SensitivityData& data, const Trace
 std::vector<Estimate> first_derivative_traces(const SensitivityData& data, int concurrency) {
   const std::int64_t classes = data.layers().back().second->out_channels();
   const ExactTraces traces = exact_traces(data.pass(), data.sizes(),
-                                    {.samples = classes > kMostClassesSummed ? kRandomDirections : 0,
-                                     .activations = false,
-                                     .concurrency = concurrency});
+                                          {.samples = classes > kMostClassesSummed ? kRandomDirections : 0,
+                                           .activations = false,
+                                           .concurrency = concurrency});
   std::vector<Estimate> result;
   for (const auto& [name, layer] : data.layers()) {
     const auto found = std::find_if(traces.layers.begin(), traces.layers.end(),
