@@ -10,18 +10,22 @@ trap 'rm -rf "$scratch"' EXIT
 cmake --install "$build" --prefix "$scratch/prefix" >"$scratch/install.log"
 "$scratch/prefix/bin/goshawk" --version
 
-cmake -S "$here/consumer" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_PREFIX_PATH="$scratch/prefix" \
+cmake -G Ninja -S "$here/consumer" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_PREFIX_PATH="$scratch/prefix" \
   -DCMAKE_BUILD_TYPE=Release >"$scratch/configure.log"
 cmake --build "$scratch/build"
 with_cmake=$("$scratch/build/consumer")
 
+echo "$with_cmake"
+[[ $with_cmake == loss* ]]
+
+if ! command -v pkg-config >/dev/null; then
+  echo "there is no pkg-config here: what it would say of the library was not tried"
+  exit 0
+fi
 # An installed .pc file names the prefix it was configured for; here that is another place.
 export PKG_CONFIG_PATH
 PKG_CONFIG_PATH=$(dirname "$(find "$scratch/prefix" -name goshawk.pc)")
 flags=$(pkg-config --define-variable=prefix="$scratch/prefix" --cflags --libs goshawk)
 # shellcheck disable=SC2086 # a list of options
 "$compiler" -std=c++20 -O2 "$here/consumer/main.cpp" $flags -o "$scratch/consumer"
-with_pkg_config=$("$scratch/consumer")
-
-echo "$with_cmake"
-[[ $with_cmake == "$with_pkg_config" && $with_cmake == loss* ]]
+[[ $with_cmake == "$("$scratch/consumer")" ]]
