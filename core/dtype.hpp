@@ -116,8 +116,6 @@ decltype(auto) dispatch_all(DType dtype, F&& f) {
 
 template <>
 struct fmt::formatter<goshawk::DType> : fmt::formatter<std::string_view> {
-  template <class Context>
-  auto format(goshawk::DType dtype, Context& context) const {
-    return fmt::formatter<std::string_view>::format(goshawk::dtype_name(dtype), context);
-  }
+  fmt::appender format(goshawk::DType dtype,
+                       fmt::format_context& context) const;  // in dtype.cpp, as for shapes
 };

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <stdexcept>
 #include <string>
-#include <utility>
 
 namespace goshawk {
 
@@ -21,17 +20,24 @@ class UsageError : public Error {
   using Error::Error;
 };
 
+namespace detail {
+
+// Out of line: a throw that is expanded at every check is code and compile time for nothing.
+[[noreturn]] void throw_error(fmt::string_view format, fmt::format_args args);
+
+}  // namespace detail
+
 /// Throws Error with a fmt-formatted message.
 template <class... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
-  throw Error(fmt::format(format, std::forward<Args>(args)...));
+  detail::throw_error(format, fmt::make_format_args(args...));
 }
 
 /// Throws Error with a fmt-formatted message unless `ok`. The message is only formatted on failure.
 template <class... Args>
 void check(bool ok, fmt::format_string<Args...> format, Args&&... args) {
   if (!ok) [[unlikely]] {
-    throw Error(fmt::format(format, std::forward<Args>(args)...));
+    detail::throw_error(format, fmt::make_format_args(args...));
   }
 }
 

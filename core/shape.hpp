@@ -5,11 +5,8 @@
 #include <array>
 #include <cstdint>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <initializer_list>
 #include <span>
-
-#include "core/error.hpp"
 
 namespace goshawk {
 
@@ -20,14 +17,7 @@ class Shape {
   Shape() = default;
   Shape(std::initializer_list<std::int64_t> dims) : Shape(std::span(dims.begin(), dims.size())) {}
   /// Throws Error when there are more than kMaxDims dimensions or one is negative.
-  explicit Shape(std::span<const std::int64_t> dims) {
-    check(dims.size() <= kMaxDims, "[shape] {} dimensions were given; at most {} are supported", dims.size(),
-          kMaxDims);
-    for (std::int64_t d : dims) {
-      check(d >= 0, "[shape] dimension {} of [{}] is negative", d, fmt::join(dims, ", "));
-      dims_[static_cast<std::size_t>(size_++)] = d;
-    }
-  }
+  explicit Shape(std::span<const std::int64_t> dims);
 
   int size() const { return size_; }
   std::int64_t operator[](int i) const { return dims_[static_cast<std::size_t>(i)]; }
@@ -52,13 +42,10 @@ class Shape {
 
 }  // namespace goshawk
 
-template <>
-struct fmt::is_range<goshawk::Shape, char> : std::false_type {};
+// Defined in shape.cpp: instantiated in every file that reports a shape, formatting costs seconds of compile
+// time each.
 template <>
 struct fmt::formatter<goshawk::Shape> {
   constexpr auto parse(format_parse_context& context) { return context.begin(); }
-  template <class Context>
-  auto format(const goshawk::Shape& shape, Context& context) const {
-    return fmt::format_to(context.out(), "[{}]", fmt::join(shape.begin(), shape.end(), ", "));
-  }
+  fmt::appender format(const goshawk::Shape& shape, fmt::format_context& context) const;
 };
