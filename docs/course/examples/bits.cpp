@@ -44,12 +44,13 @@ int main() {
   for (const char* name : {"delta-norm", "hawq", "hawq-v2", "fisher", "exact-quadratic"}) {
     const Costs costs = to_costs(candidates, measurement.measure(name));
     const double budget = full_precision_bytes(costs) / 7;
+    const CostAllocation best = allocate(costs, AllocationMethod::exact, {.bytes = budget});
     std::vector<int> bits, choice;
-    for (const auto& layer : allocate(costs, AllocationMethod::exact, {.bytes = budget}).layers) {
+    for (const CostAllocation::Layer& layer : best.layers) {
       bits.push_back(layer.bits);
       choice.push_back(layer.bits == 3 ? 0 : layer.bits / 2 - 1);
     }
-    fmt::print("{:<16} {}   loss + {:.3f}\n", name, fmt::join(bits, " "),
-               assignment_loss_change(data, candidates, choice, before));
+    fmt::print("{:<16} {}   costs sum to {:6.3f}, loss + {:.3f}\n", name, fmt::join(bits, " "),
+               best.objective, assignment_loss_change(data, candidates, choice, before));
   }
 }
