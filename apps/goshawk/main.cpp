@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
     goshawk::add_evaluate_command(program);
     goshawk::add_sensitivity_command(program);
     goshawk::add_allocate_command(program);
+    goshawk::add_report_command(program);
     goshawk::run_command_line(program, argc, argv);
     return 0;
   });
