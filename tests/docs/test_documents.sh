@@ -33,21 +33,21 @@ blocks() {
       match($0, /`+/); fence = substr($0, RSTART, RLENGTH); kind = substr($0, RSTART + RLENGTH)
       match($0, /^ */); margin = RLENGTH
       if (runs) kind = "!" kind
-      runs = 0; next
+      runs = indented = marked = 0; next
     }
     fence != "" {
       text = $0; sub(/^ */, "", text)
       if (index(text, fence) == 1) { fence = ""; blank = 1; next }
       printf "%d\t%s\t%s\n", NR, kind, substr($0, margin + 1); next
     }
-    /^ *<!-- runs -->$/ { runs = 1; blank = 1; next }
+    /^ *<!-- runs -->$/ { runs = blank = 1; indented = marked = 0; next }
     /^    / && (blank || indented) {
       if (runs && !indented) marked = 1
       indented = 1; runs = 0; blank = 0
       printf "%d\t%sindented\t%s\n", NR, marked ? "!" : "", substr($0, 5); next
     }
     /^ *$/ { blank = 1; next }
-    { blank = 0; indented = 0; marked = 0; runs = 0 }
+    { blank = indented = marked = runs = 0 }
   ' "$1"
 }
 
@@ -98,9 +98,9 @@ echo "$count links in ${#documents[@]} documents"
 # ── Commands ──
 
 declare -A help
-# help_of PROGRAM [SUBCOMMAND]: sets $text to what --help prints; fails when there is no such subcommand.
+# help_of PROGRAM [SUBCOMMAND]: sets $text to what --help prints.
 help_of() {
-  if [[ ! -v "help[$*]" ]]; then help[$*]=$("$build/apps/$1" "${@:2}" --help 2>&1) || return 1; fi
+  [[ -v "help[$*]" ]] || help[$*]=$("$build/apps/$1" "${@:2}" --help 2>&1)
   text=${help[$*]}
 }
 
@@ -112,20 +112,20 @@ check_command() {
   program=${words[0]##*/}
   words=("${words[@]:1}")
   if [[ $program == reproduce.sh ]]; then program=reproduce_cifar; fi
+  help_of "$program"
   if [[ $program == goshawk && ${words[0]-} != -* ]]; then
     sub=("${words[0]-}")
     words=("${words[@]:1}")
-    if ! help_of goshawk "${sub[@]}"; then
-      report "$where: goshawk has no subcommand '${sub[*]}'"
+    if ! grep -qE -- "^  ${sub[0]} " <<<"$text"; then
+      report "$where: goshawk has no subcommand '${sub[0]}'"
       return
     fi
-  else
-    help_of "$program"
+    help_of goshawk "${sub[@]}"
   fi
   for word in "${words[@]}"; do
     # An option stands at the beginning of its line of the help text, perhaps after a short one.
     if [[ $word == --* ]] && ! grep -qE -- "^ +(-[A-Za-z],)?${word%%=*}([ :=]|\$)" <<<"$text"; then
-      report "$where: $program ${sub[*]} has no option ${word%%=*}"
+      report "$where: $program${sub[0]+ ${sub[0]}} has no option ${word%%=*}"
       return
     fi
   done
@@ -185,13 +185,18 @@ done
 
 count=0
 for document in "${documents[@]}"; do
+  # Each command stands at the line that it has in the document.
   # shellcheck disable=SC2016 # for the other shell
-  blocks "$document" | awk -F '\t' -v name="$document" '
-    $2 ~ /^!/ { sub(/^[^\t]*\t[^\t]*\t/, ""); sub(/^\$ /, ""); print > script; n++ }
-    END { exit n == 0 }' script="$scratch/script" || continue
+  blocks "$document" | awk -F '\t' -v script="$scratch/script" '
+    $2 ~ /^!/ {
+      if (!at++) { print "trap '\''echo \"line $LINENO: $BASH_COMMAND\" >&2'\'' ERR" >script; at = 2 }
+      for (line = $1; at < line; ++at) print "" >script
+      sub(/^[^\t]*\t[^\t]*\t/, ""); sub(/^\$ /, ""); print >script; ++at
+    }
+    END { exit !at }' || continue
   count=$((count + 1))
-  if ! (cd "$scratch/run" && PATH="$build/apps:$PATH" bash -euo pipefail "$scratch/script") >"$scratch/output" 2>&1; then
-    report "$document: a block that is marked to run fails: $(tail -n 1 "$scratch/output")"
+  if ! (cd "$scratch/run" && PATH="$build/apps:$PATH" bash -Eeuo pipefail "$scratch/script") >"$scratch/output" 2>&1; then
+    report "$document: a block that is marked to run fails: $(tail -n 2 "$scratch/output" | tr '\n' ' ')"
   fi
 done
 echo "blocks of $count documents were run"
@@ -211,7 +216,7 @@ fi
 
 if command -v doxygen >/dev/null; then
   { cat docs/Doxyfile && echo "OUTPUT_DIRECTORY = $scratch"; } | doxygen - >/dev/null 2>"$scratch/output" || true
-  while IFS= read -r line; do report "${line#"$root/"}"; done <"$scratch/output"
+  while IFS= read -r line; do report "${line#"$root/"}"; done < <(uniq "$scratch/output")
 else
   echo "there is no doxygen here: the reference was not tried"
 fi
