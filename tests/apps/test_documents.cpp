@@ -53,19 +53,6 @@ Quotes quotes_in(const fs::path& document) {
   return quotes;
 }
 
-/// The document's text without fenced blocks.
-std::string prose(const fs::path& document) {
-  std::string text;
-  bool fenced = false;
-  for (const std::string& line : lines_of(file_bytes(document))) {
-    if (line.starts_with("```"))
-      fenced = !fenced;
-    else if (!fenced)
-      text += line + "\n";
-  }
-  return text;
-}
-
 std::vector<fs::path> documents() {
   const fs::path root = GOSHAWK_SOURCE_DIR;
   std::vector<fs::path> files = {root / "README.md"};
@@ -155,19 +142,6 @@ TEST_CASE(
     }
   }
   CHECK(chapters == 7);
-}
-
-TEST_CASE("links between documents lead somewhere") {
-  static const std::regex link("\\]\\(([^)#\\s]+)(#[^)]*)?\\)");
-  for (const fs::path& document : documents()) {
-    CAPTURE(document.string());
-    const std::string text = prose(document);
-    for (std::sregex_iterator it(text.begin(), text.end(), link); it != std::sregex_iterator(); ++it) {
-      const std::string target = (*it)[1].str();
-      if (target.find("://") != std::string::npos) continue;
-      CHECK_MESSAGE(fs::exists(document.parent_path() / target), target);
-    }
-  }
 }
 
 TEST_CASE("outputs agree up to a unit of the last digit that is quoted") {
