@@ -138,19 +138,20 @@ Figure eigenvalue_errors() {
   const double top = lanczos(h, {.tolerance = 1e-12}).largest[0].value;
   FigureSeries power{.name = "power iteration", .colour = 0, .line = true, .markers = true};
   FigureSeries krylov{.name = "Lanczos", .colour = 1, .line = true, .markers = true};
-  const auto add = [&](FigureSeries& series, double value) {
+  const auto add = [&](FigureSeries& series, int products, double value) {
     const double error = std::abs(1 - value / top);
-    // Below this, rounding is drawn.
-    if (error > 1e-15) series.points.push_back({.x = series.points.size() + 1.0, .y = error});
+    // Below this, rounding would be drawn.
+    if (error > 1e-15) series.points.push_back({.x = static_cast<double>(products), .y = error});
   };
-  power_iteration(h, {.tolerance = 1e-15, .max_iterations = 40, .progress = [&](int, int, double value) {
-                        add(power, value);
-                        return true;
-                      }});
+  power_iteration(
+      h, {.tolerance = 1e-15, .max_iterations = 40, .progress = [&](int, int iteration, double value) {
+            add(power, iteration, value);
+            return true;
+          }});
   lanczos(h, {.tolerance = 1e-15,
               .max_products = 25,
-              .progress = [&](const LanczosState&, std::span<const RitzValue> largest, auto) {
-                add(krylov, largest[0].value);
+              .progress = [&](const LanczosState& state, std::span<const RitzValue> largest, auto) {
+                add(krylov, state.products, largest[0].value);
                 return true;
               }});
   return {.title = "The largest eigenvalue, product by product",
