@@ -107,9 +107,13 @@ std::vector<AxisTick> AxisMap::log_ticks(int wanted) const {
             last = static_cast<int>(std::ceil(std::log10(high_)));
   const double decades = std::log10(high_ / low_);
   const int every = std::max(1, static_cast<int>(std::ceil(decades / std::max(wanted, 1))));
-  const auto label = [](double factor, int exponent) {
-    if (exponent >= -3 && exponent <= 3)
-      return fmt::format("{:.{}f}", factor * std::pow(10, exponent), std::max(0, -exponent));
+  // Plain numbers where all of them are short.
+  const bool plain = low_ >= 0.9e-4 && high_ <= 2e5;
+  const auto label = [&](double factor, int exponent) {
+    if (plain) {
+      const double value = factor * std::pow(10, exponent);
+      return value >= 1 ? with_thousands(value) : fmt::format("{:.{}f}", value, -exponent);
+    }
     return factor == 1 ? power_of_ten(exponent) : fmt::format("{:g}·{}", factor, power_of_ten(exponent));
   };
   std::vector<AxisTick> ticks;
