@@ -19,7 +19,7 @@ std::vector<std::pair<std::string, const BitAssignment*>> assignments(const Repo
       all.emplace_back(it->first, &it->second);
   }
   for (const auto& [slug, bits] : run.bits) {
-    const auto known = [&](const auto& entry) { return entry.first == slug; };
+    const auto known = [&wanted = slug](const auto& entry) { return entry.first == wanted; };
     if (std::none_of(all.begin(), all.end(), known)) all.emplace_back(slug, &bits);
   }
   return all;

@@ -36,7 +36,9 @@ std::string setting_text(const Json& value) {
 
 // A value that stands for "not given".
 bool is_empty(const Json& value) {
-  return value.is_null() || value == "" || (value.is_array() && value.empty());
+  // empty() of a JSON string is false: it has one value.
+  return value.is_null() || (value.is_array() && value.empty()) ||
+         (value.is_string() && setting_text(value).empty());
 }
 
 // Breaks a command line into lines that end in a backslash.

@@ -281,12 +281,15 @@ std::optional<ReportFigure> finetuning_figure(const ReportRun& run, bool loss) {
 
 struct SizePart {
   const char* name;
+  const char* column;  // short, so that the table fits
   std::int64_t PackedSize::*bytes;
 };
-constexpr SizePart kSizeParts[] = {
-    {"weights' codes", &PackedSize::codes},     {"weights in f32", &PackedSize::full_weights},
-    {"weight scales", &PackedSize::scales},     {"activation ranges", &PackedSize::ranges},
-    {"batch norm, biases", &PackedSize::other}, {"names, shapes", &PackedSize::header}};
+constexpr SizePart kSizeParts[] = {{"weights' codes", "codes", &PackedSize::codes},
+                                   {"weights in f32", "f32 weights", &PackedSize::full_weights},
+                                   {"weight scales", "scales", &PackedSize::scales},
+                                   {"activation ranges", "ranges", &PackedSize::ranges},
+                                   {"batch norm, biases", "batch norm, biases", &PackedSize::other},
+                                   {"names, shapes", "names, shapes", &PackedSize::header}};
 
 }  // namespace
 
@@ -335,7 +338,7 @@ ReportSection size_section(const ReportRun& run) {
     for (const SizePart& part : kSizeParts) {
       figure.series.push_back(
           {.name = part.name, .colour = static_cast<int>(figure.series.size()), .bars = true});
-      head.emplace_back(part.name);
+      head.emplace_back(part.column);
     }
     head.emplace_back("file");
     table.rows.push_back(std::move(head));

@@ -331,14 +331,17 @@ class Renderer {
   }
 
   void draw_band(const FigureSeries& series) {
-    std::string there, back;
+    std::string outline;
+    const auto corner = [&](double x, double y) {
+      outline += fmt::format("{}{} {}", outline.empty() ? "M" : "L", px(x_(x)), px(y_(y)));
+    };
     for (const FigurePoint& point : series.points) {
-      if (!point.y_error) continue;
-      there +=
-          fmt::format("{}{} {}", there.empty() ? "M" : "L", px(x_(point.x)), px(y_(point.y_error->high)));
-      back = fmt::format("L{} {}", px(x_(point.x)), px(y_(point.y_error->low))) + back;
+      if (point.y_error) corner(point.x, point.y_error->high);
     }
-    body_ += clipped(fmt::format(R"(<path class="gf-band gf-f{}" d="{}{}Z"/>)", colour(series), there, back));
+    for (auto point = series.points.rbegin(); point != series.points.rend(); ++point) {
+      if (point->y_error) corner(point->x, point->y_error->low);
+    }
+    body_ += clipped(fmt::format(R"(<path class="gf-band gf-f{}" d="{}Z"/>)", colour(series), outline));
   }
 
   void draw_points(const FigureSeries& series) {

@@ -11,13 +11,15 @@ namespace {
 
 constexpr double kMargin = 0.04;  // of the range, around the data
 
-// 1, 2 or 5 times a power of ten, the first that is not below `least`.
-double round_step(double least) {
-  const double power = std::pow(10, std::floor(std::log10(least)));
-  for (const double factor : {1.0, 2.0, 5.0}) {
-    if (factor * power >= least * (1 - 1e-9)) return factor * power;
+// 1, 2 or 5 times a power of ten, the one whose ratio to `wanted` is nearest to 1.
+double round_step(double wanted) {
+  const double power = std::pow(10, std::floor(std::log10(wanted)));
+  double best = power;
+  for (const double factor : {2.0, 5.0, 10.0}) {
+    const double step = factor * power;
+    if (std::abs(std::log(step / wanted)) < std::abs(std::log(best / wanted))) best = step;
   }
-  return 10 * power;
+  return best;
 }
 
 }  // namespace
