@@ -24,17 +24,17 @@ nav{display:flex;flex-wrap:wrap;gap:4px 18px;margin:18px 0 0;font-size:15px}
 dl.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:12px;margin:0}
 dl.tiles div{background:var(--gf-ground);border:1px solid var(--gf-grid);border-radius:8px;padding:10px 14px}
 dl.tiles dt{font-size:13px;color:var(--gf-soft)}dl.tiles dd{margin:0;font-size:23px;font-weight:600}
-.grid{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:20px;align-items:start;margin:18px 0}
+.grid{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:20px;margin:18px 0}
 .small{grid-template-columns:repeat(3,minmax(0,1fr))}
 figure,.box{margin:0;background:var(--gf-ground);border:1px solid var(--gf-grid);border-radius:8px;padding:16px}
 figure.wide{grid-column:1/-1}
 figcaption{font-size:13.5px;line-height:1.45;color:var(--gf-soft);margin-top:8px;overflow-wrap:anywhere}
-figure svg{display:block;max-width:100%;height:auto;margin:0 auto}figure svg.narrow{display:none}
+figure svg{display:block;max-width:100%;height:auto;margin:0 auto}figure svg.narrow{display:none}figure svg.own{max-width:none}
 .scroll{overflow-x:auto}.box{margin:18px 0}.box p{margin:10px 0 0;font-size:13.5px;color:var(--gf-soft);line-height:1.45}
 table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums;min-width:100%}
 th,td{padding:5px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--gf-grid)}
 th:first-child,td:first-child{text-align:left}thead th{font-weight:600;border-bottom-color:var(--gf-soft)}
-thead tr.groups th{border-bottom:0;padding-bottom:0;color:var(--gf-soft);font-weight:400;text-align:center}
+thead tr.groups th{border-bottom:0;padding-bottom:0;color:var(--gf-soft);font-weight:400;text-align:left}
 tbody tr:last-child td{border-bottom:0}td.first-of-group,th.first-of-group{border-left:1px solid var(--gf-grid)}
 summary{cursor:pointer;font-weight:600;font-size:15px}details[open] summary{margin-bottom:10px}
 pre{margin:0;font:13.5px/1.5 ui-monospace,"DejaVu Sans Mono",Menlo,monospace}
@@ -159,12 +159,16 @@ struct BlockWriter {
   }
 
   std::string operator()(const ReportFigure& block) const {
-    const double width = block.wide ? kWideWidth : block.small ? kSmallWidth : kFigureWidth;
+    // Many columns take the page's whole width, and on a narrow page they scroll.
+    const double least = least_width(block.figure);
+    const bool wide = least > kFigureWidth;
+    const double width = wide ? kWideWidth : block.small ? kSmallWidth : kFigureWidth;
+    const std::string narrow = with_class(to_svg(block.figure, {.width = kNarrowWidth}),
+                                          least > kNarrowWidth ? "narrow own" : "narrow");
     return fmt::format(
-        "<figure id=\"figure-{}\"{}><h3>{}</h3>{}{}{}</figure>\n", block.name,
-        block.wide ? " class=\"wide\"" : "", xml_escape(block.figure.title),
-        with_class(to_svg(block.figure, {.width = width}), "wide"),
-        with_class(to_svg(block.figure, {.width = kNarrowWidth}), "narrow"),
+        "<figure id=\"figure-{}\"{}><h3>{}</h3><div class=\"scroll\">{}{}</div>{}</figure>\n", block.name,
+        wide ? " class=\"wide\"" : "", xml_escape(block.figure.title),
+        with_class(to_svg(block.figure, {.width = width}), "wide"), narrow,
         block.caption.empty() ? "" : "<figcaption>" + xml_escape(block.caption) + "</figcaption>");
   }
 };

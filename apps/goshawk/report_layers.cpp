@@ -19,7 +19,7 @@ std::vector<std::pair<std::string, const BitAssignment*>> assignments(const Repo
       all.emplace_back(it->first, &it->second);
   }
   for (const auto& [slug, bits] : run.bits) {
-    const auto known = [&](const auto& entry) { return entry.first == slug; };
+    const auto known = [&wanted = slug](const auto& entry) { return entry.first == wanted; };
     if (std::none_of(all.begin(), all.end(), known)) all.emplace_back(slug, &bits);
   }
   return all;
@@ -191,44 +191,75 @@ std::string omega_meaning(const std::string& costs) {
   return fmt::format("Ω: cost by the sensitivity {}.", costs);
 }
 
+// Ω of every layer at the bits of a row.
+FigureSeries omega_series(const ReportRun& run, const std::string& costs, const std::string& slug,
+                          const BitAssignment& bits) {
+  FigureSeries series{.name = fmt::format("at the bits of {}", job_title(slug)), .markers = true};
+  for (std::size_t l = 0; l < bits.layers.size(); ++l) {
+    const LayerBits& layer = bits.layers[l];
+    const auto omega = omega_of(run, costs, layer.name, layer.weight);
+    if (!omega) continue;
+    series.points.push_back({.x = *omega,
+                             .y = static_cast<double>(l),
+                             .tip = fmt::format("{}\n{} at {} bits\nΩ: {}", layer.name, job_title(slug),
+                                                layer.weight, readable(*omega))});
+  }
+  return series;
+}
+
+// Ω of every layer at the fewest bits that it could have.
+FigureSeries least_omega_series(const ReportRun& run, const std::string& costs, const BitAssignment& bits) {
+  FigureSeries series{.name = "at the fewest bits", .colour = 6, .markers = true, .hollow = true};
+  for (std::size_t l = 0; l < bits.layers.size(); ++l) {
+    const std::string& name = bits.layers[l].name;
+    for (int width = 1; width <= 8; ++width) {
+      const auto omega = omega_of(run, costs, name, width);
+      if (!omega) continue;
+      series.points.push_back({.x = *omega,
+                               .y = static_cast<double>(l),
+                               .tip = fmt::format("{}\n{} bits\nΩ: {}", name, width, readable(*omega))});
+      break;
+    }
+  }
+  return series;
+}
+
+bool same_bits(const BitAssignment& a, const BitAssignment& b) {
+  return std::equal(
+      a.layers.begin(), a.layers.end(), b.layers.begin(), b.layers.end(),
+      [](const LayerBits& x, const LayerBits& y) { return x.name == y.name && x.weight == y.weight; });
+}
+
 // One figure for all rows whose bits come from the same costs.
 std::optional<ReportFigure> omega_figure(const ReportRun& run, const std::string& costs) {
   Figure figure{.title = fmt::format("Ω of each layer, by {}", job_title(costs)),
                 .x = {.label = "Ω (log scale)", .scale = AxisScale::log},
                 .y = {.scale = AxisScale::categories}};
-  FigureSeries least{.name = "at the fewest bits", .colour = 6, .markers = true, .hollow = true};
-  int colour = 0;
+  std::string caption = omega_meaning(costs);
+  std::vector<std::pair<std::string, const BitAssignment*>> shown;
   for (const auto& [slug, bits] : assignments(run)) {
     if (costs_of_row(slug) != costs) continue;
-    FigureSeries series{
-        .name = fmt::format("at the bits of {}", job_title(slug)), .colour = colour++, .markers = true};
-    const bool first = figure.y.categories.empty();
-    for (std::size_t l = 0; l < bits->layers.size(); ++l) {
-      const LayerBits& layer = bits->layers[l];
-      if (first) figure.y.categories.push_back(layer.name);
-      const auto y = static_cast<double>(l);
-      if (const auto omega = omega_of(run, costs, layer.name, layer.weight)) {
-        series.points.push_back({.x = *omega,
-                                 .y = y,
-                                 .tip = fmt::format("{}\n{} at {} bits\nΩ: {}", layer.name, job_title(slug),
-                                                    layer.weight, readable(*omega))});
-      }
-      for (int width = 1; first && width <= 8; ++width) {
-        const auto omega = omega_of(run, costs, layer.name, width);
-        if (!omega) continue;
-        least.points.push_back(
-            {.x = *omega,
-             .y = y,
-             .tip = fmt::format("{}\n{} bits\nΩ: {}", layer.name, width, readable(*omega))});
-        break;
-      }
+    // Marks in the same places would hide each other.
+    const auto twin = std::find_if(shown.begin(), shown.end(), [&, &known = *bits](const auto& row) {
+      return same_bits(*row.second, known);
+    });
+    if (twin != shown.end()) {
+      caption += fmt::format(" {} has the bits of {}.", job_title(slug), job_title(twin->first));
+      continue;
     }
-    if (!series.points.empty()) figure.series.push_back(std::move(series));
+    FigureSeries series = omega_series(run, costs, slug, *bits);
+    if (series.points.empty()) continue;
+    series.colour = static_cast<int>(shown.size());
+    if (shown.empty()) {
+      for (const LayerBits& layer : bits->layers) figure.y.categories.push_back(layer.name);
+      figure.series.push_back(least_omega_series(run, costs, *bits));
+    }
+    shown.emplace_back(slug, bits);
+    figure.series.push_back(std::move(series));
   }
-  if (figure.series.empty()) return std::nullopt;
-  figure.series.insert(figure.series.begin(), std::move(least));
+  if (shown.empty()) return std::nullopt;
   return ReportFigure{
-      .name = "omega-" + file_name_part(costs), .figure = std::move(figure), .caption = omega_meaning(costs)};
+      .name = "omega-" + file_name_part(costs), .figure = std::move(figure), .caption = std::move(caption)};
 }
 
 // ── fine-tuning order ──

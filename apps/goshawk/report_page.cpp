@@ -36,7 +36,9 @@ std::string setting_text(const Json& value) {
 
 // A value that stands for "not given".
 bool is_empty(const Json& value) {
-  return value.is_null() || ((value.is_string() || value.is_array()) && value.empty());
+  // empty() of a JSON string is false: it has one value.
+  return value.is_null() || (value.is_array() && value.empty()) ||
+         (value.is_string() && setting_text(value).empty());
 }
 
 // Breaks a command line into lines that end in a backslash.
@@ -56,6 +58,18 @@ std::string command_text(const std::vector<std::string>& words) {
 // An option and its value are one word here: they stay on one line.
 std::string option(const std::string& name, const std::string& value) {
   return fmt::format("--{} {}", name, shell_word(value));
+}
+
+/// The directory's own name, also of "." and "runs/a/".
+std::string run_name(const ReportRun& run) {
+  std::filesystem::path path = std::filesystem::absolute(run.path).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  return path.filename().string();
+}
+
+/// Another directory: this one already holds a run.
+std::string out_option(const ReportRun& run) {
+  return option("out", run_name(run) + "-again");
 }
 
 std::string reproduce_command(const ReportRun& run) {
@@ -83,21 +97,23 @@ std::string reproduce_command(const ReportRun& run) {
   std::sort(made.begin(), made.end());
   if (!made.empty() && made != usual) words.push_back(option("only", list));
   if (seeds > 1) words.push_back(option("finetune-seeds", std::to_string(seeds)));
-  words.push_back(option("out", run.path));
+  words.push_back(out_option(run));
   return command_text(words);
 }
 
-std::string curvature_command(const Json& config, const std::string& out) {
+std::string curvature_command(const ReportRun& run) {
   std::vector<std::string> words{"goshawk curvature"};
-  for (const auto& [name, value] : config.items()) {
-    if (name == "program" || is_empty(value) || (name == "images" && value == 0)) continue;
+  for (const auto& [name, value] : run.config.items()) {
+    // A number of images or directions that was not given is written as 0 or -1.
+    const bool open = (name == "images" && value == 0) || (name == "directions" && value == -1);
+    if (name == "program" || is_empty(value) || open) continue;
     if (name == "layer" && value.is_array()) {
       for (const Json& layer : value) words.push_back(option(name, setting_text(layer)));
     } else {
       words.push_back(option(name, setting_text(value)));
     }
   }
-  words.push_back(option("out", out));
+  words.push_back(out_option(run));
   return command_text(words);
 }
 
@@ -125,7 +141,7 @@ ReportSection reproduction_section(const ReportRun& run) {
   ReportSection section{.id = "reproduce", .title = "How to reproduce it"};
   if (run.config.is_null()) return section;
   if (run.is_curvature_run()) {
-    section.blocks.emplace_back(ReportCode{curvature_command(run.config, run.path)});
+    section.blocks.emplace_back(ReportCode{curvature_command(run)});
   } else {
     section.blocks.emplace_back(ReportText{
         "The same seed gives the same bytes for any number of threads. Settings that are not named are the "
@@ -139,10 +155,8 @@ ReportSection reproduction_section(const ReportRun& run) {
 }
 
 ReportPage report_page(const ReportRun& run) {
-  std::filesystem::path path = std::filesystem::absolute(run.path).lexically_normal();
-  if (!path.has_filename()) path = path.parent_path();
   ReportPage page;
-  page.title = path.filename().string();
+  page.title = run_name(run);
   if (!run.model.empty())
     page.summary = run.data.empty() ? run.model : fmt::format("{}, {}", run.model, run.data);
   if (const ReportRow* baseline = run.baseline()) {

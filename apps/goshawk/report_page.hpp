@@ -36,7 +36,6 @@ struct ReportFigure {
   std::string name;  ///< of the file, without ".svg"
   Figure figure;
   std::string caption = {};
-  bool wide = false;   ///< over the whole width of the page
   bool small = false;  ///< one of many
 };
 

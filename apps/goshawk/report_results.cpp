@@ -9,8 +9,11 @@
 namespace goshawk {
 namespace {
 
-/// More points than this are thinned: they could not be told apart.
-constexpr std::size_t kMostFrontierPoints = 120;
+/// More points of a frontier than could be told apart are thinned, and sooner in deep networks, where the
+/// assignment of each is a long text.
+std::size_t most_frontier_points(std::size_t layers) {
+  return std::clamp<std::size_t>(5000 / std::max<std::size_t>(layers, 1), 80, 200);
+}
 
 std::string ratio(double value) {
   return fmt::format("{:.2f}×", value);
@@ -154,7 +157,8 @@ std::optional<std::size_t> chosen_point(const ReportRun& run, const ReportFronti
 ReportFigure frontier_figure(const ReportRun& run, const ReportFrontier& frontier) {
   const std::optional<std::size_t> chosen = chosen_point(run, frontier);
   const std::size_t count = frontier.points.size();
-  const std::size_t every = (count + kMostFrontierPoints - 1) / kMostFrontierPoints;
+  const std::size_t most = most_frontier_points(frontier.layers.size());
+  const std::size_t every = (count + most - 1) / most;
   FigureSeries points{
       .name = fmt::format("assignments ({})", count), .colour = 5, .line = true, .markers = true};
   FigureSeries taken{
@@ -181,7 +185,7 @@ ReportFigure frontier_figure(const ReportRun& run, const ReportFrontier& frontie
     figure.rules.push_back({.vertical = true, .value = it->second.budget_bytes / 1000, .name = "budget"});
   }
   std::string caption = "Hover a point, or focus the figure and use the arrow keys, to see its assignment.";
-  if (every > 1) caption += fmt::format(" Every {}th point is shown.", every);
+  if (every > 1) caption += fmt::format(" One point in {} is shown.", every);
   return {.name = "pareto-" + file_name_part(frontier.slug),
           .figure = std::move(figure),
           .caption = std::move(caption)};
@@ -224,12 +228,12 @@ ReportFigure training_figure(const ReportRun& run, const std::string& job, bool 
   static constexpr Curve kLosses[] = {{"training loss", [](const ReportEpoch& e) { return e.train_loss; }},
                                       {"test loss", [](const ReportEpoch& e) { return e.test_loss; }}};
   static constexpr Curve kAccuracies[] = {
-      {"training accuracy, %", [](const ReportEpoch& e) { return 100 * e.train_accuracy; }},
-      {"test accuracy, %", [](const ReportEpoch& e) { return 100 * e.test_accuracy; }}};
+      {"training accuracy", [](const ReportEpoch& e) { return 100 * e.train_accuracy; }},
+      {"test accuracy", [](const ReportEpoch& e) { return 100 * e.test_accuracy; }}};
   Figure figure{.title = fmt::format("{} of {}", loss ? "Loss" : "Accuracy", job_title(job)),
                 .x = {.label = "epoch"},
                 .y = {.scale = loss ? AxisScale::log : AxisScale::linear}};
-  if (loss) figure.y.label = "log scale";
+  figure.y.label = loss ? "loss (log scale)" : "percent";
   int colour = 0;
   for (const Curve& what : loss ? kLosses : kAccuracies) {
     FigureSeries series = curve(run, job, what);
@@ -241,9 +245,9 @@ ReportFigure training_figure(const ReportRun& run, const std::string& job, bool 
 }
 
 std::optional<ReportFigure> finetuning_figure(const ReportRun& run, bool loss) {
-  const Curve what =
-      loss ? Curve{"training loss", [](const ReportEpoch& e) { return e.train_loss; }}
-           : Curve{"test accuracy, %", [](const ReportEpoch& e) { return 100 * e.test_accuracy; }};
+  const Curve what = loss
+                         ? Curve{"training loss", [](const ReportEpoch& e) { return e.train_loss; }}
+                         : Curve{"test accuracy", [](const ReportEpoch& e) { return 100 * e.test_accuracy; }};
   Figure figure{.title = loss ? "Training loss while fine-tuning" : "Test accuracy while fine-tuning",
                 .x = {.label = "epoch"},
                 .y = {.label = loss ? "loss (log scale)" : "percent",
@@ -277,12 +281,15 @@ std::optional<ReportFigure> finetuning_figure(const ReportRun& run, bool loss) {
 
 struct SizePart {
   const char* name;
+  const char* column;  // short, so that the table fits
   std::int64_t PackedSize::*bytes;
 };
-constexpr SizePart kSizeParts[] = {
-    {"weights' codes", &PackedSize::codes},     {"weights in f32", &PackedSize::full_weights},
-    {"weight scales", &PackedSize::scales},     {"activation ranges", &PackedSize::ranges},
-    {"batch norm, biases", &PackedSize::other}, {"names, shapes", &PackedSize::header}};
+constexpr SizePart kSizeParts[] = {{"weights' codes", "codes", &PackedSize::codes},
+                                   {"weights in f32", "f32 weights", &PackedSize::full_weights},
+                                   {"weight scales", "scales", &PackedSize::scales},
+                                   {"activation ranges", "ranges", &PackedSize::ranges},
+                                   {"batch norm, biases", "batch norm, biases", &PackedSize::other},
+                                   {"names, shapes", "names, shapes", &PackedSize::header}};
 
 }  // namespace
 
@@ -331,7 +338,7 @@ ReportSection size_section(const ReportRun& run) {
     for (const SizePart& part : kSizeParts) {
       figure.series.push_back(
           {.name = part.name, .colour = static_cast<int>(figure.series.size()), .bars = true});
-      head.emplace_back(part.name);
+      head.emplace_back(part.column);
     }
     head.emplace_back("file");
     table.rows.push_back(std::move(head));

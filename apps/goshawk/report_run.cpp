@@ -198,7 +198,26 @@ class Reader {
             entry.where(), point.bits.size(), frontier.layers.size());
       frontier.points.push_back(std::move(point));
     }
+    if (counted) put_in_network_order(frontier);
     if (!frontier.points.empty()) run_.frontiers.push_back(std::move(frontier));
+  }
+
+  // Stays as it is when the network's order is unknown.
+  void put_in_network_order(ReportFrontier& frontier) const {
+    const std::vector<std::string> network = layer_names("");
+    if (!std::is_permutation(network.begin(), network.end(), frontier.layers.begin(),
+                             frontier.layers.end())) {
+      return;
+    }
+    for (FrontierPoint& point : frontier.points) {
+      std::vector<int> bits;
+      for (const std::string& name : network) {
+        const auto at = std::find(frontier.layers.begin(), frontier.layers.end(), name);
+        bits.push_back(point.bits[static_cast<std::size_t>(at - frontier.layers.begin())]);
+      }
+      point.bits = std::move(bits);
+    }
+    frontier.layers = network;
   }
 
   static std::vector<std::int64_t> integers(const JsonObject& json, const char* key) {

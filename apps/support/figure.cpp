@@ -15,9 +15,10 @@ namespace {
 constexpr double kFont = 12, kTickFont = 11, kTitleFont = 15;
 constexpr double kLine = 17;          // from one line of text to the next
 constexpr double kCategoryStep = 17;  // height of a row
+constexpr double kLeastColumn = 16;   // slanted names are this far apart
 constexpr double kMarker = 3.6;       // radius
 constexpr double kGap = 8;
-constexpr double kLegendSwatch = 22;
+constexpr double kLineSwatch = 22, kMarkSwatch = 12;
 // Colours for text on a cell; in the middle of the scale both can be read.
 constexpr double kDarkUntil = 0.55;
 
@@ -34,7 +35,8 @@ class Renderer {
       : figure_(figure),
         options_(options),
         x_(figure.x, coordinates(true)),
-        y_(figure.y, coordinates(false)) {}
+        y_(figure.y, coordinates(false)),
+        margin_(options.standalone ? kGap : 0) {}
 
   std::string render() {
     lay_out();
@@ -99,14 +101,14 @@ class Renderer {
     double top = 4;
     if (options_.standalone) {
       for (const std::string& line : wrap_text(figure_.title, kTitleFont, options_.width - 2 * kGap)) {
-        above_ += text(kGap, top + 14, line, "gf-title");
+        above_ += text(margin_, top + 14, line, "gf-title");
         top += 20;
       }
       top += 6;
     }
     top = legend(top);
     for (const std::string& line : wrap_text(figure_.y.label, kFont, options_.width - 2 * kGap)) {
-      above_ += text(kGap, top + 12, line, "");
+      above_ += text(margin_, top + 12, line, "");
       top += kLine;
     }
     if (!figure_.y.label.empty()) top += 4;
@@ -161,39 +163,41 @@ class Renderer {
   }
 
   double legend(double top) {
-    double x = kGap;
+    double x = margin_;
     bool any = false;
-    const auto entry = [&](const std::string& name, const std::string& swatch_at_origin) {
-      const double width = kLegendSwatch + 6 + text_width(name, kFont) + 14;
+    const auto entry = [&](const std::string& name, double swatch_width, const std::string& swatch) {
+      const double width = swatch_width + 6 + text_width(name, kFont) + 12;
       if (any && x + width > options_.width) {
-        x = kGap;
+        x = margin_;
         top += kLine;
       }
-      above_ += fmt::format("<g transform=\"translate({} {})\">{}</g>", px(x), px(top + 8), swatch_at_origin);
-      above_ += text(x + kLegendSwatch + 6, top + 12, name, "");
+      above_ += fmt::format("<g transform=\"translate({} {})\">{}</g>", px(x), px(top + 8), swatch);
+      above_ += text(x + swatch_width + 6, top + 12, name, "");
       x += width;
       any = true;
     };
     for (const FigureSeries& series : figure_.series) {
-      if (!series.name.empty()) entry(series.name, swatch(series));
+      const double width = series.line ? kLineSwatch : kMarkSwatch;
+      if (!series.name.empty()) entry(series.name, width, swatch_of(series, width));
     }
     for (const FigureRule& rule : figure_.rules) {
-      if (!rule.name.empty()) {
-        entry(rule.name, fmt::format(R"(<path class="gf-rule" d="M0 0H{}"/>)", kLegendSwatch));
-      }
+      if (rule.name.empty()) continue;
+      entry(rule.name, kLineSwatch, fmt::format(R"(<path class="gf-rule" d="M0 0H{}"/>)", kLineSwatch));
     }
     return any ? top + kLine + 8 : top;
   }
 
-  static std::string swatch(const FigureSeries& series) {
+  static std::string swatch_of(const FigureSeries& series, double width) {
     std::string svg;
-    if (series.bars)
-      return fmt::format(R"(<rect class="gf-f{}" x="5" y="-5" width="12" height="10"/>)", colour(series));
+    if (series.bars) {
+      return fmt::format(R"(<rect class="gf-f{}" x="0" y="-6" width="{}" height="12"/>)", colour(series),
+                         width);
+    }
     if (series.line) {
       svg += fmt::format(R"(<path class="gf-line gf-s{}{}" d="M0 0H{}"/>)", colour(series),
-                         series.dashed ? " gf-dashed" : "", kLegendSwatch);
+                         series.dashed ? " gf-dashed" : "", width);
     }
-    if (series.markers) svg += marker(series, kLegendSwatch / 2, 0, kMarker, "");
+    if (series.markers) svg += marker(series, width / 2, 0, kMarker, "");
     return svg;
   }
 
@@ -259,14 +263,15 @@ class Renderer {
 
   void cells() {
     for (const FigureCell& cell : figure_.cells) {
-      const auto [left, right] = std::minmax(x_(cell.x.low), x_(cell.x.high));
-      const auto [top, bottom] = std::minmax(y_(cell.y.low), y_(cell.y.high));
+      const auto [left, right] = std::minmax({x_(cell.x.low), x_(cell.x.high)});
+      const auto [top, bottom] = std::minmax({y_(cell.y.low), y_(cell.y.high)});
       // Fields with text stand apart; those of a heat map touch, with no hairline between them.
-      const double gap = cell.text.empty() ? -0.3 : 1;
+      const double gap = cell.text.empty() ? 0 : 1;
       element(
           "rect",
-          fmt::format(R"(x="{}" y="{}" width="{}" height="{}" fill="{}")", px(left + gap), px(top + gap),
-                      px(right - left - 2 * gap), px(bottom - top - 2 * gap), sequential_colour(cell.shade)),
+          fmt::format(R"(x="{}" y="{}" width="{}" height="{}" fill="{}"{})", px(left + gap), px(top + gap),
+                      px(right - left - 2 * gap), px(bottom - top - 2 * gap), sequential_colour(cell.shade),
+                      cell.text.empty() ? R"( shape-rendering="crispEdges")" : ""),
           "", cell.tip);
       if (!cell.text.empty()) {
         body_ += text((left + right) / 2, (top + bottom) / 2 + 4, cell.text,
@@ -295,8 +300,8 @@ class Renderer {
         const AxisMap& along = bars_lie() ? x_ : y_;
         const AxisMap& across = bars_lie() ? y_ : x_;
         const double from = along(std::max(it->second, along.low())), to = along(it->second + value);
-        const auto [side, other] = std::minmax(across(at - 0.36), across(at + 0.36));
-        const auto [begin, end] = std::minmax(from, to);
+        const auto [side, other] = std::minmax({across(at - 0.36), across(at + 0.36)});
+        const auto [begin, end] = std::minmax({from, to});
         it->second += value;
         element("rect",
                 bars_lie() ? fmt::format(R"(x="{}" y="{}" width="{}" height="{}")", px(begin), px(side),
@@ -326,14 +331,17 @@ class Renderer {
   }
 
   void draw_band(const FigureSeries& series) {
-    std::string there, back;
+    std::string outline;
+    const auto corner = [&](double x, double y) {
+      outline += fmt::format("{}{} {}", outline.empty() ? "M" : "L", px(x_(x)), px(y_(y)));
+    };
     for (const FigurePoint& point : series.points) {
-      if (!point.y_error) continue;
-      there +=
-          fmt::format("{}{} {}", there.empty() ? "M" : "L", px(x_(point.x)), px(y_(point.y_error->high)));
-      back = fmt::format("L{} {}", px(x_(point.x)), px(y_(point.y_error->low))) + back;
+      if (point.y_error) corner(point.x, point.y_error->high);
     }
-    body_ += clipped(fmt::format(R"(<path class="gf-band gf-f{}" d="{}{}Z"/>)", colour(series), there, back));
+    for (auto point = series.points.rbegin(); point != series.points.rend(); ++point) {
+      if (point->y_error) corner(point->x, point->y_error->low);
+    }
+    body_ += clipped(fmt::format(R"(<path class="gf-band gf-f{}" d="{}Z"/>)", colour(series), outline));
   }
 
   void draw_points(const FigureSeries& series) {
@@ -442,18 +450,34 @@ class Renderer {
   const Figure& figure_;
   const SvgOptions& options_;
   AxisMap x_, y_;
+  double margin_;  // left of the title, the legend and the labels
   std::vector<AxisTick> x_ticks_, y_ticks_;
   double left_ = 0, right_ = 0, top_ = 0, bottom_ = 0, height_ = 0, total_ = 0;
   bool slanted_ = false, focusable_ = false;
   std::string above_, body_, below_;
 };
 
+double widest_name(const std::vector<std::string>& names) {
+  double widest = 0;
+  for (const std::string& name : names) widest = std::max(widest, text_width(name, kTickFont));
+  return widest;
+}
+
 }  // namespace
+
+double least_width(const Figure& figure) {
+  if (figure.x.scale != AxisScale::categories) return 0;
+  const double rows = figure.y.scale == AxisScale::categories ? widest_name(figure.y.categories) : 40;
+  return rows + 2 * kGap + kLeastColumn * static_cast<double>(figure.x.categories.size()) +
+         widest_name(figure.x.categories) * std::sqrt(0.5) + kGap;
+}
 
 std::string to_svg(const Figure& figure, const SvgOptions& options) {
   check(options.width >= 200, "[figure] a width of {} is too narrow; give at least 200 pixels",
         options.width);
-  return Renderer(figure, options).render();
+  SvgOptions widened = options;
+  widened.width = std::max(options.width, std::ceil(least_width(figure)));
+  return Renderer(figure, widened).render();
 }
 
 }  // namespace goshawk

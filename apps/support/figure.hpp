@@ -91,7 +91,11 @@ struct SvgOptions {
   bool standalone = false;
 };
 
+/// As wide as the options say, or as least_width() if that is more.
 std::string to_svg(const Figure& figure, const SvgOptions& options);
+
+/// The width in pixels that the names of the columns need in order not to overlap; 0 without columns.
+double least_width(const Figure& figure);
 
 /// The style sheet of all figures, for light and dark surroundings.
 std::string figure_style();

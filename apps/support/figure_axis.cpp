@@ -11,13 +11,15 @@ namespace {
 
 constexpr double kMargin = 0.04;  // of the range, around the data
 
-// 1, 2 or 5 times a power of ten, the first that is not below `least`.
-double round_step(double least) {
-  const double power = std::pow(10, std::floor(std::log10(least)));
-  for (const double factor : {1.0, 2.0, 5.0}) {
-    if (factor * power >= least * (1 - 1e-9)) return factor * power;
+// 1, 2 or 5 times a power of ten, the one whose ratio to `wanted` is nearest to 1.
+double round_step(double wanted) {
+  const double power = std::pow(10, std::floor(std::log10(wanted)));
+  double best = power;
+  for (const double factor : {2.0, 5.0, 10.0}) {
+    const double step = factor * power;
+    if (std::abs(std::log(step / wanted)) < std::abs(std::log(best / wanted))) best = step;
   }
-  return 10 * power;
+  return best;
 }
 
 }  // namespace
@@ -107,9 +109,13 @@ std::vector<AxisTick> AxisMap::log_ticks(int wanted) const {
             last = static_cast<int>(std::ceil(std::log10(high_)));
   const double decades = std::log10(high_ / low_);
   const int every = std::max(1, static_cast<int>(std::ceil(decades / std::max(wanted, 1))));
-  const auto label = [](double factor, int exponent) {
-    if (exponent >= -3 && exponent <= 3)
-      return fmt::format("{:.{}f}", factor * std::pow(10, exponent), std::max(0, -exponent));
+  // Plain numbers where all of them are short.
+  const bool plain = low_ >= 0.9e-4 && high_ <= 2e5;
+  const auto label = [&](double factor, int exponent) {
+    if (plain) {
+      const double value = factor * std::pow(10, exponent);
+      return value >= 1 ? with_thousands(value) : fmt::format("{:.{}f}", value, -exponent);
+    }
     return factor == 1 ? power_of_ten(exponent) : fmt::format("{:g}·{}", factor, power_of_ten(exponent));
   };
   std::vector<AxisTick> ticks;
