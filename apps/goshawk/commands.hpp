@@ -5,6 +5,10 @@
 
 namespace goshawk {
 
+/// The models there are.
+void add_models_command(CLI::App& program);
+/// What a data set holds.
+void add_data_command(CLI::App& program);
 /// Gradient and Hessian-vector product of one batch, to compare with another framework.
 void add_hvp_command(CLI::App& program);
 /// Eigenvalues, traces and more of the Hessian, with their errors, layer by layer.

@@ -19,7 +19,7 @@ nlohmann::ordered_json configuration(const CurvatureOptions& options) {
   nlohmann::ordered_json config{{"program", "goshawk curvature"},
                                 {"model", options.model},
                                 {"weights", options.weights},
-                                {"data", options.pictures.data},
+                                {"data", options.pictures.source.path},
                                 {"split", options.pictures.split},
                                 {"batch", options.batch},
                                 {"images", options.images},
@@ -41,6 +41,10 @@ nlohmann::ordered_json configuration(const CurvatureOptions& options) {
                                 {"seed", options.seed},
                                 {"dtype", options.dtype},
                                 {"convolution", options.convolution}};
+  if (options.pictures.source.synthetic) {
+    config["synthetic"] = true;
+    config["synthetic-seed"] = options.pictures.source.synthetic_seed;
+  }
   config["mean"] = normalization.mean_given ? nlohmann::ordered_json(normalization.value.mean) : nullptr;
   config["std"] = normalization.std_given ? nlohmann::ordered_json(normalization.value.stddev) : nullptr;
   return config;
@@ -48,8 +52,8 @@ nlohmann::ordered_json configuration(const CurvatureOptions& options) {
 
 void run(const CurvatureOptions& options) {
   choose_convolution(options.convolution);
-  if (options.batch.empty() == options.pictures.data.empty()) {
-    throw UsageError("give images with --data or --batch; see goshawk curvature --help");
+  if (options.batch.empty() != options.pictures.given()) {
+    throw UsageError("give images with --data, --synthetic or --batch; see goshawk curvature --help");
   }
   if (options.wants("activations") && options.per != "layer") {
     throw UsageError("--what activations is about layers; use --per layer");

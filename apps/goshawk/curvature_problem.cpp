@@ -43,7 +43,7 @@ CurvatureProblem::CurvatureProblem(const CurvatureOptions& options) {
 }
 
 void CurvatureProblem::read_pictures(const CurvatureOptions& options, DType dtype) {
-  const std::string& source = options.batch.empty() ? options.pictures.data : options.batch;
+  const std::string source = options.batch.empty() ? options.pictures.name() : options.batch;
   const auto enough = [&](std::int64_t available) {
     check(options.images <= available,
           "[curvature] {} has {} images but --images asks for {}; give {} at most", source, available,

@@ -16,7 +16,7 @@ namespace {
 
 struct Options {
   std::string model, weights;
-  PictureOptions pictures{.data = {}, .split = "test", .normalization = {}};
+  PictureOptions pictures{.source = {}, .split = "test", .normalization = {}};
   std::int64_t batch_size = 250;
   std::int64_t images = 0;  // 0: all
   bool json = false;
@@ -24,6 +24,7 @@ struct Options {
 };
 
 void run(const Options& options) {
+  check_source(options.pictures.source);
   choose_convolution(options.convolution);
   const LoadedModel loaded = load_model(options.model, options.weights, DType::f32, PackedFiles::allowed);
   std::shared_ptr<const Dataset> data =
@@ -41,7 +42,7 @@ void run(const Options& options) {
         "[evaluate] the model in {} has loss {} on {}: its outputs overflow; check that weights, --mean and "
         "--std "
         "belong together",
-        options.weights, result.loss, options.pictures.data);
+        options.weights, result.loss, options.pictures.name());
   if (options.json) {
     const nlohmann::ordered_json object = {{"accuracy", result.accuracy()},
                                            {"correct", result.correct},
@@ -61,7 +62,7 @@ void add_evaluate_command(CLI::App& program) {
   CLI::App& command = *program.add_subcommand(
       "evaluate", "Accuracy and loss of a model, packed or not, on labelled pictures");
   add_model_options(command, options->model, options->weights);
-  add_picture_options(command, options->pictures).required();
+  add_picture_options(command, options->pictures);
   command
       .add_option("--images", options->images, "Take only the first N pictures (all when there are fewer)")
       ->check(CLI::PositiveNumber)
@@ -79,7 +80,8 @@ void add_evaluate_command(CLI::App& program) {
       "of the "
       "weights file\n(normalization.mean, normalization.std) or else the model's usual ones: .485 .456 .406 "
       "and .229 "
-      ".224 .225.");
+      ".224 .225. Example:\n  goshawk evaluate --model resnet20 --weights resnet20.safetensors --data "
+      "cifar-10-batches-bin");
   command.callback([options] { run(*options); });
 }
 

@@ -7,6 +7,8 @@ int main(int argc, char** argv) {
     CLI::App program("Exact curvature and low-bit quantization of convolutional networks", "goshawk");
     goshawk::set_up_command_line(program);
     program.require_subcommand(1);
+    goshawk::add_models_command(program);
+    goshawk::add_data_command(program);
     goshawk::add_hvp_command(program);
     goshawk::add_curvature_command(program);
     goshawk::add_evaluate_command(program);

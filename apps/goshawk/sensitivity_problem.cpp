@@ -68,7 +68,7 @@ nlohmann::ordered_json sensitivity_problem_config(const SensitivityProblemOption
   const NormalizationOptions& normalization = options.pictures.normalization;
   nlohmann::ordered_json config{{"model", options.model},
                                 {"weights", options.weights},
-                                {"data", options.pictures.data},
+                                {"data", options.pictures.source.path},
                                 {"split", options.pictures.split},
                                 {"batch", options.batch},
                                 {"images", options.images},
@@ -80,6 +80,10 @@ nlohmann::ordered_json sensitivity_problem_config(const SensitivityProblemOption
                                 {"seed", options.seed},
                                 {"dtype", options.dtype},
                                 {"convolution", options.convolution}};
+  if (options.pictures.source.synthetic) {
+    config["synthetic"] = true;
+    config["synthetic-seed"] = options.pictures.source.synthetic_seed;
+  }
   config["mean"] = normalization.mean_given ? nlohmann::ordered_json(normalization.value.mean) : nullptr;
   config["std"] = normalization.std_given ? nlohmann::ordered_json(normalization.value.stddev) : nullptr;
   return config;
@@ -114,14 +118,14 @@ CLI::Option& add_widths_option(CLI::App& command, const std::string& name, std::
 
 SensitivityProblem::SensitivityProblem(const SensitivityProblemOptions& options, const std::string& user)
     : microbatch_(options.microbatch) {
-  if (options.batch.empty() == options.pictures.data.empty()) {
-    throw UsageError("give images with --data or --batch, one of them");
+  if (options.batch.empty() != options.pictures.given()) {
+    throw UsageError("give images with --data, --synthetic or --batch, one of them");
   }
   choose_convolution(options.convolution);
   const DType dtype = options.dtype == "f64" ? DType::f64 : DType::f32;
   loaded_ = load_model(options.model, options.weights, dtype);
   loaded_.model->set_mode(Mode::eval);
-  const std::string& source = options.batch.empty() ? options.pictures.data : options.batch;
+  const std::string source = options.batch.empty() ? options.pictures.name() : options.batch;
   const auto count_of = [&](std::int64_t available, std::int64_t otherwise) {
     check(options.images <= available, "[{}] {} has {} images but {} are asked for; give {} at most", user,
           source, available, options.images, available);
