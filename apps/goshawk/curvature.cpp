@@ -6,12 +6,18 @@
 #include "apps/goshawk/curvature_problem.hpp"
 #include "apps/goshawk/curvature_report.hpp"
 #include "apps/support/command_line.hpp"
+#include "apps/support/config_file.hpp"
 #include "apps/support/run_directory.hpp"
 #include "autograd/curvature/road.hpp"
 #include "core/file.hpp"
 
 namespace goshawk {
 namespace {
+
+/// Null for what was left to the program: in a configuration, as if not given.
+nlohmann::ordered_json or_null(bool given, std::int64_t value) {
+  return given ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
+}
 
 /// Everything that a result depends on.
 nlohmann::ordered_json configuration(const CurvatureOptions& options) {
@@ -22,7 +28,7 @@ nlohmann::ordered_json configuration(const CurvatureOptions& options) {
                                 {"data", options.pictures.source.path},
                                 {"split", options.pictures.split},
                                 {"batch", options.batch},
-                                {"images", options.images},
+                                {"images", or_null(options.images > 0, options.images)},
                                 {"microbatch", options.microbatch},
                                 {"what", options.what},
                                 {"per", options.per},
@@ -34,7 +40,7 @@ nlohmann::ordered_json configuration(const CurvatureOptions& options) {
                                 {"error", options.error},
                                 {"max-samples", options.max_samples},
                                 {"max-products", options.max_products},
-                                {"directions", options.directions},
+                                {"directions", or_null(options.directions >= 0, options.directions)},
                                 {"density-steps", options.density_steps},
                                 {"density-probes", options.density_probes},
                                 {"landscape-points", options.landscape_points},
@@ -194,6 +200,8 @@ void add_curvature_command(CLI::App& program) {
       "--resume", options->resume,
       "Go on with the interrupted run in --out, given the same options; ends with the same bits");
   add_threads_option(command);
+  add_quiet_option(command);
+  add_config_option(command);
   add_convolution_option(command, options->convolution);
   command.footer(
       "Batch normalisation is in eval mode. Example:\n  goshawk curvature --model resnet20 --weights "

@@ -73,7 +73,7 @@ void CurvatureProblem::read_pictures(const CurvatureOptions& options, DType dtyp
   // Class folders come class by class, so the first pictures would not do.
   data = random_images(data, count, options.seed);
   const Normalization normalization =
-      normalization_for(options.pictures, options.model, loaded_, options.weights);
+      normalization_for(options.pictures.normalization, options.model, loaded_.metadata, options.weights);
   for (std::int64_t begin = 0; begin < count; begin += options.microbatch) {
     std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(options.microbatch, count - begin)));
     std::iota(indices.begin(), indices.end(), begin);

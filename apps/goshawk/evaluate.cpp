@@ -9,6 +9,7 @@
 #include "apps/goshawk/model_file.hpp"
 #include "apps/goshawk/pictures.hpp"
 #include "apps/support/command_line.hpp"
+#include "apps/support/config_file.hpp"
 #include "apps/support/progress.hpp"
 
 namespace goshawk {
@@ -31,7 +32,7 @@ void run(const Options& options) {
       open_pictures(options.pictures, options.model, loaded, options.weights);
   if (options.images > 0) data = first_images(data, options.images);
   const Normalization normalization =
-      normalization_for(options.pictures, options.model, loaded, options.weights);
+      normalization_for(options.pictures.normalization, options.model, loaded.metadata, options.weights);
   Progress progress("evaluating", data->size());
   const Evaluation result = evaluate(*loaded.model, data,
                                      {.batch_size = options.batch_size,
@@ -44,14 +45,9 @@ void run(const Options& options) {
         "belong together",
         options.weights, result.loss, options.pictures.name());
   if (options.json) {
-    const nlohmann::ordered_json object = {{"accuracy", result.accuracy()},
-                                           {"correct", result.correct},
-                                           {"images", result.images},
-                                           {"loss", result.loss}};
-    print_result("{}\n", object.dump());
+    print_result("{}\n", evaluation_json(result).dump());
   } else {
-    print_result("accuracy {:.2f} %, {} of {} images correct, loss {:.6g}\n", 100 * result.accuracy(),
-                 result.correct, result.images, result.loss);
+    print_result("{}\n", evaluation_text(result));
   }
 }
 
@@ -74,6 +70,8 @@ void add_evaluate_command(CLI::App& program) {
   command.add_flag("--json", options->json,
                    "Print one JSON object: accuracy (0 to 1), correct, images, loss");
   add_threads_option(command);
+  add_quiet_option(command);
+  add_config_option(command);
   add_convolution_option(command, options->convolution);
   command.footer(
       "Pixels are scaled to [0,1], then normalised with --mean and --std, by default those in the metadata "

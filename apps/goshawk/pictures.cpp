@@ -34,8 +34,9 @@ std::shared_ptr<const Dataset> open_pictures(const PictureOptions& options, std:
   return data;
 }
 
-Normalization normalization_for(const PictureOptions& options, std::string_view model_name,
-                                const LoadedModel& loaded, const std::string& weights) {
+Normalization normalization_for(const NormalizationOptions& options, std::string_view model_name,
+                                const std::map<std::string, std::string>& metadata,
+                                const std::string& weights) {
   const InputSpec input = model_input(model_name);
   Normalization normalization;
   for (std::size_t c = 0; c < 3; ++c) {
@@ -43,10 +44,10 @@ Normalization normalization_for(const PictureOptions& options, std::string_view 
     normalization.stddev[c] = static_cast<float>(input.std[c]);
   }
   // An unusable normalisation in the file does not matter when both options replace it.
-  if (!(options.normalization.mean_given && options.normalization.std_given)) {
-    normalization = normalization_of(loaded.metadata, weights).value_or(normalization);
+  if (!(options.mean_given && options.std_given)) {
+    normalization = normalization_of(metadata, weights).value_or(normalization);
   }
-  return options.normalization.or_else(normalization);
+  return options.or_else(normalization);
 }
 
 LabelledImages read_batch(const std::string& path, std::int64_t channels, std::int64_t classes, DType dtype) {

@@ -32,8 +32,9 @@ CLI::Option& add_picture_options(CLI::App& command, PictureOptions& options);
 std::shared_ptr<const Dataset> open_pictures(const PictureOptions& options, std::string_view model_name,
                                              const LoadedModel& loaded, const std::string& weights);
 /// --mean and --std, by default what the weights' metadata say and otherwise what is usual for the model.
-Normalization normalization_for(const PictureOptions& options, std::string_view model_name,
-                                const LoadedModel& loaded, const std::string& weights);
+Normalization normalization_for(const NormalizationOptions& options, std::string_view model_name,
+                                const std::map<std::string, std::string>& metadata,
+                                const std::string& weights);
 
 struct LabelledImages {
   Tensor images;  ///< [N,H,W,C]

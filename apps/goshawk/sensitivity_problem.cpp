@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "apps/support/config_file.hpp"
 #include "datasets/loader.hpp"
 #include "models/registry.hpp"
 
@@ -62,24 +63,27 @@ void add_sensitivity_problem_options(CLI::App& command, SensitivityProblemOption
       ->capture_default_str();
   add_threads_option(command);
   add_convolution_option(command, options.convolution);
+  add_quiet_option(command);
+  add_config_option(command);
 }
 
 nlohmann::ordered_json sensitivity_problem_config(const SensitivityProblemOptions& options) {
   const NormalizationOptions& normalization = options.pictures.normalization;
-  nlohmann::ordered_json config{{"model", options.model},
-                                {"weights", options.weights},
-                                {"data", options.pictures.source.path},
-                                {"split", options.pictures.split},
-                                {"batch", options.batch},
-                                {"images", options.images},
-                                {"microbatch", options.microbatch},
-                                {"weight-scheme", options.weight_scheme},
-                                {"granularity", options.granularity},
-                                {"clip", options.clip},
-                                {"percentile", options.percentile},
-                                {"seed", options.seed},
-                                {"dtype", options.dtype},
-                                {"convolution", options.convolution}};
+  nlohmann::ordered_json config{
+      {"model", options.model},
+      {"weights", options.weights},
+      {"data", options.pictures.source.path},
+      {"split", options.pictures.split},
+      {"batch", options.batch},
+      {"images", options.images > 0 ? nlohmann::ordered_json(options.images) : nullptr},
+      {"microbatch", options.microbatch},
+      {"weight-scheme", options.weight_scheme},
+      {"granularity", options.granularity},
+      {"clip", options.clip},
+      {"percentile", options.percentile},
+      {"seed", options.seed},
+      {"dtype", options.dtype},
+      {"convolution", options.convolution}};
   if (options.pictures.source.synthetic) {
     config["synthetic"] = true;
     config["synthetic-seed"] = options.pictures.source.synthetic_seed;
@@ -116,6 +120,19 @@ CLI::Option& add_widths_option(CLI::App& command, const std::string& name, std::
               ->default_str(fmt::format("{}", fmt::join(widths, ",")));
 }
 
+std::pair<std::string, int> pin_of(const std::string& text) {
+  const std::size_t equals = text.rfind('=');
+  int bits = 0;
+  if (equals != std::string::npos) {
+    const std::string digits = text.substr(equals + 1);
+    if (!digits.empty() && digits.size() <= 2 && std::all_of(digits.begin(), digits.end(), ::isdigit)) {
+      bits = std::stoi(digits);
+    }
+  }
+  if (bits == 0) throw UsageError(fmt::format("--pin: '{}' is not LAYER=BITS, such as conv1=8", text));
+  return {text.substr(0, equals), bits};
+}
+
 SensitivityProblem::SensitivityProblem(const SensitivityProblemOptions& options, const std::string& user)
     : microbatch_(options.microbatch) {
   if (options.batch.empty() != options.pictures.given()) {
@@ -149,7 +166,7 @@ SensitivityProblem::SensitivityProblem(const SensitivityProblemOptions& options,
   // Class folders come class by class, so the first pictures would not do.
   data = random_images(data, count, options.seed);
   const Normalization normalization =
-      normalization_for(options.pictures, options.model, loaded_, options.weights);
+      normalization_for(options.pictures.normalization, options.model, loaded_.metadata, options.weights);
   for (std::int64_t begin = 0; begin < count; begin += kReadAtOnce) {
     std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(kReadAtOnce, count - begin)));
     std::iota(indices.begin(), indices.end(), begin);

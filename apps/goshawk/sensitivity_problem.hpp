@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "apps/goshawk/model_file.hpp"
@@ -36,6 +37,9 @@ WeightSpec weight_spec_of(const SensitivityProblemOptions& options);
 /// --bits and other lists of widths: each 1 … 8 or 32.
 CLI::Option& add_widths_option(CLI::App& command, const std::string& name, std::vector<int>& widths,
                                const std::string& help);
+
+/// "conv1=8", of --pin: a layer that keeps a width. Throws UsageError for anything else.
+std::pair<std::string, int> pin_of(const std::string& text);
 
 class SensitivityProblem {
  public:

@@ -1,5 +1,6 @@
 #include "apps/reproduce_cifar/sensitivities.hpp"
 
+#include "apps/support/progress.hpp"
 #include "core/file.hpp"
 #include "quant/qat.hpp"
 #include "quant/sensitivities/registry.hpp"
@@ -28,7 +29,7 @@ Sensitivity describe_curvature(const WeightCandidates& candidates, const Measure
   Sensitivity s;
   s.model = options.model;
   s.weights = "baseline.safetensors";
-  s.quantizer = describe(weight_spec(options));
+  s.quantizer = describe(initial_weight_spec(options.quantizer));
   s.images = options.curvature_images;
   for (std::size_t l = 0; l < candidates.layers.size(); ++l) {
     const WeightCandidates::Layer& from = candidates.layers[l];
@@ -71,7 +72,8 @@ void Sensitivities::measure(const std::vector<std::string>& names) const {
   const auto model = experiment_.baseline_model();
   const SensitivityData data(*model,
                              experiment_.training_pictures(options.curvature_images, kCurvatureBatch));
-  const WeightCandidates candidates = weight_candidates(data, options.bits, weight_spec(options));
+  const WeightCandidates candidates =
+      weight_candidates(data, options.bits, initial_weight_spec(options.quantizer));
   SensitivityMeasurement measurement(data, candidates,
                                      {.road = road_of(options.road),
                                       .trace_error = options.trace_error,
@@ -79,7 +81,7 @@ void Sensitivities::measure(const std::vector<std::string>& names) const {
                                       .seed = options.seed});
   std::vector<MeasuredCosts> measured;
   for (const std::string& name : names) {
-    experiment_.say(fmt::format("measuring {} on {} pictures", name, options.curvature_images));
+    say(fmt::format("measuring {} on {} pictures", name, options.curvature_images));
     measured.push_back(measurement.measure(name));
     run.log({{"sensitivity", name},
              {"seconds", measured.back().seconds},

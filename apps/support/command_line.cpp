@@ -6,6 +6,9 @@
 #include <cstdlib>
 #include <iterator>
 
+#include "apps/support/config_file.hpp"
+#include "apps/support/progress.hpp"
+#include "apps/support/suggestions.hpp"
 #include "core/error.hpp"
 #include "core/kernels/conv.hpp"
 #include "core/parallel.hpp"
@@ -13,14 +16,36 @@
 namespace goshawk {
 namespace {
 
-/// "goshawk hvp": the program and the subcommands that were recognised before the error.
+/// The subcommand that was recognised before an error, or the program.
+const CLI::App& innermost(const CLI::App& program) {
+  const CLI::App* app = &program;
+  while (!app->get_subcommands().empty()) app = app->get_subcommands().front();
+  return *app;
+}
+
+/// "goshawk hvp".
 std::string invocation(const CLI::App& program) {
-  std::string name = program.get_name();
-  for (const CLI::App* app = &program; !app->get_subcommands().empty();) {
-    app = app->get_subcommands().front();
-    name += " " + app->get_name();
+  const CLI::App& app = innermost(program);
+  return &app == &program ? program.get_name() : program.get_name() + " " + app.get_name();
+}
+
+/// "unknown argument '--epoch'; did you mean '--epochs'?", of options or of subcommands.
+std::string unknown_argument(const CLI::App& program, const std::string& word) {
+  const CLI::App& app = innermost(program);
+  std::vector<std::string> names;
+  const std::string typed = word.substr(0, word.find('='));
+  if (typed.starts_with("--")) {
+    for (const CLI::Option* option : app.get_options()) {
+      for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    }
+  } else {
+    for (const CLI::App* subcommand : app.get_subcommands([](const CLI::App*) { return true; }))
+      names.push_back(subcommand->get_name());
   }
-  return name;
+  std::string text = fmt::format("unknown argument '{}'", word);
+  if (!names.empty() && typed.size() > 2)
+    text += fmt::format("; did you mean {}?", nearest_names(typed, names, 1));
+  return text;
 }
 
 void add_triple_option(CLI::App& command, const char* name, std::array<float, 3>& target, bool& given,
@@ -67,7 +92,10 @@ void set_up_command_line(CLI::App& program) {
 
 void run_command_line(CLI::App& program, int argc, const char* const* argv) {
   try {
-    program.parse(argc, argv);
+    // CLI11 takes a vector from its end.
+    std::vector<std::string> arguments = with_config_file(program, {argv + std::min(argc, 1), argv + argc});
+    std::reverse(arguments.begin(), arguments.end());
+    program.parse(std::move(arguments));
   } catch (const CLI::CallForHelp&) {
     print_result(program.help());  // of the subcommand, if there is one
   } catch (const CLI::CallForVersion& version) {
@@ -76,8 +104,7 @@ void run_command_line(CLI::App& program, int argc, const char* const* argv) {
     // CLI11 looks for required options first, but a word that it does not know is the likelier cause of both
     // errors.
     const std::vector<std::string> unknown = program.remaining(true);
-    const std::string what =
-        unknown.empty() ? error.what() : fmt::format("unknown argument '{}'", unknown.front());
+    const std::string what = unknown.empty() ? error.what() : unknown_argument(program, unknown.front());
     throw UsageError(fmt::format("{}; see {} --help", what, invocation(program)));
   }
 }
@@ -90,6 +117,11 @@ void add_threads_option(CLI::App& command) {
       ->check(CLI::Range(0, 4096))
       ->type_name("T")
       ->default_str("0");
+}
+
+void add_quiet_option(CLI::App& command) {
+  command.add_flag_callback(
+      "--quiet", [] { Progress::silence(); }, "Show no progress");
 }
 
 void choose_convolution(const std::string& name) {

@@ -1,5 +1,8 @@
 #include "apps/support/data_source.hpp"
 
+#include <algorithm>
+#include <numeric>
+
 #include "core/error.hpp"
 #include "datasets/open.hpp"
 #include "datasets/synthetic.hpp"
@@ -28,6 +31,19 @@ std::shared_ptr<const Dataset> open_source(const DataSource& source, Split split
   }
   auto dataset = open_dataset(source.path, split, folder);
   return limit > 0 ? first_images(dataset, limit) : dataset;
+}
+
+std::vector<Batch> random_batches(const std::shared_ptr<const Dataset>& dataset, std::int64_t count,
+                                  std::int64_t batch_size, std::uint64_t seed,
+                                  const Normalization& normalization) {
+  const auto sample = random_images(dataset, count, seed);
+  std::vector<Batch> batches;
+  for (std::int64_t begin = 0; begin < sample->size(); begin += batch_size) {
+    std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(batch_size, sample->size() - begin)));
+    std::iota(indices.begin(), indices.end(), begin);
+    batches.push_back(make_batch(*sample, indices, normalization));
+  }
+  return batches;
 }
 
 }  // namespace goshawk

@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "datasets/dataset.hpp"
 #include "datasets/image_folder.hpp"
+#include "datasets/loader.hpp"
 #include "models/registry.hpp"
 
 namespace goshawk {
@@ -36,5 +38,10 @@ bool is_large(const InputSpec& input);
 /// The first `limit` pictures of a split (0: all; of the synthetic set kSyntheticTrain or kSyntheticTest).
 std::shared_ptr<const Dataset> open_source(const DataSource& source, Split split, std::int64_t limit,
                                            const ImageFolderOptions& folder);
+
+/// `count` pictures drawn under `seed` (see random_images), unaugmented, in batches.
+std::vector<Batch> random_batches(const std::shared_ptr<const Dataset>& dataset, std::int64_t count,
+                                  std::int64_t batch_size, std::uint64_t seed,
+                                  const Normalization& normalization);
 
 }  // namespace goshawk
