@@ -36,7 +36,7 @@ bool has_split(const DataSource& source, Split split) {
   return split == Split::train ? train : test;
 }
 
-SplitReport examine(const Options& options, Split split) {
+SplitReport open_split(const Options& options, Split split) {
   SplitReport report;
   report.name = std::filesystem::is_regular_file(options.source.path) ? "all" : split_name(split);
   report.data =
@@ -46,8 +46,6 @@ SplitReport examine(const Options& options, Split split) {
   for (std::int64_t i = 0; i < report.data->size(); ++i) {
     ++report.counts[static_cast<std::size_t>(report.data->label(i))];
   }
-  report.normalization = measure_normalization(
-      options.images > 0 ? *random_images(report.data, options.images, options.seed) : *report.data);
   return report;
 }
 
@@ -96,15 +94,17 @@ void run(const Options& options) {
   std::vector<SplitReport> splits;
   for (const Split split : {Split::train, Split::test}) {
     if (!has_split(options.source, split)) continue;
-    splits.push_back(examine(options, split));
+    splits.push_back(open_split(options, split));
     if (splits.back().name == "all") break;
   }
-  for (const SplitReport& s : splits) {
+  for (SplitReport& s : splits) {
     check(s.data->class_names() == splits.front().data->class_names(),
           "[data] {} has {} classes and {} has {}, or they have other names; give both splits the same class "
           "folders",
           splits.front().data->name(), splits.front().data->num_classes(), s.data->name(),
           s.data->num_classes());
+    s.normalization = measure_normalization(
+        options.images > 0 ? *random_images(s.data, options.images, options.seed) : *s.data);
   }
   print_result(options.json ? json_report(splits).dump() + "\n" : text_report(splits));
 }

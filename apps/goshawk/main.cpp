@@ -9,11 +9,15 @@ int main(int argc, char** argv) {
     program.require_subcommand(1);
     goshawk::add_models_command(program);
     goshawk::add_data_command(program);
+    goshawk::add_train_command(program);
+    goshawk::add_quantize_command(program);
+    goshawk::add_finetune_command(program);
     goshawk::add_hvp_command(program);
     goshawk::add_curvature_command(program);
     goshawk::add_evaluate_command(program);
     goshawk::add_sensitivity_command(program);
     goshawk::add_allocate_command(program);
+    goshawk::add_completion_command(program);
     goshawk::run_command_line(program, argc, argv);
     return 0;
   });

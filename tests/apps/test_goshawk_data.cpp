@@ -29,10 +29,13 @@ void expect_failure(std::vector<std::string> arguments, int status, const std::s
   CHECK(result.out.empty());
 }
 
-/// A picture of one colour.
-std::string flat_png(std::uint8_t red, std::uint8_t green, std::uint8_t blue, int size) {
-  Picture picture{{size, size}, {}};
-  for (int i = 0; i < size * size; ++i) picture.pixels.insert(picture.pixels.end(), {red, green, blue});
+/// 8x8 pixels of one red, half of them with all of green, and blue at 0 and 40 % in turn.
+std::string small_png(std::uint8_t red) {
+  Picture picture{{8, 8}, {}};
+  for (int i = 0; i < 64; ++i) {
+    picture.pixels.insert(picture.pixels.end(), {red, i < 32 ? std::uint8_t{255} : std::uint8_t{0},
+                                                 i % 2 == 0 ? std::uint8_t{0} : std::uint8_t{102}});
+  }
   return png_bytes(picture);
 }
 
@@ -40,11 +43,11 @@ std::string flat_png(std::uint8_t red, std::uint8_t green, std::uint8_t blue, in
 
 TEST_CASE("goshawk data measures folders of pictures, split by split") {
   const ScratchDirectory scratch;
-  scratch.write("train/cat/1.png", flat_png(255, 0, 51, 8));
-  scratch.write("train/cat/2.png", flat_png(255, 0, 51, 8));
-  scratch.write("train/dog/1.png", flat_png(0, 0, 51, 8));
-  scratch.write("val/cat/1.png", flat_png(255, 0, 51, 8));
-  scratch.write("val/dog/1.png", flat_png(0, 0, 51, 8));
+  scratch.write("train/cat/1.png", small_png(255));
+  scratch.write("train/cat/2.png", small_png(255));
+  scratch.write("train/dog/1.png", small_png(0));
+  scratch.write("val/cat/1.png", small_png(255));
+  scratch.write("val/dog/1.png", small_png(0));
   const nlohmann::json json = json_of({scratch.path().string(), "--size", "8"});
   CHECK(json.at("classes") == std::vector<std::string>{"cat", "dog"});
   REQUIRE(json.at("splits").size() == 2);
@@ -60,27 +63,29 @@ TEST_CASE("goshawk data measures folders of pictures, split by split") {
 
   const ProgramResult text = run_built_program("goshawk", {"data", scratch.path().string(), "--size", "8"});
   CHECK(text.status == 0);
-  CHECK(contains(text.out, "0.6667 0.0000 0.2000"));
+  CHECK(contains(text.out, "0.6667 0.5000 0.2000"));
   CHECK(contains(text.out, "dog"));
 
   // One split alone is a data set too; other classes in the other split are not.
   std::filesystem::rename(scratch.path() / "val", scratch.path() / "aside");
   CHECK(json_of({scratch.path().string(), "--size", "8"}).at("splits").size() == 1);
-  scratch.write("test/cow/1.png", flat_png(1, 2, 3, 8));
+  scratch.write("test/cow/1.png", small_png(1));
   expect_failure({scratch.path().string(), "--size", "8"}, 1, "same class folders");
 }
 
 TEST_CASE("goshawk data knows CIFAR-10 batches and the synthetic set") {
   const ScratchDirectory scratch;
   std::string records;
-  for (const int label : {3, 3, 9})
-    records += std::string(1, static_cast<char>(label)) + std::string(3072, '\x33');
+  for (const int label : {3, 3, 9}) {
+    records += static_cast<char>(label);
+    for (int i = 0; i < 1536; ++i) records += "\x33\x66";
+  }
   scratch.write("records.bin", records);
   const nlohmann::json file = json_of({scratch / "records.bin"});
   REQUIRE(file.at("splits").size() == 1);
   CHECK(file.at("splits")[0].at("split") == "all");
   CHECK(file.at("splits")[0].at("counts")[3] == 2);
-  CHECK(file.at("splits")[0].at("mean")[1].get<double>() == doctest::Approx(0.2));
+  CHECK(file.at("splits")[0].at("mean")[1].get<double>() == doctest::Approx(0.3));
 
   const nlohmann::json synthetic = json_of({"--synthetic", "--synthetic-seed", "4"});
   REQUIRE(synthetic.at("splits").size() == 2);

@@ -53,7 +53,7 @@ TEST_CASE("goshawk models NAME describes the layers as files have them") {
   CHECK(model.at("macs") == macs);
   const ProgramResult text = run_built_program("goshawk", {"models", "resnet20"});
   CHECK(contains(text.out, "| layer3.2.conv2"));
-  CHECK(contains(text.out, "[16,3,3,3]"));
+  CHECK(contains(text.out, "[16, 3, 3, 3]"));
 
   const ProgramResult wrong = run_built_program("goshawk", {"models", "resnet21"});
   CHECK(wrong.status == 2);
