@@ -48,6 +48,7 @@ void run(const Options& options) {
   const RunDirectory directory(options.run.out, options.settings.to_config(), options.run.resume);
   const FileLock lock = directory.lock("finetune");
   const InterruptHandler on_interrupt("goshawk", resume_hint(options.settings, options.run));
+  problem.announce();
   if (!directory.has(kResultFile)) {
     directory.write_json(kResultFile, problem.fine_tune(directory, bits, stages));
   }

@@ -60,8 +60,11 @@ FineTuneProblem::FineTuneProblem(const FineTuneOptions& options) : options_(opti
   const NoGrad no_grad;
   (*loaded.model)(random_batches(data_.train, 1, 1, options.run.seed, normalization_).front().images);
   layers_ = layer_list(*loaded.model);
+}
+
+void FineTuneProblem::announce() const {
   say(fmt::format("{}: {} training and {} test pictures of {} classes", data_.train->name(),
-                  data_.train->size(), data_.test->size(), classes));
+                  data_.train->size(), data_.test->size(), data_.train->num_classes()));
 }
 
 std::unique_ptr<Module> FineTuneProblem::baseline() const {

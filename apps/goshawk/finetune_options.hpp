@@ -32,6 +32,8 @@ class FineTuneProblem {
   /// Throws Error for weights that do not fit the model, or have other classes than the data.
   explicit FineTuneProblem(const FineTuneOptions& options);
 
+  /// Says what the data are, on standard error.
+  void announce() const;
   const RunData& data() const { return data_; }
   const Normalization& normalization() const { return normalization_; }
   /// A new model with the full-precision weights, in eval mode.

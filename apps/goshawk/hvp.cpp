@@ -194,8 +194,7 @@ void add_hvp_command(CLI::App& program) {
   add_convolution_option(command, options->convolution);
   command.footer(
       "Example:\n  goshawk hvp --model resnet20 --weights resnet20.safetensors --batch batch.safetensors "
-      "--out "
-      "hvp.safetensors");
+      "--vector v.safetensors --bn eval --out hvp.safetensors");
   command.callback([options] { run(*options); });
 }
 

@@ -41,6 +41,15 @@ void check_options(const Options& options) {
     throw UsageError("there is no budget; give --budget-ratio, --budget-bytes or --budget-bops");
   }
   sensitivity_method(options.cost);
+  if (options.method == "joint" && options.cost != "joint") {
+    throw UsageError("--method joint needs what pairs of layers cost together; give --cost joint as well");
+  }
+}
+
+CostFileOptions cost_file_options(const Options& options) {
+  CostFileOptions file_options{.pinned = {}, .activation_bits = options.activation_bits};
+  for (const std::string& pin : options.pins) file_options.pinned.push_back(pin_of(pin));
+  return file_options;
 }
 
 /// What quantizing each layer costs; measured once, then read from the run.
@@ -57,16 +66,14 @@ Costs make_costs(const Options& options, const FineTuneProblem& problem, const R
                                       .trace_error = options.error,
                                       .max_probes = options.max_probes,
                                       .seed = options.run.seed});
-  CostFileOptions file_options{.pinned = {}, .activation_bits = options.activation_bits};
-  for (const std::string& pin : options.pins) file_options.pinned.push_back(pin_of(pin));
   const MeasuredCosts measured = measurement.measure(options.cost);
-  Costs costs = to_costs(candidates, measured, file_options);
+  const Costs costs = to_costs(candidates, measured, cost_file_options(options));
   directory.log({{"sensitivity", measured.name},
                  {"seconds", measured.seconds},
                  {"projected_seconds", measured.projected_seconds},
                  {"road", measured.road}});
   write_file_atomic(directory.file(kCosts), to_json(costs));
-  return costs;
+  return read_costs(directory.file(kCosts));
 }
 
 AllocationBudgets budgets_of(const Options& options, const Costs& costs) {
@@ -100,9 +107,8 @@ void check_budget(const Options& options, const FineTuneProblem& problem) {
   MeasuredCosts norms;
   norms.costs =
       make_table(candidates, [&](std::size_t l, std::size_t b) { return candidates.layers[l].norms[b]; });
-  CostFileOptions file_options{.pinned = {}, .activation_bits = options.activation_bits};
-  for (const std::string& pin : options.pins) file_options.pinned.push_back(pin_of(pin));
-  const Costs costs = to_costs(candidates, norms, file_options);
+  Costs costs = to_costs(candidates, norms, cost_file_options(options));
+  costs.source = options.run.model;
   allocate(costs, AllocationMethod::exact, budgets_of(options, costs));
 }
 
@@ -131,6 +137,7 @@ void run(const Options& options) {
   const RunDirectory directory(options.run.out, options.settings.to_config(), options.run.resume);
   const FileLock lock = directory.lock("quantize");
   const InterruptHandler on_interrupt("goshawk", resume_hint(options.settings, options.run));
+  problem.announce();
   const nlohmann::ordered_json baseline = evaluate_baseline(problem, directory);
   const Costs costs = make_costs(options, problem, directory);
   const BitAssignment bits = make_bits(options, problem, costs);
