@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "autograd/ops.hpp"
+#include "core/kernels/clip.hpp"
 #include "quant/dorefa.hpp"
 #include "quant/rounding.hpp"
 
@@ -77,16 +78,19 @@ StepDerivative step_derivative(const Tensor& w, const Tensor& signed_step, const
   return d;
 }
 
-template <class T>
-struct PactConstants {
-  PactConstants(const Tensor& clip, int bits, bool is_signed)
-      : alpha(*clip.data<T>()),
-        low(is_signed ? -alpha : T{0}),
-        levels(static_cast<T>(is_signed ? (1 << (bits - 1)) - 1 : (1 << bits) - 1)),
-        to_code(levels / alpha),
-        to_value(alpha / levels) {}
-  T alpha, low, levels, to_code, to_value;
-};
+// PACT's grid: codes up to 2^bits − 1, or ±(2^(bits−1) − 1) where x has a sign.
+kernels::ClipGrid pact_grid(const Tensor& clip, int bits, bool is_signed) {
+  const int levels = is_signed ? (1 << (bits - 1)) - 1 : (1 << bits) - 1;
+  kernels::ClipGrid grid;
+  dispatch_floating(clip.dtype(), "pact", [&]<class T>() {
+    const T alpha = *clip.data<T>();
+    grid = {.low = static_cast<double>(is_signed ? -alpha : T{0}),
+            .high = static_cast<double>(alpha),
+            .to_code = static_cast<double>(static_cast<T>(levels) / alpha),
+            .to_value = static_cast<double>(alpha / static_cast<T>(levels))};
+  });
+  return grid;
+}
 
 Variable zeros_if_undefined(const Variable& v, const Shape& shape, DType dtype) {
   return v.defined() ? v : Variable(Tensor::zeros(shape, dtype));
@@ -201,17 +205,7 @@ Variable pact(const Variable& x, const Variable& clip, int bits, bool is_signed)
         "[pact] the clip is {} and must be positive; lower its learning rate or weight decay, or calibrate "
         "again",
         alpha);
-  Tensor out = Tensor::empty_like(x.value());
-  dispatch_floating(x.dtype(), "pact", [&]<class T>() {
-    const PactConstants<T> c(clip.value(), bits, is_signed);
-    const T* __restrict from = x.value().data<T>();
-    T* __restrict to = out.data<T>();
-    parallel_for(x.numel(), kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        to[i] = round_even(clamp_between(from[i], c.low, c.alpha) * c.to_code) * c.to_value;
-      }
-    });
-  });
+  Tensor out = kernels::clip_round(x.value(), pact_grid(clip.value(), bits, is_signed));
   const Tensor value = x.value();
   return record(
       kPact, {x, clip}, std::move(out),
@@ -236,54 +230,11 @@ Variable basis_quantize(const Variable& x, const Tensor& basis, BasisCodes codes
 }
 
 ClipGrad clip_grad(const Variable& grad, const Tensor& x, double clip, bool is_signed) {
-  check_same(grad.value(), x, "clip_grad");
-  Tensor input = Tensor::empty_like(x);
-  double total = 0;
-  dispatch_floating(x.dtype(), "clip_grad", [&]<class T>() {
-    const T alpha = static_cast<T>(clip);
-    const T low = is_signed ? -alpha : T{0};
-    const T below = is_signed ? T{-1} : T{0};
-    const T* __restrict g = grad.value().data<T>();
-    const T* __restrict at = x.data<T>();
-    T* __restrict to = input.data<T>();
-    std::vector<double> partial(
-        static_cast<std::size_t>((x.numel() + kElementwiseGrain - 1) / kElementwiseGrain));
-    double* sums = partial.data();
-    parallel_for(x.numel(), kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
-      // Short blocks, which stay in the first-level cache between the loops. A block is summed in lanes
-      // of T and the blocks in f64: vectorisable, and accurate enough for any size.
-      constexpr std::int64_t kLanes = 16, kBlock = 1024;
-      double sum = 0;
-      for (std::int64_t block = begin; block < end; block += kBlock) {
-        const std::int64_t n = std::min(end - block, kBlock);
-        const T* __restrict gb = g + block;
-        const T* __restrict xb = at + block;
-        T* __restrict out = to + block;
-        T edge[kBlock];
-        for (std::int64_t i = 0; i < n; ++i) {
-          // Loads first, so that both selections are branch-free.
-          const T v = xb[i], gv = gb[i];
-          const T above = v >= alpha ? gv : T{0};
-          const T under = v <= low ? gv : T{0};
-          const T not_above = v >= alpha ? T{0} : gv;
-          out[i] = v <= low ? T{0} : not_above;
-          edge[i] = above + below * under;
-        }
-        T lanes[kLanes] = {};
-        const std::int64_t whole = n / kLanes * kLanes;
-        for (std::int64_t i = 0; i < whole; i += kLanes) {
-          for (std::int64_t k = 0; k < kLanes; ++k) lanes[k] += edge[i + k];
-        }
-        for (std::int64_t i = whole; i < n; ++i) lanes[0] += edge[i];
-        for (T lane : lanes) sum += static_cast<double>(lane);
-      }
-      sums[begin / kElementwiseGrain] = sum;
-    });
-    for (double sum : partial) total += sum;
-  });
+  kernels::ClipGradient value = kernels::clip_gradient(grad.value(), x, is_signed ? -clip : 0, clip);
+  const double total = is_signed ? value.high - value.low : value.high;
   const DType dtype = x.dtype();
   std::vector<Variable> out = record(
-      kClipGrad, {grad}, {std::move(input), Tensor::full({1}, dtype, total)},
+      kClipGrad, {grad}, {std::move(value.input), Tensor::full({1}, dtype, total)},
       [x, clip, is_signed, dtype](const Backward& d) {
         return std::vector{clip_tangent(zeros_if_undefined(d.grad(0), x.shape(), dtype),
                                         zeros_if_undefined(d.grad(1), {1}, dtype), x, clip, is_signed)};

@@ -1,6 +1,5 @@
 // exact_road: times the exact road on a trained model and holds it against double backward.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -17,6 +16,7 @@
 #include "autograd/curvature/road.hpp"
 #include "core/file.hpp"
 #include "core/parallel.hpp"
+#include "core/timer.hpp"
 #include "datasets/loader.hpp"
 #include "datasets/open.hpp"
 #include "models/registry.hpp"
@@ -34,16 +34,6 @@ struct Options {
   int probes = 0;
   int rounds = 1;
   std::uint64_t seed = 0;
-};
-
-class Timer {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
 /// The first pictures of a data set, cut into microbatches, and the model that reads them.

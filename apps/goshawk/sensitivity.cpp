@@ -1,6 +1,5 @@
 // goshawk sensitivity: what quantizing each layer to each width costs, by every measure there is.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <memory>
 
@@ -11,6 +10,7 @@
 #include "apps/support/run_directory.hpp"
 #include "core/file.hpp"
 #include "core/parallel.hpp"
+#include "core/timer.hpp"
 #include "quant/qat.hpp"
 #include "quant/sensitivities/naive.hpp"
 
@@ -32,16 +32,6 @@ struct Options {
   std::vector<int> activation_bits;
   std::string activation_scheme = "fixed", calibration = "mse", activation_count = "layers";
   std::string out;
-};
-
-class Timer {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
 /// The costs asked for, in the order of the registry, each once.
@@ -89,10 +79,9 @@ void measure_activations(const Options& options, const SensitivityData& data, co
   json["activations"] = activation_layers_json(layers);
   const ActivationCount count =
       options.activation_count == "layers" ? ActivationCount::layers : ActivationCount::elements;
-  write_file_atomic(directory.file("costs-activations.json"),
-                    to_json(activation_cost_file(layers, count, false)));
+  write_file_atomic(directory.file("costs-activations.json"), to_json(to_costs(layers, count, false)));
   write_file_atomic(directory.file("costs-activations-exact-taylor.json"),
-                    to_json(activation_cost_file(layers, count, true)));
+                    to_json(to_costs(layers, count, true)));
 }
 
 void run(const Options& options) {

@@ -127,24 +127,6 @@ Json activation_layers_json(const std::vector<ActivationLayerCosts>& layers) {
   return json;
 }
 
-Costs activation_cost_file(const std::vector<ActivationLayerCosts>& layers, ActivationCount count,
-                           bool exact) {
-  Costs costs{.source = exact ? "activation expansion" : "hawq-v2 of activations"};
-  for (const ActivationLayerCosts& from : layers) {
-    if (from.is_picture) continue;
-    LayerCosts& layer = costs.layers.emplace_back();
-    layer.name = from.name;
-    layer.parameters = count == ActivationCount::layers ? 1 : from.elements;
-    if (!exact) layer.score = from.mean_trace();
-    for (const ActivationCost& cost : from.widths) {
-      layer.choices.push_back({.bits = cost.bits,
-                               .bytes = static_cast<double>(layer.parameters) * cost.bits / 8,
-                               .cost = exact ? cost.first_order + cost.second_order : cost.hawq_v2});
-    }
-  }
-  return costs;
-}
-
 std::string sensitivity_table(const Json& sensitivity) {
   const Json& methods = sensitivity.at("methods");
   std::string text =

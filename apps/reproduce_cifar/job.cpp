@@ -34,12 +34,12 @@ nlohmann::ordered_json to_json(const JobResult& r) {
           {"packed_bytes", packed_to_json(r.packed)}};
 }
 
-// "2", or "2 MP" when wider layers are mixed in.
-std::string describe_bits(const BitAssignment& bits) {
+// "2", or "2 MP" when wider layers are mixed in. `widths`: LayerBits::weight or activation.
+std::string describe_bits(const BitAssignment& bits, int LayerBits::*widths) {
   int low = kFullPrecision, high = 0;
   for (const LayerBits& layer : bits.layers) {
-    low = std::min(low, layer.weight);
-    high = std::max(high, layer.weight);
+    low = std::min(low, layer.*widths);
+    high = std::max(high, layer.*widths);
   }
   return low == high ? std::to_string(low) : fmt::format("{} MP", low);
 }
@@ -50,7 +50,22 @@ std::string describe_inner_bits(BitAssignment bits) {
     bits.layers.pop_back();
     bits.layers.erase(bits.layers.begin());
   }
-  return describe_bits(bits);
+  return describe_bits(bits, &LayerBits::weight);
+}
+
+// Gives the inputs of all layers but the network's own widths whose mean is at most the run's.
+void mix_activations(const Experiment& experiment, Sensitivities& sensitivities, const Row& row,
+                     BitAssignment& bits) {
+  const int mean = experiment.options().activation_bits;
+  if (mean == kFullPrecision) return;
+  const Costs& costs = sensitivities.activation_costs();
+  const double bytes = static_cast<double>(mean * costs.layers.size()) / 8;
+  const CostAllocation allocation = allocate(costs, row.method, {.bytes = bytes});
+  for (LayerBits& layer : bits.layers) {
+    for (const CostAllocation::Layer& chosen : allocation.layers) {
+      if (chosen.name == layer.name) layer.activation = chosen.bits;
+    }
+  }
 }
 
 BitAssignment make_bits(const Experiment& experiment, Sensitivities& sensitivities, const Row& row) {
@@ -89,6 +104,7 @@ BitAssignment make_bits(const Experiment& experiment, Sensitivities& sensitiviti
   const CostAllocation allocation = allocate(costs, row.method, {.bytes = bits.budget_bytes});
   bits.omega = allocation.objective;
   for (std::size_t l = 0; l < bits.layers.size(); ++l) bits.layers[l].weight = allocation.layers[l].bits;
+  if (row.mixed_activations) mix_activations(experiment, sensitivities, row, bits);
   if (row.method == AllocationMethod::pareto) {
     nlohmann::ordered_json frontier{{"costs", row.costs}, {"points", nlohmann::ordered_json::array()}};
     for (const FrontierPoint& p : monotone_frontier(costs))
@@ -153,10 +169,12 @@ JobResult make_job(const Experiment& experiment, Sensitivities& sensitivities, c
                                    .calibration_seed = experiment.options().seed,
                                    .metadata = experiment.checkpoint_metadata()});
   const int activations = row.activation_bits.value_or(experiment.options().activation_bits);
+  const std::string activation_bits =
+      row.mixed_activations ? describe_bits(bits, &LayerBits::activation) : std::to_string(activations);
   return {.row = row.slug,
           .seed = seed,
-          .weight_bits = row.edge_bits ? describe_inner_bits(bits) : describe_bits(bits),
-          .activation_bits = std::to_string(activations),
+          .weight_bits = row.edge_bits ? describe_inner_bits(bits) : describe_bits(bits, &LayerBits::weight),
+          .activation_bits = activation_bits,
           .correct = tuned.test.correct,
           .images = tuned.test.images,
           .weight_compression = tuned.size.weight_compression(),

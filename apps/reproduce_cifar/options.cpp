@@ -31,6 +31,7 @@ void for_each_setting(Options& o, F f) {
   f("compression", o.compression);
   f("bits", o.bits);
   f("activation-bits", o.activation_bits);
+  f("activation-widths", o.activation_widths);
   for_each_quantizer_setting(o.quantizer,
                              [&](const char* name, auto& member, const char*) { f(name, member); });
   f("stages", o.stages);
@@ -64,7 +65,8 @@ const char* description(const std::string& name) {
       {"finetune-weight-decay", "the same while fine-tuning"},
       {"compression", "weight compression that HAWQ and HAWQ-V2 must reach"},
       {"bits", "candidate weight bits of HAWQ and HAWQ-V2"},
-      {"activation-bits", "bits of every activation"},
+      {"activation-bits", "bits of every activation, and their mean where a row mixes them"},
+      {"activation-widths", "candidate bits of the activations where a row mixes them"},
       {"stages", "stages of fine-tuning in the order of Omega"},
       {"curvature-images", "training images the curvature is averaged over; default 256 (synthetic) or 512"},
       {"trace-error", "wanted relative standard error of each layer's trace"},
@@ -101,9 +103,12 @@ void check_values(const ReproduceOptions& o) {
           "--trace-error must be positive and --max-probes at least 8");
   require(o.train_images >= 0 && o.test_images >= 0 && o.curvature_images >= 0,
           "numbers of images must not be negative");
-  require(!o.bits.empty(), "--bits needs at least one width");
-  for (int b : o.bits)
-    require(b == 32 || (b >= 1 && b <= 8), fmt::format("--bits: {} is not 1 to 8 or 32", b));
+  for (const auto& [name, widths] :
+       {std::pair("bits", o.bits), std::pair("activation-widths", o.activation_widths)}) {
+    require(!widths.empty(), fmt::format("--{} needs at least one width", name));
+    for (int b : widths)
+      require(b == 32 || (b >= 1 && b <= 8), fmt::format("--{}: {} is not 1 to 8 or 32", name, b));
+  }
 }
 
 }  // namespace

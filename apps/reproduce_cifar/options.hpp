@@ -30,6 +30,7 @@ struct ReproduceOptions {
   double compression = 13.11;  ///< W-comp that HAWQ and HAWQ-V2 must reach
   std::vector<int> bits = {2, 3, 4, 8};
   int activation_bits = 4;
+  std::vector<int> activation_widths = {2, 3, 4, 6, 8};
   /// Of every row. The default for weights is HAWQ-V2's: layer-wise and asymmetric.
   QuantizerSettings quantizer{.weight_scheme = "asymmetric", .granularity = "layer", .clip = "min_max"};
   int stages = 4;

@@ -87,6 +87,12 @@ std::vector<Row> make_rows() {
       from_costs("Noise to signal", "snr", RowGroup::methods, "snr", M::exact),
       from_costs("Loss change", "loss-change", RowGroup::methods, "loss-change", M::exact)};
 
+  Row mixed = from_costs("HAWQ-V2 W+A", "hawq-v2-activations", RowGroup::methods, "hawq-v2", M::pareto);
+  mixed.mixed_activations = true;
+  const auto v2 =
+      std::find_if(rows.begin(), rows.end(), [](const Row& r) { return same(r.slug, "hawq-v2"); });
+  rows.insert(v2 + 1, mixed);
+
   Row reversed_bits =
       from_costs("HAWQ reversed bits", "hawq-reversed-bits", RowGroup::ablations, "hawq", M::pareto);
   reversed_bits.reversed_bits = true;

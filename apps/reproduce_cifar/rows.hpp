@@ -59,6 +59,9 @@ struct Row {
   int weight_bits = 32;    ///< of BitsFrom::uniform
   const char* costs = "";  ///< of BitsFrom::costs, and what orders the fine-tuning
   AllocationMethod method = AllocationMethod::exact;
+  /// Activation bits by the same method, from HAWQ-V2's costs of activations, with the run's number of bits
+  /// as their mean.
+  bool mixed_activations = false;
   bool reversed_bits = false;               ///< the most sensitive layers get the fewest bits
   double compression = 0;                   ///< of BitsFrom::dnas
   std::optional<int> activation_bits = {};  ///< of every layer, instead of the run's

@@ -2,7 +2,9 @@
 
 #include "apps/support/progress.hpp"
 #include "core/file.hpp"
+#include "core/timer.hpp"
 #include "quant/qat.hpp"
+#include "quant/sensitivities/activation_costs.hpp"
 #include "quant/sensitivities/registry.hpp"
 #include "quant/sensitivity.hpp"
 
@@ -58,15 +60,43 @@ const Costs& Sensitivities::costs(const std::string& name) {
   const RunDirectory& run = experiment_.run();
   {
     const FileLock lock = run.lock("sensitivities");
-    if (!run.has(costs_file(name))) {
-      const bool curvature = name == "hawq" || name == "hawq-v2";
-      measure(curvature ? std::vector<std::string>{"hawq", "hawq-v2"} : std::vector{name});
-    }
+    if (!run.has(costs_file(name))) measure(name);
   }
   return known_.emplace(name, read_costs(run.file(costs_file(name)))).first->second;
 }
 
-void Sensitivities::measure(const std::vector<std::string>& names) const {
+void Sensitivities::measure(const std::string& name) const {
+  if (name == kActivations) {
+    measure_activations();
+  } else if (name == "hawq" || name == "hawq-v2") {
+    measure_weights({"hawq", "hawq-v2"});
+  } else {
+    measure_weights({name});
+  }
+}
+
+void Sensitivities::measure_activations() const {
+  const ReproduceOptions& options = experiment_.options();
+  const RunDirectory& run = experiment_.run();
+  const auto model = experiment_.baseline_model();
+  const SensitivityData data(*model,
+                             experiment_.training_pictures(options.curvature_images, kCurvatureBatch));
+  const QuantizationOptions quantizer = quantization_options(options.quantizer);
+  say(fmt::format("measuring activations on {} pictures", options.curvature_images));
+  const Timer timer;
+  const auto layers =
+      goshawk::activation_costs(data, {.bits = options.activation_widths,
+                                       .scheme = quantizer.activation_scheme == ActivationScheme::asymmetric
+                                                     ? ActivationScheme::asymmetric
+                                                     : ActivationScheme::fixed,
+                                       .calibration = quantizer.calibration,
+                                       .seed = options.seed});
+  run.log({{"sensitivity", kActivations}, {"seconds", timer.seconds()}});
+  write_file_atomic(run.file(costs_file(kActivations)),
+                    to_json(to_costs(layers, ActivationCount::layers, false)));
+}
+
+void Sensitivities::measure_weights(const std::vector<std::string>& names) const {
   const ReproduceOptions& options = experiment_.options();
   const RunDirectory& run = experiment_.run();
   const auto model = experiment_.baseline_model();

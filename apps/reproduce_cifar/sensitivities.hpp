@@ -18,9 +18,16 @@ class Sensitivities {
   /// candidate widths and weight quantizer; kept as costs-NAME.json. "hawq" and "hawq-v2" are measured
   /// together and leave sensitivity.json. One process at a time measures.
   const Costs& costs(const std::string& name);
+  /// HAWQ-V2's costs of the layers' inputs at the run's candidate widths, every input counted once; kept as
+  /// costs-activations.json. Quantizers that learn their range are taken at the calibrated one.
+  const Costs& activation_costs() { return costs(kActivations); }
 
  private:
-  void measure(const std::vector<std::string>& names) const;
+  static constexpr const char* kActivations = "activations";
+
+  void measure(const std::string& name) const;
+  void measure_activations() const;
+  void measure_weights(const std::vector<std::string>& names) const;
 
   const Experiment& experiment_;
   std::map<std::string, Costs> known_;

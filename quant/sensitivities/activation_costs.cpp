@@ -265,4 +265,21 @@ std::vector<ActivationLayerCosts> activation_costs(const SensitivityData& data,
   return layers;
 }
 
+Costs to_costs(const std::vector<ActivationLayerCosts>& layers, ActivationCount count, bool exact) {
+  Costs costs{.source = exact ? "activation expansion" : "hawq-v2 of activations"};
+  for (const ActivationLayerCosts& from : layers) {
+    if (from.is_picture) continue;
+    LayerCosts& layer = costs.layers.emplace_back();
+    layer.name = from.name;
+    layer.parameters = count == ActivationCount::layers ? 1 : from.elements;
+    if (!exact) layer.score = from.mean_trace();
+    for (const ActivationCost& cost : from.widths) {
+      layer.choices.push_back({.bits = cost.bits,
+                               .bytes = static_cast<double>(layer.parameters) * cost.bits / 8,
+                               .cost = exact ? cost.first_order + cost.second_order : cost.hawq_v2});
+    }
+  }
+  return costs;
+}
+
 }  // namespace goshawk

@@ -7,6 +7,7 @@
 
 #include "autograd/curvature/exact_traces.hpp"
 #include "quant/calibration.hpp"
+#include "quant/costs.hpp"
 #include "quant/quantized_model.hpp"
 #include "quant/sensitivities/data.hpp"
 
@@ -60,5 +61,15 @@ struct ActivationLayerCosts {
 /// hold, with the reason; there, ActivationHessian has products by double backward.
 std::vector<ActivationLayerCosts> activation_costs(const SensitivityData& data,
                                                    const ActivationCostOptions& options = {});
+
+/// How a budget on activations counts them.
+enum class ActivationCount : std::uint8_t {
+  layers,    ///< every input once: a budget ratio is the papers' A-comp, 32 over the plain mean of the bits
+  elements,  ///< by the elements of the input
+};
+/// The inputs of all layers but the network's own, whose quantizer is the user's affair, as costs that the
+/// allocators take: parameters and bytes are those of the count. `exact`: the expansion's first and second
+/// order in place of HAWQ-V2's cost.
+Costs to_costs(const std::vector<ActivationLayerCosts>& layers, ActivationCount count, bool exact);
 
 }  // namespace goshawk

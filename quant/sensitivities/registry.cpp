@@ -1,23 +1,13 @@
 #include "quant/sensitivities/registry.hpp"
 
 #include <algorithm>
-#include <chrono>
 
+#include "core/timer.hpp"
 #include "quant/sensitivities/fisher.hpp"
 #include "quant/sensitivities/naive.hpp"
 
 namespace goshawk {
 namespace {
-
-class Timer {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 std::string road_text(const RoadChoice& road) {
   return road_name(road.road) + ": " + road.reason;

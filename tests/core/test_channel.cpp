@@ -1,26 +1,15 @@
 #include <cmath>
 #include <doctest/doctest.h>
-#include <hwy/targets.h>
 
 #include "core/kernels/channel.hpp"
 #include "core/kernels/norm.hpp"
 #include "core/parallel.hpp"
 #include "core/random.hpp"
+#include "tests/support/target_guard.hpp"
 
 using namespace goshawk;
 
 namespace {
-
-// Runs `body` once for every SIMD target of this machine.
-template <class F>
-void on_every_target(F body) {
-  for (std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
-    hwy::SetSupportedTargetsForTest(target);
-    INFO("target ", hwy::TargetName(target));
-    body();
-  }
-  hwy::SetSupportedTargetsForTest(0);
-}
 
 Tensor normal(const Shape& shape, DType dtype, std::uint64_t seed) {
   Random random(seed);
