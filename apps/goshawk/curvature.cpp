@@ -7,6 +7,7 @@
 #include "apps/goshawk/curvature_report.hpp"
 #include "apps/support/command_line.hpp"
 #include "apps/support/config_file.hpp"
+#include "apps/support/interrupt.hpp"
 #include "apps/support/run_directory.hpp"
 #include "autograd/curvature/road.hpp"
 #include "core/file.hpp"
@@ -66,6 +67,8 @@ void run(const CurvatureOptions& options) {
   }
   const CurvatureProblem problem(options);
   const RunDirectory directory(options.out, configuration(options), options.resume);
+  const InterruptHandler on_interrupt(
+      "goshawk", fmt::format("continue with goshawk curvature --resume --out {}", options.out));
   const nlohmann::ordered_json curvature = measure_curvature(options, problem, directory);
   const std::string table = curvature_table(curvature);
   directory.write_json("curvature.json", curvature);
@@ -196,9 +199,8 @@ void add_curvature_command(CLI::App& program) {
                   "Directory for curvature.json, curvature.md and what belongs to them")
       ->required()
       ->type_name("DIR");
-  command.add_flag(
-      "--resume", options->resume,
-      "Go on with the interrupted run in --out, given the same options; ends with the same bits");
+  command.add_flag("--resume", options->resume,
+                   "Continue the run in --out where it stopped, with its options; ends with the same bits");
   add_threads_option(command);
   add_quiet_option(command);
   add_config_option(command);

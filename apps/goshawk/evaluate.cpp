@@ -76,7 +76,7 @@ void add_evaluate_command(CLI::App& program) {
   command.footer(
       "Pixels are scaled to [0,1], then normalised with --mean and --std, by default those in the metadata "
       "of the "
-      "weights file\n(normalization.mean, normalization.std) or else the model's usual ones: .485 .456 .406 "
+      "weights file (normalization.mean, normalization.std) or else the model's usual ones: .485 .456 .406 "
       "and .229 "
       ".224 .225. Example:\n  goshawk evaluate --model resnet20 --weights resnet20.safetensors --data "
       "cifar-10-batches-bin");

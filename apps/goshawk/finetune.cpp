@@ -74,7 +74,7 @@ void add_finetune_command(CLI::App& program) {
       .excludes(&costs);
   command.footer(
       "RUN receives config.json, bits.json, order-model.json, log.jsonl (a line per epoch), "
-      "model.packed.safetensors,\nmodel.safetensors (the same weights dequantized) and result.json. Ctrl-C "
+      "model.packed.safetensors, model.safetensors (the same weights dequantized) and result.json. Ctrl-C "
       "saves and says how to go on. Example:\n  goshawk finetune --model resnet20 --weights "
       "resnet20.safetensors --data cifar-10-batches-bin --bits bits.json --costs costs.json --out "
       "runs/mixed");

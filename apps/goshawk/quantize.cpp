@@ -198,7 +198,7 @@ void add_quantize_command(CLI::App& program) {
       .check(CLI::Range(8, 1000000));
   command.footer(
       "RUN receives what goshawk finetune leaves there, costs.json (for goshawk allocate) and baseline.json. "
-      "The papers'\nway is --cost hawq-v2 --method pareto. Ctrl-C saves and says how to go on. Example:\n  "
+      "The papers' way is --cost hawq-v2 --method pareto. Ctrl-C saves and says how to go on. Example:\n  "
       "goshawk quantize --model resnet20 --weights resnet20.safetensors --data cifar-10-batches-bin "
       "--budget-ratio 10 --out runs/small");
   command.callback([options] { run(*options); });

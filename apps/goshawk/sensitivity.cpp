@@ -53,6 +53,8 @@ std::vector<std::string> chosen_costs(const std::vector<std::string>& asked) {
 nlohmann::ordered_json configuration(const Options& options) {
   nlohmann::ordered_json config{{"program", "goshawk sensitivity"}};
   config.update(sensitivity_problem_config(options.problem));
+  const std::int64_t images = options.problem.images;
+  config["images"] = images > 0 ? nlohmann::ordered_json(images) : nullptr;
   config.update({{"cost", options.costs},
                  {"bits", options.bits},
                  {"pin", options.pins},

@@ -69,21 +69,19 @@ void add_sensitivity_problem_options(CLI::App& command, SensitivityProblemOption
 
 nlohmann::ordered_json sensitivity_problem_config(const SensitivityProblemOptions& options) {
   const NormalizationOptions& normalization = options.pictures.normalization;
-  nlohmann::ordered_json config{
-      {"model", options.model},
-      {"weights", options.weights},
-      {"data", options.pictures.source.path},
-      {"split", options.pictures.split},
-      {"batch", options.batch},
-      {"images", options.images > 0 ? nlohmann::ordered_json(options.images) : nullptr},
-      {"microbatch", options.microbatch},
-      {"weight-scheme", options.weight_scheme},
-      {"granularity", options.granularity},
-      {"clip", options.clip},
-      {"percentile", options.percentile},
-      {"seed", options.seed},
-      {"dtype", options.dtype},
-      {"convolution", options.convolution}};
+  nlohmann::ordered_json config{{"model", options.model},
+                                {"weights", options.weights},
+                                {"data", options.pictures.source.path},
+                                {"split", options.pictures.split},
+                                {"batch", options.batch},
+                                {"microbatch", options.microbatch},
+                                {"weight-scheme", options.weight_scheme},
+                                {"granularity", options.granularity},
+                                {"clip", options.clip},
+                                {"percentile", options.percentile},
+                                {"seed", options.seed},
+                                {"dtype", options.dtype},
+                                {"convolution", options.convolution}};
   if (options.pictures.source.synthetic) {
     config["synthetic"] = true;
     config["synthetic-seed"] = options.pictures.source.synthetic_seed;

@@ -30,7 +30,7 @@ struct SensitivityProblemOptions {
 
 /// Adds all of these but `images`, whose meaning is the program's.
 void add_sensitivity_problem_options(CLI::App& command, SensitivityProblemOptions& options);
-/// The options as a configuration, for a run directory.
+/// The options that were added as a configuration, for a run directory.
 nlohmann::ordered_json sensitivity_problem_config(const SensitivityProblemOptions& options);
 /// The quantizer that the options name. Throws UsageError for what cannot be combined.
 WeightSpec weight_spec_of(const SensitivityProblemOptions& options);

@@ -109,7 +109,7 @@ void add_train_command(CLI::App& program) {
       .check(CLI::NonNegativeNumber);
   command.footer(
       "RUN receives config.json, log.jsonl (a line per epoch), model.safetensors and result.json. Ctrl-C "
-      "saves and says\nhow to go on. Example:\n  goshawk train --model resnet20 --data cifar-10-batches-bin "
+      "saves and says how to go on. Example:\n  goshawk train --model resnet20 --data cifar-10-batches-bin "
       "--epochs 60 --out runs/resnet20");
   command.callback([options] { run(*options); });
 }

@@ -77,6 +77,58 @@ CLI::Validator finite(bool positive) {
       "");
 }
 
+constexpr std::size_t kHelpWidth = 80, kHelpColumn = 34;
+
+/// Columns that UTF-8 text takes: bytes that begin a character.
+std::size_t columns(std::string_view text) {
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+}
+
+/// One line of help in lines of kHelpWidth columns: descriptions stay in their column, and a command goes on
+/// behind a backslash so that it can still be pasted.
+std::string wrapped_line(const std::string& line) {
+  const bool indented = line.starts_with("  ");
+  const bool table = indented && line.find("  ", line.find_first_not_of(' ')) != std::string::npos;
+  const bool description = table || line.starts_with(std::string(kHelpColumn, ' '));
+  const bool command = indented && !description && line[2] != '-';
+  std::size_t indent = 0;
+  if (description) indent = kHelpColumn;
+  if (command) indent = 6;
+  const std::size_t width = kHelpWidth - (command ? 2 : 0);
+  std::string text, row = line.substr(0, line.find_first_not_of(' '));
+  std::size_t begin = row.size();
+  bool first = true;
+  while (begin < line.size()) {
+    // A word with the spaces before it, so that columns stay as they are.
+    const std::size_t word = line.find_first_not_of(' ', begin);
+    if (word == std::string::npos) break;
+    const std::size_t end = std::min(line.find(' ', word), line.size());
+    const std::string_view next = std::string_view(line).substr(begin, end - begin);
+    if (!first && columns(row) + columns(next) > width) {
+      text += row + (command ? " \\\n" : "\n");
+      row = std::string(indent, ' ') + line.substr(word, end - word);
+    } else {
+      row += next;
+    }
+    first = false;
+    begin = end;
+  }
+  return text + row;
+}
+
+std::string wrapped(const std::string& help) {
+  std::string text;
+  for (std::size_t begin = 0; begin < help.size();) {
+    const std::size_t end = std::min(help.find('\n', begin), help.size());
+    const std::string line = help.substr(begin, end - begin);
+    text += columns(line) <= kHelpWidth ? line : wrapped_line(line);
+    text += '\n';
+    begin = end + 1;
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string_view version() {
@@ -87,7 +139,7 @@ void set_up_command_line(CLI::App& program) {
   program.set_version_flag("--version", fmt::format("{} {}", program.get_name(), version()),
                            "Print the version and exit");
   program.set_help_flag("-h,--help", "Print this help and exit");
-  program.get_formatter()->column_width(34);
+  program.get_formatter()->column_width(kHelpColumn);
 }
 
 void run_command_line(CLI::App& program, int argc, const char* const* argv) {
@@ -97,7 +149,7 @@ void run_command_line(CLI::App& program, int argc, const char* const* argv) {
     std::reverse(arguments.begin(), arguments.end());
     program.parse(std::move(arguments));
   } catch (const CLI::CallForHelp&) {
-    print_result(program.help());  // of the subcommand, if there is one
+    print_result(wrapped(program.help()));  // of the subcommand, if there is one
   } catch (const CLI::CallForVersion& version) {
     print_result("{}\n", version.what());
   } catch (const CLI::ParseError& error) {

@@ -13,7 +13,7 @@ namespace {
 // A signal handler may touch nothing but lock-free atomics and memory that no one else is writing.
 std::atomic<int> deferred{0};
 std::atomic<bool> pending{false};
-std::string message;  // NOLINT(cert-err58-cpp): written before the handler is installed
+std::string message;  // written before the handler is installed
 std::string remedy_text;
 
 static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "models/registry.hpp"
 #include "nn/checkpoint.hpp"
@@ -71,6 +72,11 @@ TEST_CASE("every subcommand explains itself, with an example") {
     CHECK(help.err.empty());
     CHECK(contains(help.out, "Example:\n  "));
     CHECK(contains(help.out, "goshawk " + command));
+    std::istringstream lines(help.out);
+    for (std::string line; std::getline(lines, line);) {
+      // A terminal of 80 columns shows it as it is meant, but for words that are longer.
+      CHECK_MESSAGE((line.size() <= 80 || line.find(' ', 34) == std::string::npos), line);
+    }
   }
 }
 
