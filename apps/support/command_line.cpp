@@ -90,8 +90,9 @@ std::size_t columns(std::string_view text) {
 std::string wrapped_line(const std::string& line) {
   const bool indented = line.starts_with("  ");
   const bool table = indented && line.find("  ", line.find_first_not_of(' ')) != std::string::npos;
-  const bool description = table || line.starts_with(std::string(kHelpColumn, ' '));
-  const bool command = indented && !description && line[2] != '-';
+  const bool description =
+      table || line.starts_with("  -") || line.starts_with(std::string(kHelpColumn, ' '));
+  const bool command = indented && !description;
   std::size_t indent = 0;
   if (description) indent = kHelpColumn;
   if (command) indent = 6;

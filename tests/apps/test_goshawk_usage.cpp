@@ -80,6 +80,14 @@ TEST_CASE("every subcommand explains itself, with an example") {
   }
 }
 
+TEST_CASE("help keeps its columns, and a command that is too long for a line can still be pasted") {
+  const std::string help = run_built_program("goshawk", {"finetune", "--help"}).out;
+  const std::string column(34, ' ');
+  CHECK(contains(help, "0 for one per core; results\n" + column + "do not depend on it\n"));
+  CHECK(contains(help, "\n  goshawk finetune --model resnet20 --weights"));
+  CHECK(contains(help, " \\\n      "));
+}
+
 TEST_CASE("a misspelt option or subcommand is one line with the right one, status 2") {
   const Fixture f;
   for (const std::string& command : kCommands) {
