@@ -3,6 +3,7 @@
 
 #include "apps/goshawk/commands.hpp"
 #include "apps/support/command_line.hpp"
+#include "apps/support/config_file.hpp"
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "quant/cost_allocation.hpp"
@@ -95,6 +96,9 @@ void add_allocate_command(CLI::App& program) {
           "File for all points (bytes, objective, bits of the layers) of HAWQ-V2's frontier; for small "
           "networks")
       ->type_name("FILE");
+  add_config_option(command);
+  command.footer(
+      "Example:\n  goshawk allocate --costs costs.json --method exact --budget-ratio 10 --out bits.json");
   command.callback([options] { run(*options); });
 }
 

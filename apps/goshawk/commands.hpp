@@ -5,6 +5,16 @@
 
 namespace goshawk {
 
+/// The models there are.
+void add_models_command(CLI::App& program);
+/// What a data set holds.
+void add_data_command(CLI::App& program);
+/// Full-precision training.
+void add_train_command(CLI::App& program);
+/// From weights, data and a budget to a fine-tuned packed model.
+void add_quantize_command(CLI::App& program);
+/// The last part of that: from weights and bits to a packed model.
+void add_finetune_command(CLI::App& program);
 /// Gradient and Hessian-vector product of one batch, to compare with another framework.
 void add_hvp_command(CLI::App& program);
 /// Eigenvalues, traces and more of the Hessian, with their errors, layer by layer.
@@ -17,5 +27,7 @@ void add_sensitivity_command(CLI::App& program);
 void add_allocate_command(CLI::App& program);
 /// A run directory as a page for people.
 void add_report_command(CLI::App& program);
+/// Completions for a shell, of all commands that were added before.
+void add_completion_command(CLI::App& program);
 
 }  // namespace goshawk

@@ -6,6 +6,8 @@
 #include "apps/goshawk/curvature_problem.hpp"
 #include "apps/goshawk/curvature_report.hpp"
 #include "apps/support/command_line.hpp"
+#include "apps/support/config_file.hpp"
+#include "apps/support/interrupt.hpp"
 #include "apps/support/run_directory.hpp"
 #include "autograd/curvature/road.hpp"
 #include "core/file.hpp"
@@ -13,16 +15,21 @@
 namespace goshawk {
 namespace {
 
+/// Null for what was left to the program: in a configuration, as if not given.
+nlohmann::ordered_json or_null(bool given, std::int64_t value) {
+  return given ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
+}
+
 /// Everything that a result depends on.
 nlohmann::ordered_json configuration(const CurvatureOptions& options) {
   const NormalizationOptions& normalization = options.pictures.normalization;
   nlohmann::ordered_json config{{"program", "goshawk curvature"},
                                 {"model", options.model},
                                 {"weights", options.weights},
-                                {"data", options.pictures.data},
+                                {"data", options.pictures.source.path},
                                 {"split", options.pictures.split},
                                 {"batch", options.batch},
-                                {"images", options.images},
+                                {"images", or_null(options.images > 0, options.images)},
                                 {"microbatch", options.microbatch},
                                 {"what", options.what},
                                 {"per", options.per},
@@ -34,13 +41,17 @@ nlohmann::ordered_json configuration(const CurvatureOptions& options) {
                                 {"error", options.error},
                                 {"max-samples", options.max_samples},
                                 {"max-products", options.max_products},
-                                {"directions", options.directions},
+                                {"directions", or_null(options.directions >= 0, options.directions)},
                                 {"density-steps", options.density_steps},
                                 {"density-probes", options.density_probes},
                                 {"landscape-points", options.landscape_points},
                                 {"seed", options.seed},
                                 {"dtype", options.dtype},
                                 {"convolution", options.convolution}};
+  if (options.pictures.source.synthetic) {
+    config["synthetic"] = true;
+    config["synthetic-seed"] = options.pictures.source.synthetic_seed;
+  }
   config["mean"] = normalization.mean_given ? nlohmann::ordered_json(normalization.value.mean) : nullptr;
   config["std"] = normalization.std_given ? nlohmann::ordered_json(normalization.value.stddev) : nullptr;
   return config;
@@ -48,14 +59,16 @@ nlohmann::ordered_json configuration(const CurvatureOptions& options) {
 
 void run(const CurvatureOptions& options) {
   choose_convolution(options.convolution);
-  if (options.batch.empty() == options.pictures.data.empty()) {
-    throw UsageError("give images with --data or --batch; see goshawk curvature --help");
+  if (options.batch.empty() != options.pictures.given()) {
+    throw UsageError("give images with --data, --synthetic or --batch; see goshawk curvature --help");
   }
   if (options.wants("activations") && options.per != "layer") {
     throw UsageError("--what activations is about layers; use --per layer");
   }
   const CurvatureProblem problem(options);
   const RunDirectory directory(options.out, configuration(options), options.resume);
+  const InterruptHandler on_interrupt(
+      "goshawk", fmt::format("continue with goshawk curvature --resume --out {}", options.out));
   const nlohmann::ordered_json curvature = measure_curvature(options, problem, directory);
   const std::string table = curvature_table(curvature);
   directory.write_json("curvature.json", curvature);
@@ -186,10 +199,11 @@ void add_curvature_command(CLI::App& program) {
                   "Directory for curvature.json, curvature.md and what belongs to them")
       ->required()
       ->type_name("DIR");
-  command.add_flag(
-      "--resume", options->resume,
-      "Go on with the interrupted run in --out, given the same options; ends with the same bits");
+  command.add_flag("--resume", options->resume,
+                   "Continue the run in --out where it stopped, with its options; ends with the same bits");
   add_threads_option(command);
+  add_quiet_option(command);
+  add_config_option(command);
   add_convolution_option(command, options->convolution);
   command.footer(
       "Batch normalisation is in eval mode. Example:\n  goshawk curvature --model resnet20 --weights "

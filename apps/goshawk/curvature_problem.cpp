@@ -43,7 +43,7 @@ CurvatureProblem::CurvatureProblem(const CurvatureOptions& options) {
 }
 
 void CurvatureProblem::read_pictures(const CurvatureOptions& options, DType dtype) {
-  const std::string& source = options.batch.empty() ? options.pictures.data : options.batch;
+  const std::string source = options.batch.empty() ? options.pictures.name() : options.batch;
   const auto enough = [&](std::int64_t available) {
     check(options.images <= available,
           "[curvature] {} has {} images but --images asks for {}; give {} at most", source, available,
@@ -73,7 +73,7 @@ void CurvatureProblem::read_pictures(const CurvatureOptions& options, DType dtyp
   // Class folders come class by class, so the first pictures would not do.
   data = random_images(data, count, options.seed);
   const Normalization normalization =
-      normalization_for(options.pictures, options.model, loaded_, options.weights);
+      normalization_for(options.pictures.normalization, options.model, loaded_.metadata, options.weights);
   for (std::int64_t begin = 0; begin < count; begin += options.microbatch) {
     std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(options.microbatch, count - begin)));
     std::iota(indices.begin(), indices.end(), begin);

@@ -15,7 +15,7 @@ namespace goshawk {
 
 struct CurvatureOptions {
   std::string model, weights, out;
-  PictureOptions pictures{.data = {}, .split = "train", .normalization = {}};
+  PictureOptions pictures{.source = {}, .split = "train", .normalization = {}};
   std::string batch;
   std::int64_t images = 0;  ///< 0: a batch file's all, a data set's first 1024 at most
   std::int64_t microbatch = 32;

@@ -10,6 +10,7 @@
 #include "apps/goshawk/model_file.hpp"
 #include "apps/goshawk/pictures.hpp"
 #include "apps/support/command_line.hpp"
+#include "apps/support/config_file.hpp"
 #include "autograd/curvature/block_vector.hpp"
 #include "autograd/grad.hpp"
 #include "autograd/ops.hpp"
@@ -189,7 +190,11 @@ void add_hvp_command(CLI::App& program) {
       ->type_name("ROAD")
       ->capture_default_str();
   add_threads_option(command);
+  add_config_option(command);
   add_convolution_option(command, options->convolution);
+  command.footer(
+      "Example:\n  goshawk hvp --model resnet20 --weights resnet20.safetensors --batch batch.safetensors "
+      "--vector v.safetensors --bn eval --out hvp.safetensors");
   command.callback([options] { run(*options); });
 }
 

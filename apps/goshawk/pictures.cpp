@@ -5,18 +5,16 @@
 #include "apps/support/normalization.hpp"
 #include "autograd/ops.hpp"
 #include "core/safetensors.hpp"
-#include "datasets/open.hpp"
 #include "models/registry.hpp"
 
 namespace goshawk {
 
 CLI::Option& add_picture_options(CLI::App& command, PictureOptions& options) {
-  CLI::Option& data =
-      *command
-           .add_option("--data", options.data,
-                       "CIFAR-10 directory, one batch file, or directory of train/ and val/ or test/ class "
-                       "folders")
-           ->type_name("PATH");
+  CLI::Option& data = *command.add_option("--data", options.source.path, kDataHelp)->type_name("PATH");
+  command.add_flag("--synthetic", options.source.synthetic, kSyntheticHelp)->excludes(&data);
+  command.add_option("--synthetic-seed", options.source.synthetic_seed, kSyntheticSeedHelp)
+      ->type_name("S")
+      ->capture_default_str();
   command.add_option("--split", options.split, "test or train; a batch file is taken whatever the split")
       ->check(CLI::IsMember({"test", "train"}))
       ->type_name("NAME")
@@ -27,21 +25,18 @@ CLI::Option& add_picture_options(CLI::App& command, PictureOptions& options) {
 
 std::shared_ptr<const Dataset> open_pictures(const PictureOptions& options, std::string_view model_name,
                                              const LoadedModel& loaded, const std::string& weights) {
-  // Pictures from files come in the model's input size: large ones by the usual protocol (shorter side 256
-  // for 224, then the centre), small ones whole as far as they are square.
-  const InputSpec input = model_input(model_name);
-  const ImageFolderOptions folder{.size = input.height,
-                                  .resize = input.height < 128 ? input.height : input.height * 8 / 7};
   std::shared_ptr<const Dataset> data =
-      open_dataset(options.data, options.split == "train" ? Split::train : Split::test, folder);
+      open_source(options.source, options.split == "train" ? Split::train : Split::test, 0,
+                  folder_options(model_input(model_name)));
   check(data->num_classes() == loaded.classes,
-        "[data] {} has {} classes but the model in {} has {}; give the data it was trained for", options.data,
-        data->num_classes(), weights, loaded.classes);
+        "[data] {} has {} classes but the model in {} has {}; give the data it was trained for",
+        options.name(), data->num_classes(), weights, loaded.classes);
   return data;
 }
 
-Normalization normalization_for(const PictureOptions& options, std::string_view model_name,
-                                const LoadedModel& loaded, const std::string& weights) {
+Normalization normalization_for(const NormalizationOptions& options, std::string_view model_name,
+                                const std::map<std::string, std::string>& metadata,
+                                const std::string& weights) {
   const InputSpec input = model_input(model_name);
   Normalization normalization;
   for (std::size_t c = 0; c < 3; ++c) {
@@ -49,10 +44,10 @@ Normalization normalization_for(const PictureOptions& options, std::string_view 
     normalization.stddev[c] = static_cast<float>(input.std[c]);
   }
   // An unusable normalisation in the file does not matter when both options replace it.
-  if (!(options.normalization.mean_given && options.normalization.std_given)) {
-    normalization = normalization_of(loaded.metadata, weights).value_or(normalization);
+  if (!(options.mean_given && options.std_given)) {
+    normalization = normalization_of(metadata, weights).value_or(normalization);
   }
-  return options.normalization.or_else(normalization);
+  return options.or_else(normalization);
 }
 
 LabelledImages read_batch(const std::string& path, std::int64_t channels, std::int64_t classes, DType dtype) {

@@ -9,15 +9,20 @@
 
 #include "apps/goshawk/model_file.hpp"
 #include "apps/support/command_line.hpp"
+#include "apps/support/data_source.hpp"
 #include "datasets/dataset.hpp"
 
 namespace goshawk {
 
-/// --data, --split, --mean and --std.
+/// --data or --synthetic, --split, --mean and --std.
 struct PictureOptions {
-  std::string data;
+  DataSource source;
   std::string split;
   NormalizationOptions normalization;
+
+  bool given() const { return source.synthetic || !source.path.empty(); }
+  /// For messages.
+  std::string name() const { return source.synthetic ? "the synthetic set" : source.path; }
 };
 /// Adds these options; `options.split` holds the default. Returns that of --data.
 CLI::Option& add_picture_options(CLI::App& command, PictureOptions& options);
@@ -27,8 +32,9 @@ CLI::Option& add_picture_options(CLI::App& command, PictureOptions& options);
 std::shared_ptr<const Dataset> open_pictures(const PictureOptions& options, std::string_view model_name,
                                              const LoadedModel& loaded, const std::string& weights);
 /// --mean and --std, by default what the weights' metadata say and otherwise what is usual for the model.
-Normalization normalization_for(const PictureOptions& options, std::string_view model_name,
-                                const LoadedModel& loaded, const std::string& weights);
+Normalization normalization_for(const NormalizationOptions& options, std::string_view model_name,
+                                const std::map<std::string, std::string>& metadata,
+                                const std::string& weights);
 
 struct LabelledImages {
   Tensor images;  ///< [N,H,W,C]

@@ -50,22 +50,11 @@ std::vector<std::string> chosen_costs(const std::vector<std::string>& asked) {
   return chosen;
 }
 
-std::pair<std::string, int> pin_of(const std::string& text) {
-  const std::size_t equals = text.rfind('=');
-  int bits = 0;
-  if (equals != std::string::npos) {
-    const std::string digits = text.substr(equals + 1);
-    if (!digits.empty() && digits.size() <= 2 && std::all_of(digits.begin(), digits.end(), ::isdigit)) {
-      bits = std::stoi(digits);
-    }
-  }
-  if (bits == 0) throw UsageError(fmt::format("--pin: '{}' is not LAYER=BITS, such as conv1=8", text));
-  return {text.substr(0, equals), bits};
-}
-
 nlohmann::ordered_json configuration(const Options& options) {
   nlohmann::ordered_json config{{"program", "goshawk sensitivity"}};
   config.update(sensitivity_problem_config(options.problem));
+  const std::int64_t images = options.problem.images;
+  config["images"] = images > 0 ? nlohmann::ordered_json(images) : nullptr;
   config.update({{"cost", options.costs},
                  {"bits", options.bits},
                  {"pin", options.pins},

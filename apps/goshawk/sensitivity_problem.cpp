@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "apps/support/config_file.hpp"
 #include "datasets/loader.hpp"
 #include "models/registry.hpp"
 
@@ -62,16 +63,17 @@ void add_sensitivity_problem_options(CLI::App& command, SensitivityProblemOption
       ->capture_default_str();
   add_threads_option(command);
   add_convolution_option(command, options.convolution);
+  add_quiet_option(command);
+  add_config_option(command);
 }
 
 nlohmann::ordered_json sensitivity_problem_config(const SensitivityProblemOptions& options) {
   const NormalizationOptions& normalization = options.pictures.normalization;
   nlohmann::ordered_json config{{"model", options.model},
                                 {"weights", options.weights},
-                                {"data", options.pictures.data},
+                                {"data", options.pictures.source.path},
                                 {"split", options.pictures.split},
                                 {"batch", options.batch},
-                                {"images", options.images},
                                 {"microbatch", options.microbatch},
                                 {"weight-scheme", options.weight_scheme},
                                 {"granularity", options.granularity},
@@ -80,6 +82,10 @@ nlohmann::ordered_json sensitivity_problem_config(const SensitivityProblemOption
                                 {"seed", options.seed},
                                 {"dtype", options.dtype},
                                 {"convolution", options.convolution}};
+  if (options.pictures.source.synthetic) {
+    config["synthetic"] = true;
+    config["synthetic-seed"] = options.pictures.source.synthetic_seed;
+  }
   config["mean"] = normalization.mean_given ? nlohmann::ordered_json(normalization.value.mean) : nullptr;
   config["std"] = normalization.std_given ? nlohmann::ordered_json(normalization.value.stddev) : nullptr;
   return config;
@@ -112,16 +118,29 @@ CLI::Option& add_widths_option(CLI::App& command, const std::string& name, std::
               ->default_str(fmt::format("{}", fmt::join(widths, ",")));
 }
 
+std::pair<std::string, int> pin_of(const std::string& text) {
+  const std::size_t equals = text.rfind('=');
+  int bits = 0;
+  if (equals != std::string::npos) {
+    const std::string digits = text.substr(equals + 1);
+    if (!digits.empty() && digits.size() <= 2 && std::all_of(digits.begin(), digits.end(), ::isdigit)) {
+      bits = std::stoi(digits);
+    }
+  }
+  if (bits == 0) throw UsageError(fmt::format("--pin: '{}' is not LAYER=BITS, such as conv1=8", text));
+  return {text.substr(0, equals), bits};
+}
+
 SensitivityProblem::SensitivityProblem(const SensitivityProblemOptions& options, const std::string& user)
     : microbatch_(options.microbatch) {
-  if (options.batch.empty() == options.pictures.data.empty()) {
-    throw UsageError("give images with --data or --batch, one of them");
+  if (options.batch.empty() != options.pictures.given()) {
+    throw UsageError("give images with --data, --synthetic or --batch, one of them");
   }
   choose_convolution(options.convolution);
   const DType dtype = options.dtype == "f64" ? DType::f64 : DType::f32;
   loaded_ = load_model(options.model, options.weights, dtype);
   loaded_.model->set_mode(Mode::eval);
-  const std::string& source = options.batch.empty() ? options.pictures.data : options.batch;
+  const std::string source = options.batch.empty() ? options.pictures.name() : options.batch;
   const auto count_of = [&](std::int64_t available, std::int64_t otherwise) {
     check(options.images <= available, "[{}] {} has {} images but {} are asked for; give {} at most", user,
           source, available, options.images, available);
@@ -145,7 +164,7 @@ SensitivityProblem::SensitivityProblem(const SensitivityProblemOptions& options,
   // Class folders come class by class, so the first pictures would not do.
   data = random_images(data, count, options.seed);
   const Normalization normalization =
-      normalization_for(options.pictures, options.model, loaded_, options.weights);
+      normalization_for(options.pictures.normalization, options.model, loaded_.metadata, options.weights);
   for (std::int64_t begin = 0; begin < count; begin += kReadAtOnce) {
     std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(kReadAtOnce, count - begin)));
     std::iota(indices.begin(), indices.end(), begin);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "apps/goshawk/model_file.hpp"
@@ -16,7 +17,7 @@ namespace goshawk {
 
 struct SensitivityProblemOptions {
   std::string model, weights;
-  PictureOptions pictures{.data = {}, .split = "train", .normalization = {}};
+  PictureOptions pictures{.source = {}, .split = "train", .normalization = {}};
   std::string batch;
   std::int64_t images = 0;  ///< 0: a batch file's all, a data set's first 1024 at most
   std::int64_t microbatch = 32;
@@ -29,13 +30,16 @@ struct SensitivityProblemOptions {
 
 /// Adds all of these but `images`, whose meaning is the program's.
 void add_sensitivity_problem_options(CLI::App& command, SensitivityProblemOptions& options);
-/// The options as a configuration, for a run directory.
+/// The options that were added as a configuration, for a run directory.
 nlohmann::ordered_json sensitivity_problem_config(const SensitivityProblemOptions& options);
 /// The quantizer that the options name. Throws UsageError for what cannot be combined.
 WeightSpec weight_spec_of(const SensitivityProblemOptions& options);
 /// --bits and other lists of widths: each 1 … 8 or 32.
 CLI::Option& add_widths_option(CLI::App& command, const std::string& name, std::vector<int>& widths,
                                const std::string& help);
+
+/// "conv1=8", of --pin: a layer that keeps a width. Throws UsageError for anything else.
+std::pair<std::string, int> pin_of(const std::string& text);
 
 class SensitivityProblem {
  public:

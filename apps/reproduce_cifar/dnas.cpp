@@ -18,7 +18,7 @@ BitAssignment dnas_bits(const Experiment& experiment, double bytes, int activati
   const ReproduceOptions& options = experiment.options();
   const TrainerOptions recipe = experiment.finetuning("DNAS", "dnas", options.seed);
   const auto model = experiment.baseline_model();
-  SuperNet net(*model, {.candidates = kCandidates, .quantizer = weight_spec(options)});
+  SuperNet net(*model, {.candidates = kCandidates, .quantizer = initial_weight_spec(options.quantizer)});
   DnasOptions search_options;
   search_options.epochs = recipe.epochs;
   search_options.warmup_epochs = std::min(search_options.warmup_epochs, recipe.epochs - 1);
@@ -47,8 +47,8 @@ BitAssignment dnas_bits(const Experiment& experiment, double bytes, int activati
                           {"confidence", e.confidence},
                           {"seconds", e.seconds}});
     if (progress) progress->clear();
-    experiment.say(fmt::format("DNAS search epoch {:3}  loss {:.4f}  expected size {:.0f} bytes", e.epoch + 1,
-                               e.weight_loss, e.expected_bytes));
+    say(fmt::format("DNAS search epoch {:3}  loss {:.4f}  expected size {:.0f} bytes", e.epoch + 1,
+                    e.weight_loss, e.expected_bytes));
   };
   search(net, experiment.train_set(), search_options);
   return net.most_probable_within(bytes, activation_bits);

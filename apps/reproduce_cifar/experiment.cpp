@@ -1,32 +1,25 @@
 #include "apps/reproduce_cifar/experiment.hpp"
 
-#include <algorithm>
-#include <numeric>
-
 #include "apps/reproduce_cifar/rows.hpp"
+#include "apps/support/data_source.hpp"
 #include "apps/support/normalization.hpp"
+#include "apps/support/progress.hpp"
+#include "apps/support/recipes.hpp"
 #include "core/safetensors.hpp"
-#include "datasets/open.hpp"
-#include "datasets/synthetic.hpp"
 #include "models/registry.hpp"
 #include "nn/checkpoint.hpp"
 
 namespace goshawk {
 namespace {
 
-constexpr std::int64_t kSyntheticTrain = 10000, kSyntheticTest = 2000;
 constexpr const char* kBaselineFile = "baseline.safetensors";
 
 std::shared_ptr<const Dataset> open_split(const ReproduceOptions& options, Split split) {
-  const bool train = split == Split::train;
-  const std::int64_t limit = train ? options.train_images : options.test_images;
-  if (options.data.empty()) {
-    const std::int64_t all = train ? kSyntheticTrain : kSyntheticTest;
-    return make_synthetic(split, limit > 0 ? limit : all, {.seed = options.seed});
-  }
-  auto dataset = open_dataset(options.data, split, {.size = 32, .resize = 32});
-  if (limit > 0) dataset = first_images(dataset, limit);
-  return load_into_memory(*dataset);
+  const DataSource source{
+      .path = options.data, .synthetic = options.data.empty(), .synthetic_seed = options.seed};
+  const std::int64_t limit = split == Split::train ? options.train_images : options.test_images;
+  auto dataset = open_source(source, split, limit, folder_options(model_input(options.model)));
+  return source.synthetic ? dataset : load_into_memory(*dataset);
 }
 
 }  // namespace
@@ -70,81 +63,39 @@ std::unique_ptr<Module> Experiment::baseline_model() const {
 }
 
 std::vector<Batch> Experiment::training_pictures(std::int64_t count, std::int64_t batch_size) const {
-  const auto sample = random_images(train_set_, count, options_.seed);
-  std::vector<Batch> batches;
-  for (std::int64_t begin = 0; begin < sample->size(); begin += batch_size) {
-    std::vector<std::int64_t> indices(static_cast<std::size_t>(std::min(batch_size, sample->size() - begin)));
-    std::iota(indices.begin(), indices.end(), begin);
-    batches.push_back(make_batch(*sample, indices, normalization_));
-  }
-  return batches;
+  return random_batches(train_set_, count, batch_size, options_.seed, normalization_);
 }
 
 Evaluation Experiment::test(Module& model) const {
   return evaluate(model, test_set_, {.normalization = normalization_});
 }
 
-TrainerOptions Experiment::trainer_options(const std::string& label, const std::string& job,
-                                           std::int64_t epochs, std::uint64_t seed) const {
-  TrainerOptions t;
-  t.label = label;
-  t.epochs = epochs;
-  t.loader = {.batch_size = options_.batch_size,
-              .shuffle = true,
-              .drop_last = true,
-              .seed = seed,
-              .augmentation = {.horizontal_flip = true, .crop_padding = 4},
-              .normalization = normalization_};
-  t.checkpoint = run_.file(fmt::format("checkpoints/{}.training.safetensors", job));
-  t.on_epoch = [this, label, job, first = true](const EpochReport& e) mutable {
-    if (first) {
-      run_.trim_log([&](const nlohmann::json& line) {
-        return line.value("row", "") != job || line.value("epoch", std::int64_t{0}) < e.epoch;
-      });
-      first = false;
-    }
-    run_.log({{"row", job},
-              {"stage", e.stage},
-              {"epoch", e.epoch},
-              {"lr", e.lr},
-              {"train_loss", e.train_loss},
-              {"train_accuracy", e.train_accuracy},
-              {"test_loss", e.test.loss},
-              {"test_accuracy", e.test.accuracy()},
-              {"seconds", e.seconds},
-              {"images_per_second", e.images_per_second}});
-    say(fmt::format("{} epoch {:3}  loss {:.4f}  train {:5.2f} %  test {:5.2f} %  {:.0f} images/s", label,
-                    e.epoch + 1, e.train_loss, 100 * e.train_accuracy, 100 * e.test.accuracy(),
-                    e.images_per_second));
-  };
-  return t;
-}
-
 TrainerOptions Experiment::baseline_training() const {
   const Row& row = baseline_row();
-  TrainerOptions t = trainer_options(row.name, row.slug, options_.epochs, options_.seed);
-  const std::int64_t epochs = options_.epochs, steps = steps_per_epoch();
-  // He et al., Deep Residual Learning, 2016, section 4.2, in epochs: 200 of them there.
-  const bool he2016 = options_.recipe == "he2016";
-  t.sgd = {.lr = options_.lr, .momentum = 0.9, .nesterov = !he2016, .weight_decay = options_.weight_decay};
-  if (he2016) {
-    t.schedule = StepSchedule{.lr = t.sgd.lr, .milestones = {epochs / 2 * steps, epochs * 3 / 4 * steps}};
-  } else {
-    t.schedule = with_warmup(CosineSchedule{.lr = t.sgd.lr, .total = epochs * steps}, steps);
-  }
-  return t;
+  return training_recipe(options_.recipe, run_,
+                         {.label = row.name,
+                          .job = row.slug,
+                          .epochs = options_.epochs,
+                          .batch_size = options_.batch_size,
+                          .lr = options_.lr,
+                          .weight_decay = options_.weight_decay,
+                          .seed = options_.seed,
+                          .normalization = normalization_},
+                         train_set_->size());
 }
 
 TrainerOptions Experiment::finetuning(const std::string& label, const std::string& job,
                                       std::uint64_t seed) const {
-  TrainerOptions t = trainer_options(label, job, options_.finetune_epochs, seed);
-  t.sgd = {.lr = options_.finetune_lr,
-           .momentum = 0.9,
-           .nesterov = true,
-           .weight_decay = options_.finetune_weight_decay};
-  t.clip_weight_decay = t.sgd.weight_decay;
-  t.schedule = CosineSchedule{.lr = t.sgd.lr, .total = t.epochs * steps_per_epoch()};
-  return t;
+  return finetuning_recipe(run_,
+                           {.label = label,
+                            .job = job,
+                            .epochs = options_.finetune_epochs,
+                            .batch_size = options_.batch_size,
+                            .lr = options_.finetune_lr,
+                            .weight_decay = options_.finetune_weight_decay,
+                            .seed = seed,
+                            .normalization = normalization_},
+                           train_set_->size());
 }
 
 void Experiment::train(Module& model, QuantizedModel* quantized, const std::vector<Stage>& stages,
@@ -156,10 +107,6 @@ std::map<std::string, std::string> Experiment::checkpoint_metadata() const {
   auto metadata = normalization_metadata(normalization_);
   metadata.emplace("model", options_.model);
   return metadata;
-}
-
-void Experiment::say(const std::string& text) const {
-  if (!options_.quiet) fmt::print(stderr, "{}\n", text);
 }
 
 }  // namespace goshawk

@@ -21,6 +21,7 @@ class Experiment {
   const ReproduceOptions& options() const { return options_; }
   const RunDirectory& run() const { return run_; }
   const std::shared_ptr<const Dataset>& train_set() const { return train_set_; }
+  const std::shared_ptr<const Dataset>& test_set() const { return test_set_; }
 
   /// Trains or loads the baseline unless the run has it; everything below needs it. One process at a time.
   void make_baseline();
@@ -38,15 +39,10 @@ class Experiment {
 
   /// What the metadata of every weight file says.
   std::map<std::string, std::string> checkpoint_metadata() const;
-  void say(const std::string& text) const;
 
  private:
   std::unique_ptr<Module> new_model() const;
   TrainerOptions baseline_training() const;
-  /// Everything but learning rates.
-  TrainerOptions trainer_options(const std::string& label, const std::string& job, std::int64_t epochs,
-                                 std::uint64_t seed) const;
-  std::int64_t steps_per_epoch() const { return train_set_->size() / options_.batch_size; }
 
   ReproduceOptions options_;
   std::shared_ptr<const Dataset> train_set_, test_set_;

@@ -1,17 +1,15 @@
 #include "apps/reproduce_cifar/job.hpp"
 
 #include <algorithm>
-#include <array>
 
 #include "apps/reproduce_cifar/dnas.hpp"
-#include "core/safetensors.hpp"
+#include "apps/support/fine_tuning.hpp"
+#include "apps/support/progress.hpp"
 #include "quant/qat.hpp"
 
 namespace goshawk {
 namespace {
 
-/// Pictures that set the activation ranges before fine-tuning.
-constexpr std::int64_t kCalibrationImages = 1024;
 constexpr const char* kBits = "bits.json";
 
 std::string job_name(const Experiment& experiment, const Row& row, std::uint64_t seed) {
@@ -21,22 +19,6 @@ std::string job_name(const Experiment& experiment, const Row& row, std::uint64_t
 std::string result_file(const std::string& job) {
   return fmt::format("results/{}.json", job);
 }
-
-// The parts of a packed file and their names.
-constexpr std::array kPackedParts = {
-    std::pair("codes", &PackedSize::codes),   std::pair("scales", &PackedSize::scales),
-    std::pair("ranges", &PackedSize::ranges), std::pair("full_weights", &PackedSize::full_weights),
-    std::pair("other", &PackedSize::other),   std::pair("header", &PackedSize::header)};
-
-}  // namespace
-
-nlohmann::ordered_json packed_to_json(const PackedSize& size) {
-  nlohmann::ordered_json json{{"total", size.total()}};
-  for (const auto& [name, part] : kPackedParts) json[name] = size.*part;
-  return json;
-}
-
-namespace {
 
 nlohmann::ordered_json to_json(const JobResult& r) {
   return {{"row", r.row},
@@ -146,20 +128,14 @@ BitAssignment assign_bits(const Experiment& experiment, Sensitivities& sensitivi
 
 std::vector<Stage> make_stages(const Experiment& experiment, Sensitivities& sensitivities, const Row& row,
                                const BitAssignment& bits) {
-  const auto epochs = static_cast<int>(experiment.options().finetune_epochs);
-  if (row.tuning == Tuning::at_once) return single_stage(bits, epochs);
-  // Half of the epochs go to the stages one after another, the rest to the whole network.
-  const int count = std::min(experiment.options().stages, epochs);
-  const int each = std::max(1, epochs / (2 * count));
-  return stage_plan(sensitivities.costs(row.costs), bits,
-                    {.stages = count,
-                     .epochs_per_stage = each,
-                     .final_epochs = epochs - count * each,
-                     .reversed = row.tuning == Tuning::reversed});
+  const ReproduceOptions& options = experiment.options();
+  if (row.tuning == Tuning::at_once) return single_stage(bits, static_cast<int>(options.finetune_epochs));
+  return stages_within(options.finetune_epochs, options.stages, sensitivities.costs(row.costs), bits,
+                       row.tuning == Tuning::reversed);
 }
 
 QuantizationOptions quantizer_of(const Experiment& experiment, const Row& row) {
-  QuantizationOptions q = quantization_options(experiment.options());
+  QuantizationOptions q = quantization_options(experiment.options().quantizer);
   if (row.quantizer) {
     q.weight_scheme = row.quantizer->weights;
     q.weight_granularity = row.quantizer->granularity;
@@ -167,20 +143,6 @@ QuantizationOptions quantizer_of(const Experiment& experiment, const Row& row) {
     q.activation_scheme = row.quantizer->activations;
   }
   return q;
-}
-
-// The packed file, read back and tested: the table's sizes and accuracies are those of files.
-PackedSize check_packed(const Experiment& experiment, const QuantizedModel& quantized,
-                        const std::string& file, const Evaluation& expected) {
-  const PackedSize size = write_packed_model(file, quantized, experiment.checkpoint_metadata());
-  const auto model = experiment.baseline_model();
-  const PackedModel packed = load_packed_model(file, *model);
-  const Evaluation test = experiment.test(*model);
-  check(test.correct == expected.correct && test.loss == expected.loss,
-        "[reproduce_cifar] {} classifies {} test pictures right and the model it was made of {}; keep both "
-        "and report this",
-        file, test.correct, expected.correct);
-  return size;
 }
 
 JobResult make_job(const Experiment& experiment, Sensitivities& sensitivities, const Row& row,
@@ -195,23 +157,17 @@ JobResult make_job(const Experiment& experiment, Sensitivities& sensitivities, c
             .images = test.images};
   }
   const BitAssignment bits = assign_bits(experiment, sensitivities, row);
-  const auto model = experiment.baseline_model();
-  QuantizedModel quantized(*model, bits, quantizer_of(experiment, row));
-  std::vector<Tensor> calibration;
-  for (Batch& batch : experiment.training_pictures(kCalibrationImages, 256))
-    calibration.push_back(std::move(batch.images));
-  quantized.calibrate(calibration);
-
-  const std::vector<Stage> stages = make_stages(experiment, sensitivities, row, bits);
-  write_stages(experiment.run().file(fmt::format("order-{}.json", job)), stages);
-  experiment.train(*model, &quantized, stages, experiment.finetuning(row.name, job, seed));
-
-  const Evaluation test = experiment.test(*model);
-  const SizeReport size = measure_size(quantized);
-  write_safetensors(experiment.run().file(fmt::format("{}.safetensors", job)),
-                    dequantized_state_dict(quantized), experiment.checkpoint_metadata());
-  const PackedSize packed = check_packed(
-      experiment, quantized, experiment.run().file(fmt::format("{}.packed.safetensors", job)), test);
+  const FineTuned tuned =
+      fine_tune(experiment.run(), {.job = job,
+                                   .baseline = [&] { return experiment.baseline_model(); },
+                                   .bits = bits,
+                                   .quantizer = quantizer_of(experiment, row),
+                                   .stages = make_stages(experiment, sensitivities, row, bits),
+                                   .training = experiment.finetuning(row.name, job, seed),
+                                   .train_set = experiment.train_set(),
+                                   .test_set = experiment.test_set(),
+                                   .calibration_seed = experiment.options().seed,
+                                   .metadata = experiment.checkpoint_metadata()});
   const int activations = row.activation_bits.value_or(experiment.options().activation_bits);
   const std::string activation_bits =
       row.mixed_activations ? describe_bits(bits, &LayerBits::activation) : std::to_string(activations);
@@ -219,12 +175,12 @@ JobResult make_job(const Experiment& experiment, Sensitivities& sensitivities, c
           .seed = seed,
           .weight_bits = row.edge_bits ? describe_inner_bits(bits) : describe_bits(bits, &LayerBits::weight),
           .activation_bits = activation_bits,
-          .correct = test.correct,
-          .images = test.images,
-          .weight_compression = size.weight_compression(),
-          .activation_compression = size.activation_compression(),
-          .total_compression = size.total_compression(),
-          .packed = packed};
+          .correct = tuned.test.correct,
+          .images = tuned.test.images,
+          .weight_compression = tuned.size.weight_compression(),
+          .activation_compression = tuned.size.activation_compression(),
+          .total_compression = tuned.size.total_compression(),
+          .packed = tuned.packed};
 }
 
 }  // namespace
@@ -243,8 +199,7 @@ std::optional<JobResult> stored_result(const Experiment& experiment, const Row& 
                      .weight_compression = value.at("weight_compression"),
                      .activation_compression = value.at("activation_compression"),
                      .total_compression = value.at("total_compression")};
-    for (const auto& [name, part] : kPackedParts)
-      value.at("packed_bytes").at(name).get_to(result.packed.*part);
+    result.packed = packed_from_json(value.at("packed_bytes"));
     return result;
   } catch (const nlohmann::json::exception& e) {
     fail("[reproduce_cifar] {} is damaged: {}; remove it and resume", experiment.run().file(file), e.what());
@@ -264,15 +219,14 @@ void run_job(const Experiment& experiment, Sensitivities& sensitivities, const R
   const std::string job = job_name(experiment, row, seed);
   const auto lock = experiment.run().try_lock(job);
   if (!lock) {
-    experiment.say(fmt::format("{}: another process is at it", job));
+    say(fmt::format("{}: another process is at it", job));
     return;
   }
   if (experiment.run().has(result_file(job))) return;
   const JobResult result = make_job(experiment, sensitivities, row, seed, job);
   make_directories(experiment.run().file("results"));
   experiment.run().write_json(result_file(job), to_json(result));
-  experiment.say(
-      fmt::format("{}: {:.2f} % ({} of {})", job, result.accuracy(), result.correct, result.images));
+  say(fmt::format("{}: {:.2f} % ({} of {})", job, result.accuracy(), result.correct, result.images));
 }
 
 }  // namespace goshawk

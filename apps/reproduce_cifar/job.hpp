@@ -30,9 +30,6 @@ struct JobResult {
   double accuracy() const { return 100.0 * static_cast<double>(correct) / static_cast<double>(images); }
 };
 
-/// {"total", "codes", "scales", …} in bytes.
-nlohmann::ordered_json packed_to_json(const PackedSize& size);
-
 /// The result in results/JOB.json; nothing when there is none.
 std::optional<JobResult> stored_result(const Experiment& experiment, const Row& row, std::uint64_t seed);
 

@@ -1,6 +1,7 @@
 #include "apps/reproduce_cifar/options.hpp"
 #include "apps/reproduce_cifar/pipeline.hpp"
 #include "apps/support/command_line.hpp"
+#include "apps/support/interrupt.hpp"
 #include "apps/support/program.hpp"
 #include "apps/support/progress.hpp"
 
@@ -19,6 +20,8 @@ int main(int argc, char** argv) {
     program.callback([&] {
       complete_options(program, options);
       if (options.quiet) Progress::silence();
+      const InterruptHandler on_interrupt(
+          "reproduce_cifar", fmt::format("continue with reproduce_cifar --resume --out {}", options.out));
       reproduce(options);
     });
     run_command_line(program, argc, argv);

@@ -4,6 +4,8 @@
 
 #include "apps/reproduce_cifar/rows.hpp"
 #include "apps/support/command_line.hpp"
+#include "apps/support/config_file.hpp"
+#include "apps/support/recipes.hpp"
 #include "apps/support/run_directory.hpp"
 #include "autograd/curvature/road.hpp"
 #include "core/error.hpp"
@@ -30,12 +32,8 @@ void for_each_setting(Options& o, F f) {
   f("bits", o.bits);
   f("activation-bits", o.activation_bits);
   f("activation-widths", o.activation_widths);
-  f("weight-scheme", o.weight_scheme);
-  f("granularity", o.granularity);
-  f("clip", o.clip);
-  f("percentile", o.percentile);
-  f("activation-scheme", o.activation_scheme);
-  f("calibration", o.calibration);
+  for_each_quantizer_setting(o.quantizer,
+                             [&](const char* name, auto& member, const char*) { f(name, member); });
   f("stages", o.stages);
   f("curvature-images", o.curvature_images);
   f("trace-error", o.trace_error);
@@ -48,7 +46,7 @@ void for_each_setting(Options& o, F f) {
 }
 
 const char* description(const std::string& name) {
-  static const std::map<std::string, const char*> texts{
+  static std::map<std::string, const char*> texts{
       {"data",
        "CIFAR-10's binary batches, or train/ and test/ folders of pictures by class; default: a synthetic "
        "set"},
@@ -69,20 +67,6 @@ const char* description(const std::string& name) {
       {"bits", "candidate weight bits of HAWQ and HAWQ-V2"},
       {"activation-bits", "bits of every activation, and their mean where a row mixes them"},
       {"activation-widths", "candidate bits of the activations where a row mixes them"},
-      {"weight-scheme",
-       "levels of the weight quantizer: symmetric, mid_rise, asymmetric, twos_complement (LSQ's), dorefa or "
-       "lq_nets"},
-      {"granularity", "one weight step per layer or per channel"},
-      {"clip",
-       "range of the weight quantizer: min_max, mse, percentile, learned (a trained step from the mse "
-       "choice) "
-       "or lsq (from LSQ's); dorefa and lq_nets need none of them"},
-      {"percentile", "of --clip percentile and --calibration percentile"},
-      {"activation-scheme",
-       "quantizer of the activations: pact (learned clip), lsq (learned step), dorefa (clip at 1), "
-       "lq_nets (a fitted basis), fixed "
-       "(calibrated clip) or asymmetric (calibrated range)"},
-      {"calibration", "first range of the activations: max, percentile, mse or ema"},
       {"stages", "stages of fine-tuning in the order of Omega"},
       {"curvature-images", "training images the curvature is averaged over; default 256 (synthetic) or 512"},
       {"trace-error", "wanted relative standard error of each layer's trace"},
@@ -95,6 +79,9 @@ const char* description(const std::string& name) {
       {"seed", "of everything random"},
       {"convolution", kConvolutionHelp},
   };
+  const QuantizerSettings any;
+  for_each_quantizer_setting(any,
+                             [](const char* known, auto&, const char* text) { texts.emplace(known, text); });
   return texts.at(name);
 }
 
@@ -106,8 +93,7 @@ void check_values(const ReproduceOptions& o) {
   require(o.finetune_seeds >= 1 && o.finetune_seeds <= kMaxSeeds,
           fmt::format("--finetune-seeds must be 1 to {}", kMaxSeeds));
   require(o.batch_size > 0, "--batch-size must be positive");
-  require(o.recipe == "cosine" || o.recipe == "he2016",
-          fmt::format("--recipe: there is no recipe '{}'; the recipes are cosine and he2016", o.recipe));
+  check_recipe(o.recipe);
   require(o.lr > 0 && o.finetune_lr > 0, "--lr and --finetune-lr must be positive");
   require(o.compression >= 1 && o.compression <= 32, "--compression must lie between 1 and 32");
   require(o.activation_bits == 32 || (o.activation_bits >= 1 && o.activation_bits <= 8),
@@ -133,36 +119,6 @@ nlohmann::ordered_json to_config(const ReproduceOptions& options) {
   return config;
 }
 
-QuantizationOptions quantization_options(const ReproduceOptions& options) {
-  QuantizationOptions q;
-  q.weight_scheme = parse_weight_scheme(options.weight_scheme);
-  q.weight_granularity = parse_granularity(options.granularity);
-  q.weight_clip = parse_clip_rule(options.clip);
-  q.weight_percentile = options.percentile;
-  q.activation_scheme = parse_activation_scheme(options.activation_scheme);
-  q.calibration.rule = parse_calibration_rule(options.calibration);
-  q.calibration.percentile = options.percentile;
-  try {
-    check_spec({.scheme = q.weight_scheme,
-                .granularity = q.weight_granularity,
-                .clip = q.weight_clip,
-                .percentile = q.weight_percentile},
-               "--weight-scheme, --granularity, --clip");
-  } catch (const Error& e) {
-    throw UsageError(e.what());
-  }
-  return q;
-}
-
-WeightSpec weight_spec(const ReproduceOptions& options) {
-  const QuantizationOptions q = quantization_options(options);
-  return {.bits = 8,
-          .scheme = q.weight_scheme,
-          .granularity = q.weight_granularity,
-          .clip = q.weight_clip == ClipRule::learned ? ClipRule::mse : q.weight_clip,
-          .percentile = q.weight_percentile};
-}
-
 void add_reproduce_options(CLI::App& program, ReproduceOptions& options) {
   program.option_defaults()->always_capture_default();
   for_each_setting(options, [&](const char* name, auto& member) {
@@ -183,6 +139,7 @@ void add_reproduce_options(CLI::App& program, ReproduceOptions& options) {
       .add_option("--finetune-seeds", options.finetune_seeds,
                   "Fine-tune each of these rows N times, with the seeds S, S + 1, …")
       ->type_name("N");
+  add_config_option(program);
   program.add_flag("--quiet", options.quiet, "Show no progress");
 }
 
@@ -206,7 +163,7 @@ void complete_options(const CLI::App& program, ReproduceOptions& options) {
   // These throw for unknown names.
   model_input(options.model);
   road_of(options.road);
-  quantization_options(options);
+  quantization_options(options.quantizer);
   choose_convolution(options.convolution);
   const bool synthetic = options.data.empty();
   if (options.epochs == 0) options.epochs = synthetic ? 12 : 60;

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "quant/quantized_model.hpp"
+#include "apps/support/quantizer_settings.hpp"
 
 namespace goshawk {
 
@@ -31,16 +31,8 @@ struct ReproduceOptions {
   std::vector<int> bits = {2, 3, 4, 8};
   int activation_bits = 4;
   std::vector<int> activation_widths = {2, 3, 4, 6, 8};
-  /// The weight quantizer of every row: see WeightScheme, Granularity and ClipRule. The default is HAWQ-V2's:
-  /// layer-wise and asymmetric.
-  std::string weight_scheme = "asymmetric";
-  std::string granularity = "layer";
-  std::string clip = "min_max";
-  double percentile = 99.9;  ///< of the clip rule and of the calibration of that name
-  /// The activation quantizer of every row and how its range is calibrated: see ActivationScheme and
-  /// CalibrationRule.
-  std::string activation_scheme = "pact";
-  std::string calibration = "mse";
+  /// Of every row. The default for weights is HAWQ-V2's: layer-wise and asymmetric.
+  QuantizerSettings quantizer{.weight_scheme = "asymmetric", .granularity = "layer", .clip = "min_max"};
   int stages = 4;
   std::int64_t curvature_images = 0;  ///< 0: 256 on the synthetic set, 512 on a real one
   double trace_error = 0.1;           ///< wanted relative standard error of each layer's trace
@@ -61,11 +53,6 @@ struct ReproduceOptions {
 
 /// config.json: everything that determines the result.
 nlohmann::ordered_json to_config(const ReproduceOptions& options);
-
-/// The quantizers of all rows that have none of their own.
-QuantizationOptions quantization_options(const ReproduceOptions& options);
-/// Their weight quantizer as fine-tuning starts from it, which Q(W) − W is measured with.
-WeightSpec weight_spec(const ReproduceOptions& options);
 
 /// Declares all options on `program`; parsing fills `options`, which must outlive it.
 void add_reproduce_options(CLI::App& program, ReproduceOptions& options);

@@ -1,5 +1,6 @@
 #include "apps/reproduce_cifar/sensitivities.hpp"
 
+#include "apps/support/progress.hpp"
 #include "core/file.hpp"
 #include "core/timer.hpp"
 #include "quant/qat.hpp"
@@ -30,7 +31,7 @@ Sensitivity describe_curvature(const WeightCandidates& candidates, const Measure
   Sensitivity s;
   s.model = options.model;
   s.weights = "baseline.safetensors";
-  s.quantizer = describe(weight_spec(options));
+  s.quantizer = describe(initial_weight_spec(options.quantizer));
   s.images = options.curvature_images;
   for (std::size_t l = 0; l < candidates.layers.size(); ++l) {
     const WeightCandidates::Layer& from = candidates.layers[l];
@@ -80,8 +81,8 @@ void Sensitivities::measure_activations() const {
   const auto model = experiment_.baseline_model();
   const SensitivityData data(*model,
                              experiment_.training_pictures(options.curvature_images, kCurvatureBatch));
-  const QuantizationOptions quantizer = quantization_options(options);
-  experiment_.say(fmt::format("measuring activations on {} pictures", options.curvature_images));
+  const QuantizationOptions quantizer = quantization_options(options.quantizer);
+  say(fmt::format("measuring activations on {} pictures", options.curvature_images));
   const Timer timer;
   const auto layers =
       goshawk::activation_costs(data, {.bits = options.activation_widths,
@@ -101,7 +102,8 @@ void Sensitivities::measure_weights(const std::vector<std::string>& names) const
   const auto model = experiment_.baseline_model();
   const SensitivityData data(*model,
                              experiment_.training_pictures(options.curvature_images, kCurvatureBatch));
-  const WeightCandidates candidates = weight_candidates(data, options.bits, weight_spec(options));
+  const WeightCandidates candidates =
+      weight_candidates(data, options.bits, initial_weight_spec(options.quantizer));
   SensitivityMeasurement measurement(data, candidates,
                                      {.road = road_of(options.road),
                                       .trace_error = options.trace_error,
@@ -109,7 +111,7 @@ void Sensitivities::measure_weights(const std::vector<std::string>& names) const
                                       .seed = options.seed});
   std::vector<MeasuredCosts> measured;
   for (const std::string& name : names) {
-    experiment_.say(fmt::format("measuring {} on {} pictures", name, options.curvature_images));
+    say(fmt::format("measuring {} on {} pictures", name, options.curvature_images));
     measured.push_back(measurement.measure(name));
     run.log({{"sensitivity", name},
              {"seconds", measured.back().seconds},

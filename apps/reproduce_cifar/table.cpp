@@ -4,6 +4,7 @@
 #include <cmath>
 #include <fmt/format.h>
 
+#include "apps/support/fine_tuning.hpp"
 #include "apps/support/text_table.hpp"
 
 namespace goshawk {

@@ -6,6 +6,9 @@
 #include <cstdlib>
 #include <iterator>
 
+#include "apps/support/config_file.hpp"
+#include "apps/support/progress.hpp"
+#include "apps/support/suggestions.hpp"
 #include "core/error.hpp"
 #include "core/kernels/conv.hpp"
 #include "core/parallel.hpp"
@@ -13,14 +16,36 @@
 namespace goshawk {
 namespace {
 
-/// "goshawk hvp": the program and the subcommands that were recognised before the error.
+/// The subcommand that was recognised before an error, or the program.
+const CLI::App& innermost(const CLI::App& program) {
+  const CLI::App* app = &program;
+  while (!app->get_subcommands().empty()) app = app->get_subcommands().front();
+  return *app;
+}
+
+/// "goshawk hvp".
 std::string invocation(const CLI::App& program) {
-  std::string name = program.get_name();
-  for (const CLI::App* app = &program; !app->get_subcommands().empty();) {
-    app = app->get_subcommands().front();
-    name += " " + app->get_name();
+  const CLI::App& app = innermost(program);
+  return &app == &program ? program.get_name() : program.get_name() + " " + app.get_name();
+}
+
+/// "unknown argument '--epoch'; did you mean '--epochs'?", of options or of subcommands.
+std::string unknown_argument(const CLI::App& program, const std::string& word) {
+  const CLI::App& app = innermost(program);
+  std::vector<std::string> names;
+  const std::string typed = word.substr(0, word.find('='));
+  if (typed.starts_with("--")) {
+    for (const CLI::Option* option : app.get_options()) {
+      for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    }
+  } else {
+    for (const CLI::App* subcommand : app.get_subcommands([](const CLI::App*) { return true; }))
+      names.push_back(subcommand->get_name());
   }
-  return name;
+  std::string text = fmt::format("unknown argument '{}'", word);
+  if (!names.empty() && typed.size() > 2)
+    text += fmt::format("; did you mean {}?", nearest_names(typed, names, 1));
+  return text;
 }
 
 void add_triple_option(CLI::App& command, const char* name, std::array<float, 3>& target, bool& given,
@@ -52,6 +77,59 @@ CLI::Validator finite(bool positive) {
       "");
 }
 
+constexpr std::size_t kHelpWidth = 80, kHelpColumn = 34;
+
+/// Columns that UTF-8 text takes: bytes that begin a character.
+std::size_t columns(std::string_view text) {
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+}
+
+/// One line of help in lines of kHelpWidth columns: descriptions stay in their column, and a command goes on
+/// behind a backslash so that it can still be pasted.
+std::string wrapped_line(const std::string& line) {
+  const bool indented = line.starts_with("  ");
+  const bool table = indented && line.find("  ", line.find_first_not_of(' ')) != std::string::npos;
+  const bool description =
+      table || line.starts_with("  -") || line.starts_with(std::string(kHelpColumn, ' '));
+  const bool command = indented && !description;
+  std::size_t indent = 0;
+  if (description) indent = kHelpColumn;
+  if (command) indent = 6;
+  const std::size_t width = kHelpWidth - (command ? 2 : 0);
+  std::string text, row = line.substr(0, line.find_first_not_of(' '));
+  std::size_t begin = row.size();
+  bool first = true;
+  while (begin < line.size()) {
+    // A word with the spaces before it, so that columns stay as they are.
+    const std::size_t word = line.find_first_not_of(' ', begin);
+    if (word == std::string::npos) break;
+    const std::size_t end = std::min(line.find(' ', word), line.size());
+    const std::string_view next = std::string_view(line).substr(begin, end - begin);
+    if (!first && columns(row) + columns(next) > width) {
+      text += row + (command ? " \\\n" : "\n");
+      row = std::string(indent, ' ') + line.substr(word, end - word);
+    } else {
+      row += next;
+    }
+    first = false;
+    begin = end;
+  }
+  return text + row;
+}
+
+std::string wrapped(const std::string& help) {
+  std::string text;
+  for (std::size_t begin = 0; begin < help.size();) {
+    const std::size_t end = std::min(help.find('\n', begin), help.size());
+    const std::string line = help.substr(begin, end - begin);
+    text += columns(line) <= kHelpWidth ? line : wrapped_line(line);
+    text += '\n';
+    begin = end + 1;
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string_view version() {
@@ -62,22 +140,24 @@ void set_up_command_line(CLI::App& program) {
   program.set_version_flag("--version", fmt::format("{} {}", program.get_name(), version()),
                            "Print the version and exit");
   program.set_help_flag("-h,--help", "Print this help and exit");
-  program.get_formatter()->column_width(34);
+  program.get_formatter()->column_width(kHelpColumn);
 }
 
 void run_command_line(CLI::App& program, int argc, const char* const* argv) {
   try {
-    program.parse(argc, argv);
+    // CLI11 takes a vector from its end.
+    std::vector<std::string> arguments = with_config_file(program, {argv + std::min(argc, 1), argv + argc});
+    std::reverse(arguments.begin(), arguments.end());
+    program.parse(std::move(arguments));
   } catch (const CLI::CallForHelp&) {
-    print_result(program.help());  // of the subcommand, if there is one
+    print_result(wrapped(program.help()));  // of the subcommand, if there is one
   } catch (const CLI::CallForVersion& version) {
     print_result("{}\n", version.what());
   } catch (const CLI::ParseError& error) {
     // CLI11 looks for required options first, but a word that it does not know is the likelier cause of both
     // errors.
     const std::vector<std::string> unknown = program.remaining(true);
-    const std::string what =
-        unknown.empty() ? error.what() : fmt::format("unknown argument '{}'", unknown.front());
+    const std::string what = unknown.empty() ? error.what() : unknown_argument(program, unknown.front());
     throw UsageError(fmt::format("{}; see {} --help", what, invocation(program)));
   }
 }
@@ -90,6 +170,11 @@ void add_threads_option(CLI::App& command) {
       ->check(CLI::Range(0, 4096))
       ->type_name("T")
       ->default_str("0");
+}
+
+void add_quiet_option(CLI::App& command) {
+  command.add_flag_callback(
+      "--quiet", [] { Progress::silence(); }, "Show no progress");
 }
 
 void choose_convolution(const std::string& name) {

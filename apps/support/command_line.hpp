@@ -18,13 +18,16 @@ std::string_view version();
 void set_up_command_line(CLI::App& program);
 
 /// Parses the arguments and runs the callback of the chosen subcommand. Prints what --help or --version asked
-/// for. Throws UsageError, with one line that ends in the --help to look at, for an unknown, missing or
-/// malformed option.
+/// for. Options in the file of --config count as if given (see with_config_file). Throws UsageError, with one
+/// line that ends in the --help to look at, for an unknown, missing or malformed option.
 void run_command_line(CLI::App& program, int argc, const char* const* argv);
 
 /// --threads N: limits all parallel work, as soon as the command line has been parsed. Results do not depend
 /// on it.
 void add_threads_option(CLI::App& command);
+
+/// --quiet: no progress on standard error.
+void add_quiet_option(CLI::App& command);
 
 /// Names of the ways to compute f32 convolutions of 3 x 3 and stride 1.
 inline constexpr const char* kConvolutions[] = {"winograd", "direct"};

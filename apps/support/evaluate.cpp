@@ -1,10 +1,31 @@
 #include "apps/support/evaluate.hpp"
 
 #include "autograd/ops.hpp"
+#include "core/error.hpp"
 #include "datasets/loader.hpp"
 #include "nn/layers.hpp"
 
 namespace goshawk {
+
+nlohmann::ordered_json evaluation_json(const Evaluation& evaluation) {
+  return {{"accuracy", evaluation.accuracy()},
+          {"correct", evaluation.correct},
+          {"images", evaluation.images},
+          {"loss", evaluation.loss}};
+}
+
+Evaluation evaluation_from_json(const nlohmann::json& json) {
+  try {
+    return {.images = json.at("images"), .correct = json.at("correct"), .loss = json.at("loss")};
+  } catch (const nlohmann::json::exception& e) {
+    fail("[evaluate] the stored result is damaged: {}; remove it and resume", e.what());
+  }
+}
+
+std::string evaluation_text(const Evaluation& evaluation) {
+  return fmt::format("accuracy {:.2f} %, {} of {} images correct, loss {:.6g}", 100 * evaluation.accuracy(),
+                     evaluation.correct, evaluation.images, evaluation.loss);
+}
 
 Evaluation evaluate(Module& model, std::shared_ptr<const Dataset> dataset, const EvaluateOptions& options) {
   const Mode mode = model.mode();

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
 
 #include "datasets/augment.hpp"
 #include "datasets/dataset.hpp"
@@ -19,6 +21,13 @@ struct Evaluation {
     return images == 0 ? 0 : static_cast<double>(correct) / static_cast<double>(images);
   }
 };
+
+/// {"accuracy" (0 to 1), "correct", "images", "loss"}.
+nlohmann::ordered_json evaluation_json(const Evaluation& evaluation);
+/// The inverse. Throws Error when a number is missing.
+Evaluation evaluation_from_json(const nlohmann::json& json);
+/// "accuracy 91.70 %, 9170 of 10000 images correct, loss 0.3".
+std::string evaluation_text(const Evaluation& evaluation);
 
 struct EvaluateOptions {
   std::int64_t batch_size = 250;

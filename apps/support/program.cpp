@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <new>
 
+#include "apps/support/interrupt.hpp"
+
 namespace goshawk {
 namespace {
 
@@ -23,6 +25,8 @@ int run_program(const char* name, const std::function<int()>& body) {
   std::signal(SIGXFSZ, SIG_IGN);
   try {
     return body();
+  } catch (const Interrupted& e) {
+    return report(name, e.what(), kExitInterrupted);
   } catch (const UsageError& e) {
     return report(name, e.what(), kExitUsage);
   } catch (const std::bad_alloc&) {

@@ -24,6 +24,10 @@ std::string format_duration(double seconds) {
   return fmt::format("{} s", s);
 }
 
+void say(const std::string& text) {
+  if (!silent) fmt::print(stderr, "{}\n", text);
+}
+
 Progress::Progress(std::string label, std::int64_t total, std::int64_t done)
     : label_(std::move(label)), total_(total), start_done_(done), start_(Clock::now()), last_(start_) {}
 

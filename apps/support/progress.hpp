@@ -10,6 +10,9 @@ namespace goshawk {
 /// "1 h 05 min", "3 min 20 s", "12 s".
 std::string format_duration(double seconds);
 
+/// One line for people on standard error, unless progress was silenced.
+void say(const std::string& text);
+
 /// One piece of work with a known number of units. Prints nothing when it was silenced.
 class Progress {
  public:

@@ -1,10 +1,12 @@
 #include "apps/support/trainer.hpp"
 
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <numeric>
 
+#include "apps/support/interrupt.hpp"
 #include "apps/support/progress.hpp"
 #include "autograd/grad.hpp"
 #include "core/safetensors.hpp"
@@ -34,6 +36,14 @@ NamedTensors model_tensors(const Module& model) {
   for (const NamedBuffer& b : model.named_buffers()) tensors.emplace_back(b.name, b.tensor);
   return tensors;
 }
+
+// How far a run is: whole epochs, and what the present one has seen of its pictures.
+struct Position {
+  std::int64_t epochs_done = 0;
+  std::int64_t step = 0;  // done in the present epoch
+  double loss = 0;        // summed over its pictures
+  std::int64_t images = 0, correct = 0;
+};
 
 class Run {
  public:
@@ -75,7 +85,7 @@ class Run {
     return static_cast<std::int64_t>(stages_.size()) - 1;
   }
 
-  void save(std::int64_t epochs_done) const {
+  void save(const Position& position) const {
     NamedTensors tensors;
     const auto append = [&](const NamedTensors& more, std::string_view prefix) {
       for (const auto& [name, tensor] : more) tensors.emplace_back(std::string(prefix) + name, tensor);
@@ -84,17 +94,24 @@ class Run {
     for (const NamedBuffer& b : sgd_->state())
       tensors.emplace_back(std::string(kOptimizerPrefix) + b.name, b.tensor);
     if (quantized_ != nullptr) append(quantized_->state(), kQuantizerPrefix);
-    write_safetensors(
-        options_.checkpoint, tensors,
-        {{"format", "goshawk-training"}, {"epochs_done", std::to_string(epochs_done)}, {"plan", plan()}});
+    std::map<std::string, std::string> metadata{{"format", "goshawk-training"},
+                                                {"epochs_done", std::to_string(position.epochs_done)},
+                                                {"plan", plan()}};
+    if (position.step > 0) {
+      metadata["step"] = std::to_string(position.step);
+      metadata["loss"] = fmt::format("{}", position.loss);  // all digits
+      metadata["images"] = std::to_string(position.images);
+      metadata["correct"] = std::to_string(position.correct);
+    }
+    write_safetensors(options_.checkpoint, tensors, metadata);
   }
 
-  // Epochs done according to the checkpoint, whose state is now in place; 0 when there is none.
-  std::int64_t restore() {
+  // The checkpoint's position, its state being in place now; the beginning when there is none.
+  Position restore() {
     const std::string& file = options_.checkpoint;
     if (!std::filesystem::exists(file)) {
       enter(0);
-      return 0;
+      return {};
     }
     const auto checkpoint = read_safetensors(file);
     const auto metadata = [&](const std::string& key) {
@@ -106,9 +123,25 @@ class Run {
     check(metadata("plan") == plan(),
           "[train] {} belongs to another training plan ({}, now {}); use another run directory or remove it",
           file, metadata("plan"), plan());
-    const std::int64_t done = std::stoll(metadata("epochs_done"));
+    const auto number = [&](const std::string& key, auto value) {
+      const std::string text = metadata(key);
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+      check(error == std::errc() && end == text.data() + text.size(),
+            "[train] {}: its '{}' is no number; remove it to start anew", file, key);
+      return value;
+    };
+    Position position{.epochs_done = number("epochs_done", std::int64_t{})};
+    if (checkpoint.metadata.contains("step")) {
+      position.step = number("step", std::int64_t{});
+      position.loss = number("loss", double{});
+      position.images = number("images", std::int64_t{});
+      position.correct = number("correct", std::int64_t{});
+    }
+    // Between epochs the last one's stage is still in place.
+    const std::int64_t epoch =
+        position.step > 0 ? position.epochs_done : std::max<std::int64_t>(0, position.epochs_done - 1);
     // Stages are entered in order, because entering one decides which quantizer parameters there are.
-    for (std::int64_t k = 0, last = stage_of(std::max<std::int64_t>(0, done - 1)); k <= last; ++k) enter(k);
+    for (std::int64_t k = 0, last = stage_of(epoch); k <= last; ++k) enter(k);
 
     const NamedTensors stored = with_prefix(checkpoint.tensors, kModelPrefix);
     for (const auto& wanted : model_tensors(model_)) {
@@ -123,7 +156,7 @@ class Run {
     sgd_->load_state(with_prefix(checkpoint.tensors, kOptimizerPrefix), file);
     if (quantized_ != nullptr)
       quantized_->load_state(with_prefix(checkpoint.tensors, kQuantizerPrefix), file);
-    return done;
+    return position;
   }
 
   // Sets the learning rate, takes one step and returns {summed loss, correct}.
@@ -164,12 +197,18 @@ void train(Module& model, QuantizedModel* quantized, const std::vector<Stage>& s
            const TrainerOptions& options) {
   using Clock = std::chrono::steady_clock;
   Run run(model, quantized, stages, options);
-  const std::int64_t done = run.restore();
-  Loader loader(std::move(train_set), options.loader, {.epoch = done, .step = 0});
+  Position position = run.restore();
+  if (position.epochs_done >= options.epochs) {
+    model.set_mode(Mode::eval);
+    return;
+  }
+  Loader loader(std::move(train_set), options.loader, {.epoch = position.epochs_done, .step = position.step});
   const std::int64_t steps = loader.steps_per_epoch();
-  Progress progress(options.label, options.epochs * steps, done * steps);
+  Progress progress(options.label, options.epochs * steps, position.epochs_done * steps + position.step);
+  const DeferInterrupt defer;
 
-  for (std::int64_t epoch = done; epoch < options.epochs; ++epoch) {
+  while (position.epochs_done < options.epochs) {
+    const std::int64_t epoch = position.epochs_done;
     const std::int64_t stage = run.stage_of(epoch);
     if (stage != run.stage()) run.enter(stage);
     model.set_mode(Mode::train);
@@ -177,27 +216,37 @@ void train(Module& model, QuantizedModel* quantized, const std::vector<Stage>& s
     report.epoch = epoch;
     report.stage = stage;
     const auto start = Clock::now();
-    std::int64_t images = 0, correct = 0;
-    double loss = 0;
+    const std::int64_t images_before = position.images;
+    report.lr = options.schedule(epoch * steps + std::max<std::int64_t>(0, position.step - 1));
     while (const auto batch = loader.next()) {
       const std::int64_t step = epoch * steps + batch->step;
       report.lr = options.schedule(step);
       const auto [batch_loss, batch_correct] = run.step(*batch, report.lr);
-      loss += batch_loss;
-      correct += batch_correct;
-      images += batch->size();
+      position.loss += batch_loss;
+      position.correct += batch_correct;
+      position.images += batch->size();
+      position.step = batch->step + 1;
+      if (DeferInterrupt::interrupted()) {
+        run.save(position);
+        progress.clear();
+        throw_interrupted();
+      }
       progress.update(step + 1, fmt::format("epoch {}/{}  loss {:.3f}", epoch + 1, options.epochs,
-                                            loss / static_cast<double>(images)));
+                                            position.loss / static_cast<double>(position.images)));
     }
     const double training_seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    report.train_loss = loss / static_cast<double>(images);
-    report.train_accuracy = static_cast<double>(correct) / static_cast<double>(images);
-    report.images_per_second = static_cast<double>(images) / training_seconds;
+    const auto images = static_cast<double>(position.images);
+    report.train_loss = position.loss / images;
+    report.train_accuracy = static_cast<double>(position.correct) / images;
+    report.images_per_second =
+        static_cast<double>(position.images - images_before) / std::max(training_seconds, 1e-9);
     report.test = evaluate(model, test_set, {.normalization = options.loader.normalization});
     report.seconds = std::chrono::duration<double>(Clock::now() - start).count();
     progress.clear();
     if (options.on_epoch) options.on_epoch(report);
-    run.save(epoch + 1);
+    position = {.epochs_done = epoch + 1};
+    run.save(position);
+    if (DeferInterrupt::interrupted()) throw_interrupted();
   }
   model.set_mode(Mode::eval);
 }

@@ -35,7 +35,7 @@ struct TrainerOptions {
   double quantizer_lr_multiplier = 1;
   double clip_weight_decay = 0;  ///< L2 penalty on activation clips (PACT)
   LoaderOptions loader = {};
-  std::string checkpoint;  ///< file; written after every epoch
+  std::string checkpoint;  ///< file; written after every epoch, and when the user interrupts
   /// After every epoch and before its checkpoint is written: a run that is killed in between reports the
   /// epoch again.
   std::function<void(const EpochReport&)> on_epoch = {};
@@ -44,7 +44,8 @@ struct TrainerOptions {
 /// Trains `model` from its present weights for options.epochs epochs. With `quantized`, stage k's layers are
 /// enabled before its first epoch and the optimiser starts anew with each stage, since its parameters change;
 /// `stages` then says how the epochs are shared and must sum to options.epochs. When options.checkpoint
-/// exists, continues from it: the outcome has the same bits as an uninterrupted run. Throws Error when the
+/// exists, continues from it: the outcome has the same bits as an uninterrupted run. Throws Interrupted,
+/// after the present step is done and saved, on a signal that an InterruptHandler caught; Error when the
 /// checkpoint belongs to another model or plan, when the loss is not finite, or a file cannot be written.
 void train(Module& model, QuantizedModel* quantized, const std::vector<Stage>& stages,
            std::shared_ptr<const Dataset> train_set, std::shared_ptr<const Dataset> test_set,

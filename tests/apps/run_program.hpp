@@ -31,30 +31,66 @@ inline std::string file_bytes(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// Runs GOSHAWK_BINARY_DIR/apps/<program> with the arguments and an empty standard input until it ends.
-inline ProgramResult run_built_program(const std::string& program, const std::vector<std::string>& arguments,
-                                       const std::string& standard_output = "") {
-  const ScratchDirectory scratch;
+/// Starts GOSHAWK_BINARY_DIR/apps/<program> with the arguments and an empty standard input. `environment`:
+/// the variables it gets instead of this process's own.
+inline pid_t start_program(const std::string& program, const std::vector<std::string>& arguments,
+                           const std::string& out, const std::string& err,
+                           const std::vector<std::string>* environment = nullptr) {
   const std::string binary = std::string(GOSHAWK_BINARY_DIR) + "/apps/" + program;
-  const std::string out = standard_output.empty() ? (scratch.path() / "out").string() : standard_output;
-  const std::string err = (scratch.path() / "err").string();
-  std::vector<char*> argv = {const_cast<char*>(binary.c_str())};
-  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-  argv.push_back(nullptr);
-
+  const auto pointers = [](const std::vector<std::string>& texts, const char* first = nullptr) {
+    std::vector<char*> result;
+    if (first != nullptr) result.push_back(const_cast<char*>(first));
+    for (const std::string& text : texts) result.push_back(const_cast<char*>(text.c_str()));
+    result.push_back(nullptr);
+    return result;
+  };
+  std::vector<char*> argv = pointers(arguments, binary.c_str());
+  std::vector<char*> variables = pointers(environment != nullptr ? *environment : std::vector<std::string>{});
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   pid_t child = 0;
-  const int error = posix_spawn(&child, binary.c_str(), &actions, nullptr, argv.data(), environ);
+  const int error = posix_spawn(&child, binary.c_str(), &actions, nullptr, argv.data(),
+                                environment != nullptr ? variables.data() : environ);
   posix_spawn_file_actions_destroy(&actions);
   check(error == 0, "[test] cannot start {}; build the program first", binary);
+  return child;
+}
+
+inline int wait_for_program(pid_t child) {
   int status = 0;
-  check(waitpid(child, &status, 0) == child, "[test] lost {}", binary);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
-          standard_output.empty() ? file_bytes(out) : "", file_bytes(err)};
+  check(waitpid(child, &status, 0) == child, "[test] lost process {}", child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/// Runs the program until it ends.
+inline ProgramResult run_built_program(const std::string& program, const std::vector<std::string>& arguments,
+                                       const std::string& standard_output = "",
+                                       const std::vector<std::string>* environment = nullptr) {
+  const ScratchDirectory scratch;
+  const std::string out = standard_output.empty() ? (scratch.path() / "out").string() : standard_output;
+  const std::string err = (scratch.path() / "err").string();
+  const int status = wait_for_program(start_program(program, arguments, out, err, environment));
+  return {status, standard_output.empty() ? file_bytes(out) : "", file_bytes(err)};
+}
+
+/// Starts the program and sends it SIGINT, as Ctrl-C does, so many milliseconds after the file is there.
+inline ProgramResult run_and_interrupt(const std::string& program, const std::vector<std::string>& arguments,
+                                       const std::filesystem::path& file, int milliseconds = 0) {
+  const ScratchDirectory scratch;
+  const pid_t child = start_program(program, arguments, scratch / "out", scratch / "err");
+  while (!std::filesystem::exists(file)) {
+    siginfo_t ended{};
+    waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOHANG | WNOWAIT);
+    if (ended.si_pid == child) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+  kill(child, SIGINT);
+  const int status = wait_for_program(child);
+  return {status, file_bytes(scratch / "out"), file_bytes(scratch / "err")};
 }
 
 /// Starts the program without output and returns its process.

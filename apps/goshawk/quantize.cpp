@@ -1,0 +1,207 @@
+// goshawk quantize: the whole pipeline for a model of one's own, from sensitivities to a packed model.
+#include <memory>
+
+#include "apps/goshawk/commands.hpp"
+#include "apps/goshawk/finetune_options.hpp"
+#include "apps/goshawk/sensitivity_problem.hpp"
+#include "apps/support/interrupt.hpp"
+#include "apps/support/progress.hpp"
+#include "apps/support/text_table.hpp"
+#include "core/file.hpp"
+#include "quant/cost_allocation.hpp"
+#include "quant/sensitivities/registry.hpp"
+
+namespace goshawk {
+namespace {
+
+/// Pictures per gradient graph: its activations should stay near the caches.
+constexpr std::int64_t kSensitivityBatch = 64;
+constexpr const char* kCosts = "costs.json";
+constexpr const char* kBaseline = "baseline.json";
+
+struct Options : FineTuneOptions {
+  using FineTuneOptions::FineTuneOptions;
+  std::optional<double> ratio, bytes, bops;
+  std::string cost = "exact-quadratic", method = "exact";
+  std::vector<int> bits{2, 3, 4, 8};
+  std::vector<std::string> pins;
+  std::int64_t images = 1024;
+  std::string road = "automatic";
+  double error = 0.1;
+  int max_probes = 200;
+};
+
+void check_options(const Options& options) {
+  const int budgets =
+      int{options.ratio.has_value()} + int{options.bytes.has_value()} + int{options.bops.has_value()};
+  if (options.ratio && options.bytes) {
+    throw UsageError("--budget-ratio and --budget-bytes both limit the bytes; give one of them");
+  }
+  if (budgets == 0) {
+    throw UsageError("there is no budget; give --budget-ratio, --budget-bytes or --budget-bops");
+  }
+  sensitivity_method(options.cost);
+  if (options.method == "joint" && options.cost != "joint") {
+    throw UsageError("--method joint needs what pairs of layers cost together; give --cost joint as well");
+  }
+}
+
+CostFileOptions cost_file_options(const Options& options) {
+  CostFileOptions file_options{.pinned = {}, .activation_bits = options.activation_bits};
+  for (const std::string& pin : options.pins) file_options.pinned.push_back(pin_of(pin));
+  return file_options;
+}
+
+/// What quantizing each layer costs; measured once, then read from the run.
+Costs make_costs(const Options& options, const FineTuneProblem& problem, const RunDirectory& directory) {
+  if (directory.has(kCosts)) return read_costs(directory.file(kCosts));
+  const auto model = problem.baseline();
+  const SensitivityData data(*model, random_batches(problem.data().train, options.images, kSensitivityBatch,
+                                                    options.run.seed, problem.normalization()));
+  say(fmt::format("measuring {} on {} pictures", options.cost, data.size()));
+  const WeightCandidates candidates =
+      weight_candidates(data, options.bits, initial_weight_spec(options.quantizer));
+  SensitivityMeasurement measurement(data, candidates,
+                                     {.road = road_of(options.road),
+                                      .trace_error = options.error,
+                                      .max_probes = options.max_probes,
+                                      .seed = options.run.seed});
+  const MeasuredCosts measured = measurement.measure(options.cost);
+  const Costs costs = to_costs(candidates, measured, cost_file_options(options));
+  directory.log({{"sensitivity", measured.name},
+                 {"seconds", measured.seconds},
+                 {"projected_seconds", measured.projected_seconds},
+                 {"road", measured.road}});
+  write_file_atomic(directory.file(kCosts), to_json(costs));
+  return read_costs(directory.file(kCosts));
+}
+
+AllocationBudgets budgets_of(const Options& options, const Costs& costs) {
+  AllocationBudgets budgets{.bytes = options.bytes, .bops = options.bops};
+  if (options.ratio) budgets.bytes = full_precision_bytes(costs) / *options.ratio;
+  return budgets;
+}
+
+BitAssignment make_bits(const Options& options, const FineTuneProblem& problem, const Costs& costs) {
+  const AllocationBudgets budgets = budgets_of(options, costs);
+  const CostAllocation allocation = allocate(costs, allocation_method(options.method), budgets);
+  BitAssignment bits{.method = fmt::format("{} {}", options.cost, allocation.method),
+                     .budget_bytes = budgets.bytes.value_or(0),
+                     .omega = allocation.objective,
+                     .layers = problem.layers()};
+  for (std::size_t l = 0; l < bits.layers.size(); ++l) {
+    bits.layers[l].weight = allocation.layers[l].bits;
+    bits.layers[l].activation = options.activation_bits;
+    bits.layers[l].pinned = costs.layers[l].pinned.has_value();
+  }
+  return bits;
+}
+
+/// Whether the budget can be met and the pins are layers and widths, before anything is measured.
+void check_budget(const Options& options, const FineTuneProblem& problem) {
+  const auto model = problem.baseline();
+  const SensitivityData data(
+      *model, random_batches(problem.data().train, 1, 1, options.run.seed, problem.normalization()));
+  const WeightCandidates candidates =
+      weight_candidates(data, options.bits, initial_weight_spec(options.quantizer));
+  MeasuredCosts norms;
+  norms.costs =
+      make_table(candidates, [&](std::size_t l, std::size_t b) { return candidates.layers[l].norms[b]; });
+  Costs costs = to_costs(candidates, norms, cost_file_options(options));
+  costs.source = options.run.model;
+  allocate(costs, AllocationMethod::exact, budgets_of(options, costs));
+}
+
+nlohmann::ordered_json evaluate_baseline(const FineTuneProblem& problem, const RunDirectory& directory) {
+  if (!directory.has(kBaseline)) {
+    const auto model = problem.baseline();
+    directory.write_json(kBaseline, evaluation_json(evaluate(*model, problem.data().test,
+                                                             {.normalization = problem.normalization()})));
+  }
+  return directory.read_json(kBaseline);
+}
+
+std::string bits_table(const BitAssignment& bits) {
+  std::vector<std::vector<std::string>> table{{"layer", "weights", "w-bits", "a-bits"}};
+  for (const LayerBits& layer : bits.layers) {
+    table.push_back({layer.name, std::to_string(layer.parameters), std::to_string(layer.weight),
+                     std::to_string(layer.activation)});
+  }
+  return text_table(table);
+}
+
+void run(const Options& options) {
+  check_options(options);
+  const FineTuneProblem problem(options);
+  check_budget(options, problem);
+  const RunDirectory directory(options.run.out, options.settings.to_config(), options.run.resume);
+  const FileLock lock = directory.lock("quantize");
+  const InterruptHandler on_interrupt("goshawk", resume_hint(options.settings, options.run));
+  problem.announce();
+  const nlohmann::ordered_json baseline = evaluate_baseline(problem, directory);
+  const Costs costs = make_costs(options, problem, directory);
+  const BitAssignment bits = make_bits(options, problem, costs);
+  if (!directory.has(kResultFile)) {
+    nlohmann::ordered_json result =
+        problem.fine_tune(directory, bits, stages_within(options.epochs, options.stages, costs, bits));
+    result["baseline"] = baseline;
+    directory.write_json(kResultFile, result);
+  }
+  if (!options.run.json) print_result("{}\n", bits_table(bits));
+  print_finetune_result(options, directory.read_json(kResultFile));
+}
+
+}  // namespace
+
+void add_quantize_command(CLI::App& program) {
+  CLI::App& command = *program.add_subcommand(
+      "quantize", "The whole way: sensitivities, bits under a budget, fine-tuning in order, a packed model");
+  const auto options = std::make_shared<Options>(command);
+  Settings& settings = options->settings;
+  add_finetune_options(*options);
+  const CLI::Validator positive = CLI::PositiveNumber;
+  settings.add("budget-ratio", options->ratio, "At most 1/R of the 32-bit weights' bytes", "R")
+      .check(positive);
+  settings.add("budget-bytes", options->bytes, "At most so many bytes of weights", "N").check(positive);
+  settings
+      .add("budget-bops", options->bops,
+           "At most so many bit operations of one picture; may be given beside one of the others", "N")
+      .check(positive);
+  std::string known;
+  for (const SensitivityMethod& method : sensitivity_methods()) {
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", method.name);
+  }
+  settings.add("cost", options->cost, "What a width costs: " + known, "NAME");
+  settings
+      .add("method", options->method,
+           "How bits are chosen: exact, ratio (HAWQ), pareto (HAWQ-V2), greedy (MPQCO) or joint (with --cost "
+           "joint)",
+           "NAME")
+      .check(CLI::IsMember({"ratio", "pareto", "greedy", "exact", "joint"}));
+  settings.add("bits", options->bits, "Weight widths each layer may take", "B,B,...")
+      .default_str(fmt::format("{}", fmt::join(options->bits, ",")))
+      ->check(CLI::IsMember({1, 2, 3, 4, 5, 6, 7, 8, 32}));
+  settings.add("pin", options->pins, "Layers that keep a width, with commas between", "LAYER=BITS,...");
+  settings
+      .add("sensitivity-images", options->images, "Training pictures that the costs are measured on, at most",
+           "N")
+      .check(CLI::PositiveNumber);
+  settings
+      .add("road", options->road,
+           "Of hawq and hawq-v2: exact (first derivatives), double-backward (any network), or automatic: "
+           "exact where it holds",
+           "ROAD")
+      .check(CLI::IsMember({"automatic", "exact", "double-backward"}));
+  settings.add("error", options->error, "Wanted relative standard error of a trace by random probes", "E")
+      .check(CLI::Range(1e-6, 1.0));
+  settings.add("max-probes", options->max_probes, "Random probes for a layer's trace at most", "N")
+      .check(CLI::Range(8, 1000000));
+  command.footer(
+      "RUN receives what goshawk finetune leaves there, costs.json (for goshawk allocate) and baseline.json. "
+      "The papers' way is --cost hawq-v2 --method pareto. Ctrl-C saves and says how to go on. Example:\n  "
+      "goshawk quantize --model resnet20 --weights resnet20.safetensors --data cifar-10-batches-bin "
+      "--budget-ratio 10 --out runs/small");
+  command.callback([options] { run(*options); });
+}
+
+}  // namespace goshawk

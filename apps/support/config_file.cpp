@@ -1,0 +1,136 @@
+#include "apps/support/config_file.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <sstream>
+
+#include "apps/support/suggestions.hpp"
+#include "core/error.hpp"
+#include "core/file.hpp"
+#include "core/json.hpp"
+
+namespace goshawk {
+namespace {
+
+struct Entry {
+  std::string key;
+  std::vector<std::string> values;
+};
+
+/// The value of --NAME among the arguments, "" for a flag; nothing when it is not there.
+std::optional<std::string> argument(const std::vector<std::string>& arguments, const std::string& option) {
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i] == option) return i + 1 < arguments.size() ? arguments[i + 1] : "";
+    if (arguments[i].starts_with(option + "=")) return arguments[i].substr(option.size() + 1);
+  }
+  return std::nullopt;
+}
+
+std::string text_of(const nlohmann::json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+std::vector<Entry> json_entries(const std::string& text, const std::string& file,
+                                const std::string& program) {
+  const nlohmann::json json = parse_json(text, "config", file);
+  check(json.is_object(), "[config] {} is not an object of option names and values", file);
+  std::vector<Entry> entries;
+  for (const auto& [key, value] : json.items()) {
+    if (key == "program") {
+      if (value != program) {
+        throw UsageError(
+            fmt::format("{} is the configuration of {}, not of {}", file, text_of(value), program));
+      }
+      continue;
+    }
+    if (value.is_null() || (value.is_string() && value.get<std::string>().empty())) continue;
+    Entry entry{key, {}};
+    if (value.is_array()) {
+      for (const auto& element : value) entry.values.push_back(text_of(element));
+      if (entry.values.empty()) continue;
+    } else {
+      entry.values.push_back(text_of(value));
+    }
+    entries.push_back(std::move(entry));
+  }
+  return entries;
+}
+
+std::vector<Entry> toml_entries(const std::string& text, const std::string& command) {
+  std::istringstream stream(text);
+  std::vector<Entry> entries;
+  for (CLI::ConfigItem& item : CLI::ConfigTOML().from_config(stream)) {
+    const bool mine = item.parents.empty() || item.parents == std::vector<std::string>{command};
+    if (mine && item.name != "++" && item.name != "--") {
+      entries.push_back({std::move(item.name), std::move(item.inputs)});
+    }
+  }
+  return entries;
+}
+
+std::vector<std::string> option_names(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back(name);
+  }
+  return names;
+}
+
+}  // namespace
+
+void add_config_option(CLI::App& command) {
+  command
+      .add_option("--config",
+                  "Take options that are not given from this file: TOML (epochs = 3) or a run's config.json")
+      ->type_name("FILE");
+}
+
+std::vector<std::string> with_config_file(const CLI::App& program, std::vector<std::string> arguments) {
+  if (arguments.empty()) return arguments;
+  const auto subcommands = program.get_subcommands([](const CLI::App*) { return true; });
+  const CLI::App* command = subcommands.empty() ? &program : nullptr;
+  for (const CLI::App* candidate : subcommands) {
+    if (candidate->get_name() == arguments.front()) command = candidate;
+  }
+  if (command == nullptr || command->get_option_no_throw("--config") == nullptr) return arguments;
+  std::string file = argument(arguments, "--config").value_or("");
+  if (file.empty() && argument(arguments, "--resume")) {
+    const std::filesystem::path run = argument(arguments, "--out").value_or("");
+    file = run.empty() || !std::filesystem::exists(run / "config.json") ? "" : (run / "config.json").string();
+  }
+  if (file.empty()) return arguments;
+
+  const std::string text = read_file(file);
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  const std::string name =
+      command == &program ? program.get_name() : program.get_name() + " " + command->get_name();
+  const bool json = first != std::string::npos && text[first] == '{';
+  const std::vector<std::string> names = option_names(*command);
+  std::vector<std::string> more;
+  for (const Entry& entry : json ? json_entries(text, file, name) : toml_entries(text, command->get_name())) {
+    const std::string option = "--" + entry.key;
+    const CLI::Option* known = command->get_option_no_throw(option);
+    if (known == nullptr) {
+      throw UsageError(fmt::format("{}: {} has no option '{}'; did you mean {}?", file, name, entry.key,
+                                   nearest_names(entry.key, names, 1)));
+    }
+    if (argument(arguments, option)) continue;
+    if (known->get_expected_min() == 0) {  // a flag
+      const std::string value = entry.values.empty() ? "" : entry.values.front();
+      if (value != "true" && value != "false") {
+        throw UsageError(fmt::format("{}: '{}' is a flag and must be true or false", file, entry.key));
+      }
+      if (value == "true") more.push_back(option);
+    } else if (entry.values.size() == 1) {
+      more.push_back(option + "=" + entry.values.front());
+    } else {
+      more.push_back(option);
+      more.insert(more.end(), entry.values.begin(), entry.values.end());
+    }
+  }
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+}  // namespace goshawk

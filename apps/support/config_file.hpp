@@ -1,0 +1,20 @@
+// --config FILE: options from a file, TOML or the config.json of a run, for the command line to add to.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+namespace goshawk {
+
+/// Gives a command --config FILE. It acts in with_config_file.
+void add_config_option(CLI::App& command);
+
+/// The arguments (without the program's name), and behind them those that the file of --config holds for
+/// options that they do not name. With --resume, the config.json of the run in --out is such a file. TOML:
+/// `name = value` for --name, also below [command]; other sections are other commands'. JSON: an object;
+/// nulls and empty texts stand for "not given". Only for commands that have --config. Throws UsageError
+/// naming the file and the key for an option that there is not, Error for a file that cannot be read.
+std::vector<std::string> with_config_file(const CLI::App& program, std::vector<std::string> arguments);
+
+}  // namespace goshawk

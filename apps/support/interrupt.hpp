@@ -1,0 +1,42 @@
+// Ctrl-C: saves what there is to save, says how to go on, and ends with status 130.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace goshawk {
+
+/// Thrown where work has stopped, and saved, because the user asked for it. what() says how to go on.
+class Interrupted : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// While one is alive, SIGINT and SIGTERM end the process with status 130 and one line, "NAME: interrupted;
+/// REMEDY", at once, or where a DeferInterrupt is alive as soon as that has saved. Files that are written
+/// atomically are whole either way. There is one at a time.
+class InterruptHandler {
+ public:
+  InterruptHandler(const std::string& name, const std::string& remedy);
+  ~InterruptHandler();
+  InterruptHandler(const InterruptHandler&) = delete;
+  InterruptHandler& operator=(const InterruptHandler&) = delete;
+};
+
+/// While one is alive, a first signal is only remembered; a second one ends the process after all. Without an
+/// InterruptHandler, signals do what they always do.
+class DeferInterrupt {
+ public:
+  DeferInterrupt();
+  ~DeferInterrupt();
+  DeferInterrupt(const DeferInterrupt&) = delete;
+  DeferInterrupt& operator=(const DeferInterrupt&) = delete;
+
+  /// Whether a signal has come: time to save and to throw_interrupted().
+  static bool interrupted();
+};
+
+/// Throws Interrupted with the handler's remedy.
+[[noreturn]] void throw_interrupted();
+
+}  // namespace goshawk

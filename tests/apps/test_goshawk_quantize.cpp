@@ -1,0 +1,167 @@
+// goshawk quantize and goshawk finetune, on a few synthetic pictures.
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+#include "models/registry.hpp"
+#include "nn/checkpoint.hpp"
+#include "quant/bits.hpp"
+#include "quant/order.hpp"
+#include "tests/apps/run_program.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+struct Problem {
+  ScratchDirectory scratch;
+  std::string weights = scratch / "w.safetensors";
+
+  Problem() { save_checkpoint(weights, *make_model("resnet20", {.seed = 5}), {}); }
+
+  std::vector<std::string> arguments(const std::string& command, const std::string& run,
+                                     const std::vector<std::string>& more, int epochs = 2) const {
+    std::vector<std::string> all{command,          "--model",
+                                 "resnet20",       "--weights",
+                                 weights,          "--synthetic",
+                                 "--train-images", "64",
+                                 "--test-images",  "32",
+                                 "--batch-size",   "16",
+                                 "--epochs",       std::to_string(epochs),
+                                 "--quiet",        "--out",
+                                 scratch / run};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  std::vector<std::string> quantize(const std::string& run, std::vector<std::string> more = {},
+                                    int epochs = 2) const {
+    for (const char* option : {"--budget-ratio", "10", "--stages", "2", "--sensitivity-images", "16"})
+      more.emplace_back(option);
+    return arguments("quantize", run, more, epochs);
+  }
+  std::string file(const std::string& run, const std::string& name) const {
+    return file_bytes(scratch.path() / run / name);
+  }
+  nlohmann::json json(const std::string& run, const std::string& name) const {
+    return nlohmann::json::parse(file(run, name));
+  }
+};
+
+void check_success(const ProgramResult& result) {
+  REQUIRE_MESSAGE(result.status == 0, result.err);
+  CHECK(result.err.empty());
+}
+
+}  // namespace
+
+TEST_CASE("goshawk quantize keeps the budget, and its files give goshawk finetune the same model") {
+  const Problem p;
+  const ProgramResult whole = run_built_program("goshawk", p.quantize("whole", {"--pin", "conv1=8"}));
+  check_success(whole);
+  CHECK(contains(whole.out, "| layer1.0.conv1 "));
+  CHECK(contains(whole.out, "full precision: accuracy"));
+  const nlohmann::json result = p.json("whole", "result.json");
+  CHECK(result.at("images") == 32);
+  CHECK(result.at("weight_compression") >= 10);
+  CHECK(result.at("activation_compression") == 4);  // 32 / 8
+  CHECK(result.at("baseline").at("images") == 32);
+  const std::string packed = p.scratch / "whole/model.packed.safetensors";
+  CHECK(result.at("packed_bytes").at("total") == std::filesystem::file_size(packed));
+  const BitAssignment bits = read_bits(p.scratch / "whole/bits.json");
+  CHECK(bits.layer("conv1").weight == 8);
+  CHECK(bits.layer("conv1").pinned);
+  CHECK(read_stages(p.scratch / "whole/order-model.json").size() == 2);
+
+  // The packed file is what was evaluated.
+  const ProgramResult evaluated = run_built_program(
+      "goshawk",
+      {"evaluate", "--model", "resnet20", "--weights", packed, "--synthetic", "--images", "32", "--json"});
+  const nlohmann::json test = nlohmann::json::parse(evaluated.out);
+  CHECK(test.at("correct") == result.at("correct"));
+  CHECK(test.at("loss") == result.at("loss"));
+
+  // The second half alone, from the files of the first.
+  check_success(run_built_program("goshawk", p.arguments("finetune", "half",
+                                                         {"--bits", p.scratch / "whole/bits.json", "--costs",
+                                                          p.scratch / "whole/costs.json", "--stages", "2"})));
+  CHECK((p.file("half", "model.packed.safetensors") == p.file("whole", "model.packed.safetensors")));
+  // The same order from a file.
+  check_success(run_built_program("goshawk", p.arguments("finetune", "order",
+                                                         {"--bits", p.scratch / "whole/bits.json", "--order",
+                                                          p.scratch / "whole/order-model.json"})));
+  CHECK((p.file("order", "model.packed.safetensors") == p.file("whole", "model.packed.safetensors")));
+}
+
+TEST_CASE("goshawk quantize: interrupted anywhere and resumed, the bytes are the same; so does its config") {
+  const Problem p;
+  check_success(run_built_program("goshawk", p.quantize("whole")));
+  const std::vector<std::string> resume{"quantize", "--resume", "--quiet", "--out", p.scratch / "stopped"};
+  const ProgramResult first =
+      run_and_interrupt("goshawk", p.quantize("stopped"), p.scratch.path() / "stopped/baseline.json", 20);
+  CHECK_MESSAGE(first.status == 130, first.err);
+  CHECK(is_one_line(first.err));
+  CHECK(contains(first.err, "goshawk quantize --resume --out"));
+  const ProgramResult second =
+      run_and_interrupt("goshawk", resume, p.scratch.path() / "stopped/order-model.json", 200);
+  CHECK_MESSAGE(second.status == 130, second.err);
+  const ProgramResult third = run_built_program("goshawk", resume);
+  check_success(third);
+  check_success(run_built_program("goshawk", {"quantize", "--config", p.scratch / "whole/config.json",
+                                              "--out", p.scratch / "again", "--quiet", "--threads", "1"}));
+  for (const std::string run : {"stopped", "again"}) {
+    for (const std::string file : {"config.json", "costs.json", "bits.json", "order-model.json",
+                                   "result.json", "model.safetensors", "model.packed.safetensors"}) {
+      INFO(run, " ", file);
+      CHECK((p.file(run, file) == p.file("whole", file)));
+    }
+  }
+}
+
+TEST_CASE("goshawk finetune takes what goshawk allocate writes, at once and without any training") {
+  const Problem p;
+  check_success(run_built_program("goshawk", p.quantize("costs", {"--cost", "delta-norm"}, 0)));
+  const std::string bits = p.scratch / "bits.json";
+  check_success(run_built_program("goshawk", {"allocate", "--costs", p.scratch / "costs/costs.json",
+                                              "--method", "greedy", "--budget-ratio", "12", "--out", bits}));
+  check_success(run_built_program(
+      "goshawk", p.arguments("finetune", "run", {"--bits", bits, "--activation-bits", "4", "--json"})));
+  CHECK(p.json("run", "result.json").at("weight_compression") >= 12);
+  CHECK(p.json("run", "result.json").at("activation_compression") == 8);
+  CHECK(read_stages(p.scratch / "run/order-model.json").size() == 1);
+  CHECK(p.json("run", "bits.json").at("method") == "greedy");
+}
+
+TEST_CASE("goshawk quantize and finetune: wrong use is one line, and leaves no run") {
+  const Problem p;
+  const auto expect = [&](const std::vector<std::string>& arguments, int status, const std::string& part) {
+    const ProgramResult result = run_built_program("goshawk", arguments);
+    INFO(result.err);
+    CHECK(result.status == status);
+    CHECK(is_one_line(result.err));
+    CHECK(contains(result.err, part));
+    CHECK(result.out.empty());
+    CHECK(!std::filesystem::exists(p.scratch.path() / "run"));
+  };
+  expect(p.arguments("quantize", "run", {}), 2, "--budget-ratio");
+  expect(p.arguments("quantize", "run", {"--budget-ratio", "4", "--budget-bytes", "1000"}), 2, "give one");
+  expect(p.arguments("quantize", "run", {"--budget-bytes", "10"}), 1, "smallest possible");
+  expect(p.quantize("run", {"--pin", "conv9=8"}), 1, "conv9");
+  expect(p.quantize("run", {"--pin", "conv1"}), 2, "conv1=8");
+  expect(p.quantize("run", {"--cost", "magic"}), 2, "exact-quadratic");
+  expect(p.quantize("run", {"--clip", "magic"}), 2, "magic");
+  const std::string bits = p.scratch / "bits.json";
+  expect(p.arguments("finetune", "run", {"--bits", bits}), 1, "bits.json");
+  const auto write = [&](const std::string& layers) {
+    p.scratch.write("bits.json",
+                    R"({"method": "manual", "objective": 0, "budget": {}, "layers": [)" + layers + "]}");
+  };
+  write(R"({"name": "conv_1", "bits": 4})");
+  expect(p.arguments("finetune", "run", {"--bits", bits}), 1, "did you mean 'conv1'?");
+  write(R"({"name": "conv1", "bits": 4})");
+  expect(p.arguments("finetune", "run", {"--bits", bits}), 1, "layer1.0.conv1");
+  write(R"({"name": "conv1", "bits": 77})");
+  expect(p.arguments("finetune", "run", {"--bits", bits}), 1, "77");
+  save_checkpoint(p.weights, *make_model("resnet20", {.classes = 7}), {});
+  expect(p.quantize("run"), 1, "7");
+  save_checkpoint(p.weights, *make_model("resnet32"), {});
+  expect(p.quantize("run"), 1, "w.safetensors");
+}

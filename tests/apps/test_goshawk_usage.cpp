@@ -1,0 +1,182 @@
+// Every subcommand's help and wrong use, and output that does not depend on where it goes or on the locale.
+#include <clocale>
+#include <cstdlib>
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "models/registry.hpp"
+#include "nn/checkpoint.hpp"
+#include "tests/apps/run_program.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+const std::vector<std::string> kCommands = {"models",      "data",     "train",     "quantize",
+                                            "finetune",    "evaluate", "hvp",       "curvature",
+                                            "sensitivity", "allocate", "completion"};
+
+/// Files that fit each other, and names of some that do not.
+struct Fixture {
+  ScratchDirectory scratch;
+  std::string weights = scratch / "w.safetensors";
+  std::string records = scratch / "records.bin";
+  std::string costs = scratch / "costs.json";
+  std::string missing = scratch / "missing";
+  std::string out = scratch / "out";
+
+  Fixture() {
+    save_checkpoint(weights, *make_model("resnet20", {.seed = 2}), {});
+    std::string bytes;
+    for (int i = 0; i < 4; ++i) {
+      bytes += static_cast<char>(i);
+      for (int p = 0; p < 3072; ++p) bytes += static_cast<char>(p * (i + 1) % 251);
+    }
+    scratch.write("records.bin", bytes);
+    scratch.write("costs.json", R"({"layers": [{"name": "conv1", "parameters": 80, "choices": [
+      {"bits": 2, "bytes": 20, "cost": 3.5}, {"bits": 4, "bytes": 40, "cost": 1.25}]}]})");
+  }
+
+  void expect(const std::vector<std::string>& arguments, int status, const std::string& part) const {
+    const ProgramResult result = run_built_program("goshawk", arguments);
+    std::string line;
+    for (const std::string& argument : arguments) line += argument + " ";
+    INFO(line, "→ ", result.status, " ", result.err);
+    CHECK(result.status == status);
+    CHECK(is_one_line(result.err));
+    CHECK(result.err.starts_with("goshawk: "));
+    CHECK(contains(result.err, part));
+    CHECK(result.out.empty());
+    CHECK(!std::filesystem::exists(out));
+  }
+};
+
+bool has_locale(const char* name) {
+  const std::string before = std::setlocale(LC_ALL, nullptr);
+  const bool there = std::setlocale(LC_ALL, name) != nullptr;
+  std::setlocale(LC_ALL, before.c_str());
+  return there;
+}
+
+}  // namespace
+
+TEST_CASE("every subcommand explains itself, with an example") {
+  const ProgramResult program = run_built_program("goshawk", {"--help"});
+  CHECK(program.status == 0);
+  for (const std::string& command : kCommands) {
+    CAPTURE(command);
+    CHECK(contains(program.out, "\n  " + command + " "));
+    const ProgramResult help = run_built_program("goshawk", {command, "--help"});
+    CHECK(help.status == 0);
+    CHECK(help.err.empty());
+    CHECK(contains(help.out, "Example:\n  "));
+    CHECK(contains(help.out, "goshawk " + command));
+    std::istringstream lines(help.out);
+    for (std::string line; std::getline(lines, line);) {
+      // A terminal of 80 columns shows it as it is meant, but for words that are longer.
+      CHECK_MESSAGE((line.size() <= 80 || line.find(' ', 34) == std::string::npos), line);
+    }
+  }
+}
+
+TEST_CASE("help keeps its columns, and a command that is too long for a line can still be pasted") {
+  const std::string help = run_built_program("goshawk", {"finetune", "--help"}).out;
+  const std::string column(34, ' ');
+  CHECK(contains(help, "0 for one per core; results\n" + column + "do not depend on it\n"));
+  CHECK(contains(help, "\n  goshawk finetune --model resnet20 --weights"));
+  CHECK(contains(help, " \\\n      "));
+}
+
+TEST_CASE("a misspelt option or subcommand is one line with the right one, status 2") {
+  const Fixture f;
+  for (const std::string& command : kCommands) {
+    f.expect({command, "--hlep"}, 2, "did you mean '--help'?");
+    f.expect({command, "--hlep"}, 2, "see goshawk " + command + " --help");
+  }
+  f.expect({}, 2, "subcommand");
+  f.expect({"evalaute"}, 2, "did you mean 'evaluate'?");
+}
+
+TEST_CASE("missing files, weights of another model, unknown names and impossible values are one line") {
+  const Fixture f;
+  // Each command that reads weights, with everything else it needs.
+  const std::vector<std::vector<std::string>> readers = {
+      {"evaluate", "--data", f.records},
+      {"hvp", "--batch", f.missing, "--vector", f.missing, "--bn", "eval", "--out", f.out},
+      {"curvature", "--data", f.records, "--out", f.out},
+      {"sensitivity", "--data", f.records, "--out", f.out},
+      {"train", "--data", f.records, "--batch-size", "2", "--out", f.out},
+      {"finetune", "--data", f.records, "--batch-size", "2", "--bits", f.missing, "--out", f.out},
+      {"quantize", "--data", f.records, "--batch-size", "2", "--budget-ratio", "8", "--out", f.out}};
+  for (const std::vector<std::string>& reader : readers) {
+    const auto with = [&](const std::string& model, const std::string& weights) {
+      std::vector<std::string> all = reader;
+      all.insert(all.end(), {"--model", model, "--weights", weights});
+      return all;
+    };
+    f.expect(with("resnet21", f.weights), 2, "resnet20");
+    f.expect(with("resnet20", f.missing), 1, f.missing);
+    f.expect(with("resnet32", f.weights), 1, f.weights);
+    f.expect(with("resnet20", f.records), 1, f.records);  // a file of another kind
+  }
+  const std::vector<std::string> model = {"--model", "resnet20", "--weights", f.weights};
+  const auto also = [&](std::vector<std::string> first, const std::vector<std::string>& more) {
+    first.insert(first.end(), model.begin(), model.end());
+    first.insert(first.end(), more.begin(), more.end());
+    return first;
+  };
+  for (const char* command : {"evaluate", "curvature", "sensitivity", "train", "finetune", "quantize"}) {
+    std::vector<std::string> rest;
+    if (std::string(command) != "evaluate") rest = {"--out", f.out};
+    if (std::string(command) == "finetune") rest.insert(rest.end(), {"--bits", f.missing});
+    if (std::string(command) == "quantize") rest.insert(rest.end(), {"--budget-ratio", "8"});
+    f.expect(also({command}, rest), 2, "--synthetic");  // no pictures at all
+    rest.insert(rest.end(), {"--data", f.missing});
+    f.expect(also({command}, rest), 1, f.missing);
+  }
+  f.expect(also({"curvature"}, {"--data", f.records, "--layer", "conv9", "--out", f.out}), 2, "conv9");
+  f.expect(also({"sensitivity"}, {"--data", f.records, "--pin", "conv9=4", "--out", f.out}), 1, "conv9");
+  f.expect(
+      also({"quantize"}, {"--data", f.records, "--batch-size", "2", "--budget-ratio", "99", "--out", f.out}),
+      1, "smallest possible");
+  f.expect({"allocate", "--costs", f.missing, "--method", "exact", "--budget-bytes", "30", "--out", f.out}, 1,
+           f.missing);
+  f.expect({"allocate", "--costs", f.costs, "--method", "exact", "--budget-bytes", "3", "--out", f.out}, 1,
+           "smallest possible");
+  f.expect({"data", f.missing}, 1, f.missing);
+  f.expect({"models", "resnet21"}, 2, "resnet20");
+}
+
+TEST_CASE("output is the same in a log, without colours, in the C locale and in a German one") {
+  const Fixture f;
+  const std::vector<std::string> evaluation = {"evaluate", "--model", "resnet20", "--weights",
+                                               f.weights,  "--data",  f.records,  "--quiet"};
+  const std::vector<std::string> allocation = {"allocate",       "--costs", f.costs, "--method", "exact",
+                                               "--budget-bytes", "30.5",    "--out", f.out};
+  const ProgramResult expected = run_built_program("goshawk", evaluation);
+  REQUIRE_MESSAGE(expected.status == 0, expected.err);
+  CHECK(expected.err.empty());
+  CHECK(contains(expected.out, ".00 %"));
+  const ProgramResult table = run_built_program("goshawk", {"data", f.records});
+  std::vector<std::vector<std::string>> environments = {
+      {"NO_COLOR=1", "TERM=xterm-256color"}, {"LC_ALL=C"}, {}};
+  for (const char* german : {"de_DE.UTF-8", "de_DE.utf8", "de_DE"}) {
+    if (has_locale(german)) environments.push_back({std::string("LC_ALL=") + german});
+  }
+  for (const std::vector<std::string>& environment : environments) {
+    const std::string variable = environment.empty() ? "no variables" : environment.front();
+    CAPTURE(variable);
+    const auto run = [&](const std::vector<std::string>& arguments) {
+      return run_built_program("goshawk", arguments, "", &environment);
+    };
+    CHECK(run(evaluation).out == expected.out);
+    CHECK(run({"data", f.records}).out == table.out);
+    CHECK(run({"data", f.records}).out.find('\x1b') == std::string::npos);
+    CHECK(run(allocation).status == 0);
+    const auto bits = nlohmann::json::parse(file_bytes(f.out));
+    CHECK(bits.at("budget").at("bytes") == 30.5);
+    CHECK(bits.at("objective") == 3.5);
+    std::filesystem::remove(f.out);
+  }
+}
