@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
+#include "apps/report/write.hpp"
 #include "apps/reproduce_cifar/table.hpp"
 #include "apps/support/command_line.hpp"
+#include "apps/support/progress.hpp"
 #include "core/file.hpp"
 
 namespace goshawk {
@@ -66,6 +68,8 @@ void reproduce(const ReproduceOptions& options) {
   }
   write_table(experiment);
   print_result(read_file(experiment.run().file("table.md")));
+  const ReportFiles report = write_report(options.out, options.out);
+  say(fmt::format("\nthe run as a page to open in a browser: {}", report.html));
 }
 
 }  // namespace goshawk

@@ -1,7 +1,7 @@
 // A report as Markdown, with the figures in files beside it.
 #include <fmt/format.h>
 
-#include "apps/goshawk/report_page.hpp"
+#include "apps/report/page.hpp"
 #include "apps/support/figure_text.hpp"
 #include "apps/support/text_table.hpp"
 

@@ -1,8 +1,8 @@
 // The sections of a report, each from one part of a run. A section of which nothing is there has no blocks.
 #pragma once
 
-#include "apps/goshawk/report_page.hpp"
-#include "apps/goshawk/report_run.hpp"
+#include "apps/report/page.hpp"
+#include "apps/report/run.hpp"
 
 namespace goshawk {
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <filesystem>
 
-#include "apps/goshawk/report_sections.hpp"
+#include "apps/report/sections.hpp"
 #include "apps/support/figure_text.hpp"
 #include "core/error.hpp"
 

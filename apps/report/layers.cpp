@@ -3,7 +3,7 @@
 #include <cmath>
 #include <set>
 
-#include "apps/goshawk/report_sections.hpp"
+#include "apps/report/sections.hpp"
 #include "apps/reproduce_cifar/rows.hpp"
 #include "apps/support/figure_text.hpp"
 #include "core/error.hpp"

@@ -1,11 +1,11 @@
 // The whole page: what to see first, the sections that have something, how to make the run again.
-#include "apps/goshawk/report_page.hpp"
+#include "apps/report/page.hpp"
 
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
 
-#include "apps/goshawk/report_sections.hpp"
+#include "apps/report/sections.hpp"
 #include "apps/reproduce_cifar/options.hpp"
 #include "apps/reproduce_cifar/rows.hpp"
 

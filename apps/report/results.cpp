@@ -3,7 +3,7 @@
 #include <cmath>
 #include <map>
 
-#include "apps/goshawk/report_sections.hpp"
+#include "apps/report/sections.hpp"
 #include "apps/support/figure_text.hpp"
 
 namespace goshawk {

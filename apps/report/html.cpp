@@ -1,5 +1,5 @@
 // A report as one HTML file that needs nothing else.
-#include "apps/goshawk/report_page.hpp"
+#include "apps/report/page.hpp"
 #include "apps/support/command_line.hpp"
 #include "apps/support/figure_text.hpp"
 

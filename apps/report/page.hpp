@@ -1,5 +1,5 @@
-// What a report says, apart from how it is written: sections of text, tables and figures. report_html.cpp and
-// report_markdown.cpp write the same page in two ways.
+// What a report says, apart from how it is written: sections of text, tables and figures. html.cpp and
+// markdown.cpp write the same page in two ways.
 #pragma once
 
 #include <string>

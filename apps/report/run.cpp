@@ -1,4 +1,4 @@
-#include "apps/goshawk/report_run.hpp"
+#include "apps/report/run.hpp"
 
 #include <algorithm>
 #include <charconv>
