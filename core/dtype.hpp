@@ -113,9 +113,10 @@ decltype(auto) dispatch_all(DType dtype, F&& f) {
 }
 
 }  // namespace goshawk
-
+/// @cond
 template <>
 struct fmt::formatter<goshawk::DType> : fmt::formatter<std::string_view> {
   fmt::appender format(goshawk::DType dtype,
                        fmt::format_context& context) const;  // in dtype.cpp, as for shapes
 };
+/// @endcond

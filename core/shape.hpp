@@ -41,7 +41,7 @@ class Shape {
 };
 
 }  // namespace goshawk
-
+/// @cond
 // Defined in shape.cpp: instantiated in every file that reports a shape, formatting costs seconds of compile
 // time each.
 template <>
@@ -49,3 +49,4 @@ struct fmt::formatter<goshawk::Shape> {
   constexpr auto parse(format_parse_context& context) { return context.begin(); }
   fmt::appender format(const goshawk::Shape& shape, fmt::format_context& context) const;
 };
+/// @endcond

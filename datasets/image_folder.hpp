@@ -20,7 +20,7 @@ struct ImageFolderOptions {
   double max_ratio = 4.0 / 3.0;
 };
 
-/// Decodes on demand the .jpg, .jpeg and .png files (any case) of directory/<class>/. A class's number is the
+/// Decodes on demand the .jpg, .jpeg and .png files (any case) of directory/CLASS/. A class's number is the
 /// rank of its folder's name; files are ordered by class, then name. Hidden files and other types are
 /// ignored.
 class ImageFolder : public Dataset {

@@ -206,14 +206,15 @@ Variable pact(const Variable& x, const Variable& clip, int bits, bool is_signed)
         "again",
         alpha);
   Tensor out = kernels::clip_round(x.value(), pact_grid(clip.value(), bits, is_signed));
-  const Tensor value = x.value();
   return record(
       kPact, {x, clip}, std::move(out),
-      [value, alpha, is_signed](const Backward& d) {
+      [value = x.value(), alpha, is_signed](const Backward& d) {
         ClipGrad g = clip_grad(d.grad(), value, alpha, is_signed);
         return std::vector{std::move(g.input), std::move(g.clip)};
       },
-      [value, alpha, is_signed](const Forward& d) { return std::vector{moved(d, value, alpha, is_signed)}; });
+      [value = x.value(), alpha, is_signed](const Forward& d) {
+        return std::vector{moved(d, value, alpha, is_signed)};
+      });
 }
 
 Variable basis_quantize(const Variable& x, const Tensor& basis, BasisCodes codes, Tensor* refit) {

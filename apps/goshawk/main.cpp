@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
     goshawk::add_sensitivity_command(program);
     goshawk::add_allocate_command(program);
     goshawk::add_finetune_command(program);
+    goshawk::add_report_command(program);
     goshawk::add_curvature_command(program);
     goshawk::add_hvp_command(program);
     goshawk::add_completion_command(program);

@@ -30,10 +30,9 @@ Tensor weight_change(const Tensor& w, const WeightSpec& spec) {
   return change;
 }
 
-}  // namespace
-
-WeightCandidates weight_candidates(const SensitivityData& data, std::vector<int> bits,
-                                   const WeightSpec& spec) {
+// change(w, b) is Δw.
+template <class Change>
+WeightCandidates make_candidates(const SensitivityData& data, std::vector<int> bits, const Change& change) {
   check(!bits.empty(), "[weight_candidates] there are no widths; give at least one");
   std::sort(bits.begin(), bits.end());
   bits.erase(std::unique(bits.begin(), bits.end()), bits.end());
@@ -43,7 +42,7 @@ WeightCandidates weight_candidates(const SensitivityData& data, std::vector<int>
     const NoGrad no_grad;
     data.model()(rows(data.images(0), 0, 1));
   }
-  WeightCandidates candidates{.bits = std::move(bits), .spec = spec};
+  WeightCandidates candidates{.bits = std::move(bits), .spec = {}};
   for (const auto& [name, layer] : data.layers()) {
     const Tensor& w = layer->weight.value();
     auto& entry = candidates.layers.emplace_back();
@@ -53,13 +52,41 @@ WeightCandidates weight_candidates(const SensitivityData& data, std::vector<int>
     entry.input_elements = layer->last_input_elements();
     entry.weight_norm = squared_norm(w);
     for (int b : candidates.bits) {
-      WeightSpec at = spec;
-      at.bits = b;
-      entry.changes.push_back(weight_change(w, at));
+      entry.changes.push_back(change(w, b));
       entry.norms.push_back(squared_norm(entry.changes.back()));
     }
   }
   return candidates;
+}
+
+}  // namespace
+
+WeightCandidates weight_candidates(const SensitivityData& data, std::vector<int> bits,
+                                   const WeightSpec& spec) {
+  WeightCandidates candidates = make_candidates(data, std::move(bits), [&](const Tensor& w, int b) {
+    WeightSpec at = spec;
+    at.bits = b;
+    return weight_change(w, at);
+  });
+  candidates.spec = spec;
+  return candidates;
+}
+
+WeightCandidates weight_candidates_from(const SensitivityData& data, std::vector<int> bits,
+                                        const WeightQuantizer& quantize) {
+  return make_candidates(data, std::move(bits), [&](const Tensor& w, int b) {
+    if (b == kFullPrecision) return Tensor::zeros_like(w);
+    const Tensor quantized = quantize(w, b);
+    check_same(quantized, w, "weight_candidates_from");
+    Tensor change = Tensor::empty_like(w);
+    dispatch_floating(w.dtype(), "weight_candidates", [&]<class T>() {
+      const T* const q = quantized.data<T>();
+      const T* const original = w.data<T>();
+      T* const to = change.data<T>();
+      for (std::int64_t i = 0; i < w.numel(); ++i) to[i] = q[i] - original[i];
+    });
+    return change;
+  });
 }
 
 std::vector<WeightChange> WeightCandidates::all_changes() const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -25,7 +26,7 @@ struct WeightCandidates {
     std::vector<double> norms;        ///< ‖Δw‖₂² for each width, in f64
   };
   std::vector<int> bits;           ///< growing, each 1 … 8 or 32
-  WeightSpec spec;                 ///< how they were quantized; its `bits` mean nothing
+  WeightSpec spec;                 ///< how weight_candidates quantized them; its `bits` mean nothing
   std::vector<Layer> layers = {};  ///< network order
 
   /// Δw of layer l at width b is number l · bits.size() + b.
@@ -37,6 +38,13 @@ struct WeightCandidates {
 /// for widths that are none, for no width, and as quantize_weights does.
 WeightCandidates weight_candidates(const SensitivityData& data, std::vector<int> bits,
                                    const WeightSpec& spec);
+
+/// Q_b(w) for a width below 32: a quantizer of one's own. Of w's shape and type; w itself stays as it is.
+using WeightQuantizer = std::function<Tensor(const Tensor& w, int bits)>;
+/// weight_candidates with any quantizer, so that every sensitivity can price it. It is not asked for 32 bits,
+/// where nothing changes. Throws Error when what it returns has another shape or type.
+WeightCandidates weight_candidates_from(const SensitivityData& data, std::vector<int> bits,
+                                        const WeightQuantizer& quantize);
 
 /// f(l, b) for every layer and width.
 template <class F>

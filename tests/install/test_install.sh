@@ -18,6 +18,11 @@ with_cmake=$("$scratch/build/consumer")
 echo "$with_cmake"
 [[ $with_cmake == loss* ]]
 
+# The manual's examples are for readers outside the tree: what they include is installed.
+for example in "$here"/../../docs/manual/examples/*.cpp; do
+  "$compiler" -std=c++20 -fsyntax-only -I "$scratch/prefix/include/goshawk" "$example"
+done
+
 if ! command -v pkg-config >/dev/null; then
   echo "there is no pkg-config here: what it would say of the library was not tried"
   exit 0

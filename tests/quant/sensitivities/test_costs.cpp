@@ -71,6 +71,30 @@ TEST_CASE("candidates: what quantization does to the weights, width by width") {
   }
 }
 
+TEST_CASE("candidates: a quantizer of one's own takes the place of a spec") {
+  const Fixture f;
+  std::vector<int> asked;
+  const WeightCandidates own = weight_candidates_from(f.data, {4, 2, 32}, [&](const Tensor& w, int bits) {
+    asked.push_back(bits);
+    return quantize_weights(w, {.bits = bits, .granularity = Granularity::channel}).dequantized;
+  });
+  CHECK(asked == std::vector<int>{2, 4, 2, 4, 2, 4});
+  CHECK(own.bits == f.candidates.bits);
+  REQUIRE(own.layers.size() == f.candidates.layers.size());
+  for (std::size_t l = 0; l < own.layers.size(); ++l) {
+    CHECK(own.layers[l].name == f.candidates.layers[l].name);
+    CHECK(own.layers[l].macs == f.candidates.layers[l].macs);
+    CHECK(own.layers[l].norms == f.candidates.layers[l].norms);
+    for (std::size_t b = 0; b < own.bits.size(); ++b) {
+      CHECK(own.layers[l].changes[b].to_vector<double>() ==
+            f.candidates.layers[l].changes[b].to_vector<double>());
+    }
+  }
+  CHECK_THROWS_WITH_AS(
+      weight_candidates_from(f.data, {2}, [](const Tensor& w, int) { return w.to(DType::f32); }),
+      doctest::Contains("[weight_candidates_from]"), Error);
+}
+
 TEST_CASE("delta-norm and noise-to-signal follow from the norms") {
   const Fixture f;
   const CostTable norm = delta_norm_costs(f.candidates), snr = noise_to_signal_costs(f.candidates);

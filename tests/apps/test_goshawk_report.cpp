@@ -1,0 +1,421 @@
+#include <cstdlib>
+#include <doctest/doctest.h>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tests/apps/run_program.hpp"
+
+using namespace goshawk;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// A name that must be escaped wherever it comes.
+constexpr const char* kOddName = "c<&\"'>|*";
+
+void write(const fs::path& file, const std::string& text) {
+  fs::create_directories(file.parent_path());
+  std::ofstream(file) << text;
+}
+
+nlohmann::json table() {
+  const auto row = [](const char* slug, const char* name, const char* bits, double accuracy, double drop,
+                      double comp, int codes) {
+    return nlohmann::json{
+        {"row", slug},
+        {"name", name},
+        {"weight_bits", bits},
+        {"activation_bits", "4"},
+        {"accuracy", accuracy},
+        {"standard_deviation", 0.5},
+        {"images", 1000},
+        {"weight_compression", comp},
+        {"activation_compression", 8.0},
+        {"packed_bytes",
+         {{"codes", codes},
+          {"scales", codes / 100},
+          {"ranges", 24},
+          {"full_weights", 0},
+          {"other", codes / 10},
+          {"header", codes / 5}}},
+        {"drop", drop},
+        {"paper",
+         {{"accuracy", 92.22}, {"drop", 0.15}, {"weight_compression", 13.11}, {"activation_compression", 8}}},
+        {"seeds", {{{"seed", 0}}, {{"seed", 1}}}}};
+  };
+  return {{"model", "resnet20"},
+          {"data", "pictures <of> & \"things\""},
+          {"rows",
+           {row("baseline", "Baseline", "32", 91.5, 0, 1, 0),
+            row("hawq-v2", "HAWQ-V2", "2 MP", 88.25, 3.25, 12.3, 4000)}}};
+}
+
+nlohmann::json sensitivity() {
+  nlohmann::json layers = nlohmann::json::array();
+  int k = 1;
+  for (const char* name : {"a", "b", kOddName}) {
+    layers.push_back({{"name", name},
+                      {"parameters", 160 * k},
+                      {"macs", 1600},
+                      {"input_elements", 64},
+                      {"lambda_max", 3.5 / k},
+                      {"lambda_residual", 0.01},
+                      {"trace", {{"value", 12.0 / k}, {"standard_error", 1.5}, {"samples", 20}}},
+                      {"mean_trace", 12.0 / k / (160 * k)},
+                      {"perturbation", {{"2", 8.0}, {"4", 0.5}}}});
+    ++k;
+  }
+  return {{"format", "goshawk-sensitivity-1"},       {"model", "resnet20"}, {"weights", "w"},
+          {"quantizer", "asymmetric layer min_max"}, {"images", 256},       {"layers", layers}};
+}
+
+nlohmann::json bits(const char* method, const std::vector<int>& widths) {
+  nlohmann::json layers = nlohmann::json::array();
+  int k = 0;
+  for (const char* name : {"a", "b", kOddName}) {
+    layers.push_back({{"name", name},
+                      {"parameters", 160 * (k + 1)},
+                      {"input_elements", 64},
+                      {"weight_bits", widths[k]},
+                      {"activation_bits", 4},
+                      {"pinned", false}});
+    ++k;
+  }
+  return {{"format", "goshawk-bits-1"},
+          {"method", method},
+          {"budget_bytes", 300.0},
+          {"omega", 0.75},
+          {"layers", layers}};
+}
+
+const char* const kLog =
+    R"({"row":"baseline","stage":0,"epoch":0,"lr":0.1,"train_loss":2.1,"train_accuracy":0.31,"test_loss":null,"test_accuracy":0.42}
+{"row":"baseline","stage":0,"epoch":1,"lr":0.05,"train_loss":1.1,"train_accuracy":0.71,"test_loss":1.2,"test_accuracy":0.72}
+{"sensitivity":"hawq","seconds":8.4}
+{"row":"hawq-v2-seed1","stage":0,"epoch":0,"lr":0.02,"train_loss":0.9,"train_accuracy":0.8,"test_loss":1.0,"test_accuracy":0.79}
+{"row":"hawq-v2-seed1","stage":1,"epoch":1,"lr":0.01,"train_loss":0.8,"train_accuracy":0.82,"test_loss":0.9,"test_accuracy":0.8}
+{"row":"hawq-v2-se)";
+
+// A small made-up run with everything in it.
+struct Run {
+  ScratchDirectory scratch;
+  fs::path path = scratch.path() / "a & b";
+
+  Run() {
+    write(
+        path / "config.json",
+        R"({"data": "my pictures/it's", "model": "resnet20", "epochs": 7, "lr": 0.1, "bits": [2, 4], "seed": 3})");
+    write(path / "table.json", table().dump());
+    write(path / "sensitivity.json", sensitivity().dump());
+    write(path / "bits.json",
+          nlohmann::json{{"direct", bits("direct", {2, 2, 2})}, {"hawq-v2", bits("hawq-v2", {4, 2, 2})}}
+              .dump());
+    write(path / "log.jsonl", kLog);
+    nlohmann::json layers = nlohmann::json::array();
+    for (const char* name : {"a", "b", kOddName}) {
+      layers.push_back(
+          {{"name", name},
+           {"parameters", 160},
+           {"score", 0.5},
+           {"choices",
+            {{{"bits", 2}, {"bytes", 40}, {"cost", 0.625}}, {{"bits", 4}, {"bytes", 80}, {"cost", 0.125}}}}});
+    }
+    write(path / "costs-hawq-v2.json", nlohmann::json{{"layers", layers}}.dump());
+    write(
+        path / "pareto-hawq-v2.json",
+        R"({"costs": "hawq-v2", "points": [{"bytes": 240, "omega": 1.5, "bits": [2, 2, 2]}, {"bytes": 280, "omega": 0.75, "bits": [4, 2, 2]}]})");
+    write(path / "order-hawq-v2.json",
+          nlohmann::json{
+              {"format", "goshawk-stages-1"},
+              {"stages", {{{"epochs", 1}, {"layers", {"b", "a"}}}, {{"epochs", 1}, {"layers", {kOddName}}}}}}
+              .dump());
+    const fs::path curvature = path / "curvature";
+    const nlohmann::json density = {{"curve", "density-network.csv"},
+                                    {"smoothing", 0.1},
+                                    {"lowest", -0.5},
+                                    {"highest", 7.5},
+                                    {"probes", 8}};
+    const nlohmann::json line = {{"eigenvalue", 7.5}, {"losses", {1.25, 0.25, 1.25}}};
+    write(curvature / "curvature.json",
+          nlohmann::json{{"model", "resnet20"},
+                         {"images", 64},
+                         {"loss", 0.25},
+                         {"layers",
+                          {{{"name", kOddName},
+                            {"parameters", 160},
+                            {"top_eigenvalues", {7.5}},
+                            {"trace", {{"estimate", 16.0}, {"standard_error", 0.3}, {"image_error", 0.4}}}}}},
+                         {"network",
+                          {{"parameters", 960},
+                           {"density", density},
+                           {"landscape",
+                            {{"plane", "landscape-plane.csv"},
+                             {"steps", {-1, 0, 1}},
+                             {"eigenvector", line},
+                             {"random", line}}}}}}
+              .dump());
+    write(curvature / "density-network.csv",
+          "eigenvalue,density,standard_error\n-0.5,0.01,0.001\n0,3.5,0.2\n7.5,1e-3,1e-4\n");
+    std::string plane = "eigenvector,random,loss\n";
+    for (int i = -1; i <= 1; ++i) {
+      for (int k = -1; k <= 1; ++k)
+        plane += std::to_string(i) + "," + std::to_string(k) + "," + std::to_string(1 + i * i + k * k) + "\n";
+    }
+    write(curvature / "landscape-plane.csv", plane);
+  }
+
+  ProgramResult report(const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> arguments{"report", path.string()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run_built_program("goshawk", arguments);
+  }
+  std::string html() const { return file_bytes(path / "report.html"); }
+  std::set<std::string> figures() const {
+    std::set<std::string> names;
+    for (const auto& entry : fs::directory_iterator(path / "figures"))
+      names.insert(entry.path().filename().string());
+    return names;
+  }
+};
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+// Whether the tags are closed in the order in which they were opened, every attribute is quoted, and every
+// '&' begins a reference. Enough of XML for what we write.
+bool is_well_formed(std::string text) {
+  if (text.starts_with("<!DOCTYPE html>")) text.erase(0, 15);
+  std::vector<std::string> open;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '&') {
+      const std::size_t end = text.find(';', i);
+      if (end == std::string::npos || end - i > 6) return false;
+    }
+    if (text[i] != '<') continue;
+    if (text.compare(i, 9, "<![CDATA[") == 0) {
+      i = text.find("]]>", i);
+      if (i == std::string::npos) return false;
+      continue;
+    }
+    const bool closes = text[i + 1] == '/';
+    std::size_t at = i + (closes ? 2 : 1);
+    const std::size_t name_end = text.find_first_of(" />", at);
+    if (name_end == std::string::npos || name_end == at) return false;
+    const std::string name = text.substr(at, name_end - at);
+    at = name_end;
+    while (at < text.size() && text[at] != '>' && text.compare(at, 2, "/>") != 0) {
+      if (text[at] == ' ') {
+        ++at;
+        continue;
+      }
+      const std::size_t equals = text.find_first_of("= >", at);
+      if (equals == std::string::npos || text[equals] != '=' || text[equals + 1] != '"') return false;
+      at = text.find('"', equals + 2);
+      if (at == std::string::npos) return false;
+      if (text.substr(equals + 2, at - equals - 2).find('<') != std::string::npos) return false;
+      ++at;
+    }
+    if (closes) {
+      if (open.empty() || open.back() != name) return false;
+      open.pop_back();
+    } else if (text[at] != '/') {
+      open.push_back(name);
+    }
+    i = text.find('>', at);
+  }
+  return open.empty();
+}
+
+}  // namespace
+
+TEST_CASE("goshawk report writes one page with everything that the run has") {
+  const Run run;
+  const ProgramResult result = run.report();
+  CHECK_MESSAGE(result.status == 0, result.err);
+  CHECK(is_one_line(result.out));
+  CHECK(contains(result.out, "report.html"));
+  const std::string html = run.html();
+  CHECK(is_well_formed(html));
+  CHECK(html.size() < 2'000'000);
+  CHECK(run.figures() == std::set<std::string>{
+                             "bits.svg", "curvature.svg", "density-network.svg", "drops.svg",
+                             "finetuning-accuracy.svg", "finetuning-loss.svg", "landscape-plane.svg",
+                             "landscape.svg", "mean-trace.svg", "noise.svg", "omega-hawq-v2.svg", "order.svg",
+                             "pareto-hawq-v2.svg", "size.svg", "training-accuracy.svg", "training-loss.svg"});
+  for (const std::string& name : run.figures()) {
+    const std::string svg = file_bytes(run.path / "figures" / name);
+    CHECK_MESSAGE(is_well_formed(svg), name);
+    CHECK_MESSAGE(contains(svg, "prefers-color-scheme:dark"), name);
+    CHECK_MESSAGE(contains(svg, "xmlns=\"http://www.w3.org/2000/svg\""), name);
+    CHECK_MESSAGE(contains(html, "id=\"figure-" + name.substr(0, name.size() - 4) + "\""), name);
+    CHECK_MESSAGE(!contains(svg, "nan"), name);
+  }
+
+  // Our drop and the paper's, and that they differ.
+  CHECK(contains(html, "<td>3.25</td>"));
+  CHECK(contains(html, "<td class=\"first-of-group\">92.22</td>"));
+  CHECK(contains(html, "88.25 ± 0.50 (2)"));
+  CHECK(contains(html, "3.25 instead of 0.15"));
+  // Omega comes from the costs: 0.625 at two bits and 0.125 at four.
+  CHECK(contains(html, "HAWQ-V2 at 4 bits&#10;Ω: 0.125"));
+  // Every point of the frontier says its assignment, and which one was taken.
+  CHECK(contains(html, "280 bytes, Ω 0.75 (taken by HAWQ-V2)&#10;4 bits: a&#10;2 bits: b, c&lt;&amp;&quot;"));
+  CHECK(contains(html, "Tr(H)/n: 0.075 ± 0.0094"));
+  // The errors of the probes and of the pictures: √(0.3² + 0.4²) over 160 weights.
+  CHECK(contains(html, "trace / n: 0.1 ± 0.0031"));
+  CHECK(contains(html, "HAWQ-V2, seed 1"));
+  CHECK(contains(html, "weights&#39; codes: 4,000 bytes"));
+  // The command; what is at its default is left out, and the shell sees one word.
+  CHECK(contains(html, "reproduce_cifar --data &#39;my pictures/it&#39;\\&#39;&#39;s&#39; --epochs 7"));
+  CHECK(contains(html, "--bits 2,4"));
+  CHECK(contains(html, "--seed 3"));
+  CHECK(contains(html, "--out &#39;a &amp; b-again&#39;"));
+  CHECK(!contains(html, "--lr"));
+  CHECK(contains(html, "--finetune-seeds 2"));
+
+  // Nothing that a run says becomes markup, and nothing comes from elsewhere.
+  CHECK(!contains(html, kOddName));
+  CHECK(contains(html, "c&lt;&amp;&quot;&#39;&gt;|*"));
+  CHECK(contains(html, "pictures &lt;of&gt; &amp; &quot;things&quot;"));
+  for (const char* part : {"src=", "@import", "url(", "fetch", "href=\"http"})
+    CHECK_MESSAGE(!contains(html, part), part);
+  CHECK(!contains(html, "Not in this run"));
+
+  const std::string markdown = file_bytes(run.path / "report.md");
+  CHECK(contains(markdown, "# a &amp; b\n"));
+  CHECK(contains(markdown, "](figures/pareto-hawq-v2.svg)"));
+  CHECK(contains(markdown, "c&lt;&amp;\"'>\\|\\*"));
+  CHECK(contains(markdown, "paper: accuracy"));
+}
+
+TEST_CASE("goshawk report writes elsewhere when told, and the same bytes in any locale") {
+  const Run run;
+  CHECK(run.report().status == 0);
+  const fs::path other = run.scratch.path() / "new" / "place";
+  setenv("LC_ALL", "de_DE.UTF-8", 1);
+  const ProgramResult result = run.report({"--out", other.string()});
+  unsetenv("LC_ALL");
+  CHECK_MESSAGE(result.status == 0, result.err);
+  CHECK(file_bytes(other / "report.html") == run.html());
+  CHECK(fs::exists(other / "figures" / "size.svg"));
+}
+
+TEST_CASE("goshawk report shows what there is of a run and says what is not") {
+  const Run run;
+  for (const char* name : {"table.json", "sensitivity.json", "costs-hawq-v2.json", "order-hawq-v2.json",
+                           "log.jsonl", "curvature"}) {
+    fs::remove_all(run.path / name);
+    const ProgramResult result = run.report();
+    CHECK_MESSAGE(result.status == 0, name, result.err);
+    CHECK_MESSAGE(is_well_formed(run.html()), name);
+  }
+  CHECK(contains(run.html(), "Not in this run"));
+  CHECK(contains(run.html(), "table.json: no row is finished"));
+  CHECK(contains(run.html(), "curvature.json: no spectral density"));
+  CHECK(contains(run.html(), "280 bytes, Ω 0.75 (taken by HAWQ-V2)"));
+  CHECK(contains(run.html(), "<td>280</td>"));  // bytes of the weights, from bits.json
+
+  // Earlier versions counted layers in the order of their sensitivities, and named no rows.
+  write(run.path / "pareto-hawq-v2.json",
+        nlohmann::json{{"order", {kOddName, "b", "a"}},
+                       {"widths", {4, 2}},
+                       {"candidates", 4},
+                       {"points", {{{"bytes", 320}, {"omega", 1.0}, {"layers_per_width", {1, 2}}}}}}
+            .dump());
+  write(run.path / "table.json", R"({"model": "resnet20", "data": "d", "rows": [
+    {"row": "baseline", "weight_bits": "32", "activation_bits": "32", "accuracy": 88, "correct": 880, "images": 1000,
+     "weight_compression": 1.0, "activation_compression": 1.0},
+    {"row": "hawq", "weight_bits": "2 MP", "activation_bits": "4", "accuracy": 87.5, "correct": 875, "images": 1000,
+     "weight_compression": 13.0, "activation_compression": 8.0}]})");
+  write(run.path / "sensitivity.json", sensitivity().dump());
+  const ProgramResult result = run.report();
+  CHECK_MESSAGE(result.status == 0, result.err);
+  CHECK(contains(run.html(), "320 bytes, Ω 1&#10;4 bits: c&lt;&amp;&quot;&#39;&gt;|*&#10;2 bits: a, b\""));
+  CHECK(contains(run.html(), "<td>HAWQ</td>"));
+  CHECK(contains(run.html(), "<td>0.50</td>"));
+  CHECK(contains(run.html(), "<td>0.15</td>"));                    // the paper's drop
+  CHECK(contains(run.html(), "HAWQ-V2 at 4 bits&#10;Ω: 0.0375"));  // 12 / 160 · 0.5
+
+  // A directory of goshawk curvature alone.
+  const Run other;
+  write(
+      other.path / "curvature" / "config.json",
+      R"({"program": "goshawk curvature", "model": "resnet20", "data": "d", "images": 64, "batch": "", "directions": -1, "mean": null})");
+  const ProgramResult curvature =
+      run_built_program("goshawk", {"report", (other.path / "curvature").string()});
+  CHECK_MESSAGE(curvature.status == 0, curvature.err);
+  const std::string html = file_bytes(other.path / "curvature" / "report.html");
+  CHECK(contains(html, "goshawk curvature --data d --images 64 --model resnet20"));
+  CHECK(!contains(html, "table.json"));
+}
+
+TEST_CASE("goshawk report stays small for a deep network with a long frontier") {
+  const Run run;
+  nlohmann::json layers = nlohmann::json::array(), points = nlohmann::json::array();
+  constexpr int kLayers = 58, kPoints = 2000;
+  for (int l = 0; l < kLayers; ++l) {
+    layers.push_back({{"name", "layer" + std::to_string(l) + ".long.name"},
+                      {"parameters", 1000},
+                      {"choices", {{{"bits", 2}, {"bytes", 250}, {"cost", 1}}}}});
+  }
+  for (int p = 0; p < kPoints; ++p) {
+    points.push_back(
+        {{"bytes", 1000 + p}, {"omega", 1.0 / (p + 1)}, {"bits", std::vector<int>(kLayers, 2 + p % 3)}});
+  }
+  write(run.path / "costs-hawq.json", nlohmann::json{{"layers", layers}}.dump());
+  for (const char* slug : {"hawq", "hawq-reversed-bits", "hawq-reversed-order"}) {
+    points[0]["omega"] = std::string(slug).size();  // frontiers that are the same are shown once
+    write(run.path / (std::string("pareto-") + slug + ".json"),
+          nlohmann::json{{"costs", "hawq"}, {"points", points}}.dump());
+  }
+  CHECK(run.report().status == 0);
+  CHECK(run.html().size() < 2'000'000);
+  CHECK(contains(run.html(), "assignments (2000)"));
+  CHECK(contains(run.html(), "One point in 24 is shown"));
+}
+
+TEST_CASE("goshawk report: what is wrong ends in one line and leaves no page") {
+  const auto fails = [](const ProgramResult& result, int status, const std::string& part) {
+    CHECK(result.status == status);
+    CHECK_MESSAGE(is_one_line(result.err), result.err);
+    CHECK_MESSAGE(contains(result.err, part), result.err);
+  };
+  const ScratchDirectory scratch;
+  fails(run_built_program("goshawk", {"report"}), 2, "run");
+  fails(run_built_program("goshawk", {"report", (scratch.path() / "none").string()}), 2,
+        "there is no directory");
+  fails(run_built_program("goshawk", {"report", scratch.path().string()}), 2, "holds no run");
+
+  const auto damaged = [&](const std::string& name, const std::string& text, const std::string& part) {
+    const Run run;
+    write(run.path / name, text);
+    const ProgramResult result = run.report();
+    fails(result, 1, part);
+    fails(result, 1, name.substr(name.rfind('/') + 1));
+    CHECK(!fs::exists(run.path / "report.html"));
+  };
+  damaged("table.json", R"({"model": "m", "rows": [)", "table.json");
+  damaged("table.json", R"({"model": "m", "rows": [{"row": "hawq"}]})", "weight_bits");
+  damaged("table.json", "[]", "object");
+  damaged("config.json", "nothing", "config.json");
+  damaged("sensitivity.json", "{}", "sensitivity.json");
+  damaged("bits.json", R"({"hawq": {"format": "goshawk-bits-1"}})", "hawq");
+  damaged("log.jsonl", "{\"row\": \"baseline\n{}\n", "line 1");
+  damaged("log.jsonl", "{}\n{\"row\": \"baseline\", \"epoch\": \"x\"}\n", "line 2");
+  damaged("costs-hawq.json", "{}", "layers");
+  damaged("pareto-hawq.json", R"({"costs": "hawq-v2", "points": [{"bytes": 1, "omega": 1, "bits": [2]}]})",
+          "different runs");
+  damaged("pareto-hawq.json", R"({"costs": "hawq-v2", "points": [{"bytes": 1, "omega": 1, "bits": ["x"]}]})",
+          "list of integers");
+  damaged("order-hawq.json", R"({"stages": 1})", "stages");
+  damaged("curvature/curvature.json", R"({"model": "m", "images": 8})", "loss");
+  damaged("curvature/density-network.csv", "eigenvalue,density,standard_error\n1,2\n", "line 2");
+  damaged("curvature/density-network.csv", "", "first line");
+  damaged("curvature/landscape-plane.csv", "eigenvector,random,loss\n", "plane");
+}
