@@ -34,8 +34,8 @@ void run(const Options& options) {
   }
   write_file_atomic((out / "report.md").string(), to_markdown(page));
   write_file_atomic((out / "report.html").string(), to_html(page));
-  print_result("{}: {} figures, also as report.md and figures/*.svg\n", (out / "report.html").string(),
-               figures);
+  print_result("{}: {} figure{}, also as report.md and figures/*.svg\n", (out / "report.html").string(),
+               figures, figures == 1 ? "" : "s");
 }
 
 }  // namespace
