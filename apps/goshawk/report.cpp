@@ -14,8 +14,7 @@ struct Options {
 
 void run(const Options& options) {
   const ReportFiles files = write_report(options.run, options.out.empty() ? options.run : options.out);
-  print_result("{}: {} figure{}, also as report.md and figures/*.svg
-", files.html, files.figures,
+  print_result("{}: {} figure{}, also as report.md and figures/*.svg\n", files.html, files.figures,
                files.figures == 1 ? "" : "s");
 }
 
