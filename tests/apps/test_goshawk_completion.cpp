@@ -52,7 +52,7 @@ TEST_CASE("goshawk completion zsh describes every subcommand, and zsh can read i
   REQUIRE(result.status == 0);
   CHECK(result.out.starts_with("#compdef goshawk\n"));
   for (const char* name : {"models", "data", "train", "evaluate", "hvp", "curvature", "sensitivity",
-                           "allocate", "finetune", "quantize", "completion"}) {
+                           "allocate", "finetune", "quantize", "report", "completion"}) {
     CHECK(contains(result.out, std::string("    ") + name + ")\n"));
   }
   CHECK(contains(result.out, "'--budget-ratio["));

@@ -13,9 +13,9 @@ using namespace goshawk;
 
 namespace {
 
-const std::vector<std::string> kCommands = {"models",      "data",     "train",     "quantize",
-                                            "finetune",    "evaluate", "hvp",       "curvature",
-                                            "sensitivity", "allocate", "completion"};
+const std::vector<std::string> kCommands = {"models",      "data",     "train",  "quantize",
+                                            "finetune",    "evaluate", "hvp",    "curvature",
+                                            "sensitivity", "allocate", "report", "completion"};
 
 /// Files that fit each other, and names of some that do not.
 struct Fixture {
@@ -145,6 +145,7 @@ TEST_CASE("missing files, weights of another model, unknown names and impossible
   f.expect({"allocate", "--costs", f.costs, "--method", "exact", "--budget-bytes", "3", "--out", f.out}, 1,
            "smallest possible");
   f.expect({"data", f.missing}, 1, f.missing);
+  f.expect({"report", f.missing}, 2, f.missing);
   f.expect({"models", "resnet21"}, 2, "resnet20");
 }
 
