@@ -45,7 +45,8 @@ inline pid_t start_program(const std::string& program, const std::vector<std::st
     return result;
   };
   std::vector<char*> argv = pointers(arguments, binary.c_str());
-  std::vector<char*> variables = pointers(environment != nullptr ? *environment : std::vector<std::string>{});
+  std::vector<char*> variables;
+  if (environment != nullptr) variables = pointers(*environment);
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
