@@ -1,7 +1,6 @@
 #include "quant/dnas_search.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <filesystem>
 
@@ -31,7 +30,6 @@ void for_each_number(Epoch& e, const F& f) {
   f(e.expected_bytes);
   f(e.most_probable_bytes);
   f(e.confidence);
-  f(e.seconds);
 }
 
 Tensor log_tensor(const std::vector<DnasEpoch>& log) {
@@ -111,7 +109,6 @@ class Search {
     const std::int64_t total =
         options_.epochs * weight_steps + (options_.epochs - options_.warmup_epochs) * architecture_steps;
     for (std::int64_t epoch = done; epoch < options_.epochs; ++epoch) {
-      const auto start = std::chrono::steady_clock::now();
       const std::int64_t searching = std::max<std::int64_t>(0, epoch - options_.warmup_epochs);
       std::int64_t steps = epoch * weight_steps + searching * architecture_steps;
       const auto count = [&] {
@@ -124,7 +121,6 @@ class Search {
       train_weights(weights, epoch, weight_steps, report, count);
       if (epoch >= options_.warmup_epochs) train_architecture(architecture, report, count);
       describe_architecture(report);
-      report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       log_.push_back(report);
       if (options_.on_epoch) options_.on_epoch(report);
       if (!options_.checkpoint.empty()) save();

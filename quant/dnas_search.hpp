@@ -26,7 +26,6 @@ struct DnasEpoch {
   double expected_bytes = 0;     ///< of the weights under softmax(θ)
   double most_probable_bytes = 0;
   double confidence = 0;  ///< mean over the groups of the largest probability
-  double seconds = 0;
 };
 
 struct DnasOptions {

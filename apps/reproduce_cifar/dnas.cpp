@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "apps/support/progress.hpp"
+#include "core/timer.hpp"
 #include "quant/dnas_search.hpp"
 
 namespace goshawk {
@@ -37,6 +38,7 @@ BitAssignment dnas_bits(const Experiment& experiment, double bytes, int activati
     if (!progress) progress.emplace("DNAS search", total, done);
     progress->update(done);
   };
+  Timer timer;
   search_options.on_epoch = [&](const DnasEpoch& e) {
     experiment.run().log({{"search", "dnas"},
                           {"search_epoch", e.epoch},
@@ -45,7 +47,8 @@ BitAssignment dnas_bits(const Experiment& experiment, double bytes, int activati
                           {"architecture_loss", e.architecture_loss},
                           {"expected_bytes", e.expected_bytes},
                           {"confidence", e.confidence},
-                          {"seconds", e.seconds}});
+                          {"seconds", timer.seconds()}});
+    timer = {};
     if (progress) progress->clear();
     say(fmt::format("DNAS search epoch {:3}  loss {:.4f}  expected size {:.0f} bytes", e.epoch + 1,
                     e.weight_loss, e.expected_bytes));

@@ -161,6 +161,11 @@ TEST_CASE("the same bits for any number of threads, and after an interruption") 
   options.on_epoch = [&](const DnasEpoch& e) { epochs.push_back(e.epoch); };
   CHECK(run(options) == whole);
   CHECK(epochs == std::vector<std::int64_t>{4, 5});
+  // The checkpoint is that of a search that nothing stopped.
+  DnasOptions unstopped = toy_options();
+  unstopped.checkpoint = scratch / "unstopped.safetensors";
+  CHECK(run(unstopped) == whole);
+  CHECK(scratch.read("unstopped.safetensors") == scratch.read("search.safetensors"));
   // A finished search is read back.
   epochs.clear();
   CHECK(run(options) == whole);
