@@ -1,6 +1,7 @@
 #include "core/kernels/conv_depthwise.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -27,6 +28,22 @@ using std::size_t;
 constexpr size_t kPixels = 6;   // results of one register block
 constexpr size_t kColumns = 3;  // weights of one register block of their gradient
 
+// A pixel of the input meets every stride-th tap of the kernel: those of the phase its padded coordinate has,
+// so each phase of pixels has a small kernel of its own, by which its gradient is a convolution without
+// strides.
+
+/// Taps of a phase.
+Index phase_taps(Index kernel, Index stride, Index phase) {
+  return phase < kernel ? (kernel - phase - 1) / stride + 1 : 0;
+}
+
+/// Taps of the phases before it.
+Index phase_begin(Index kernel, Index stride, Index phase) {
+  Index taps = 0;
+  for (Index before = 0; before < phase; ++before) taps += phase_taps(kernel, stride, before);
+  return taps;
+}
+
 /// The part [first, last) of the `kernel` taps that begin at `start` and lie inside [0, size).
 struct Inside {
   Index first, last;
@@ -50,7 +67,10 @@ struct ResultBlock {
   const T *x, *w, *bias;
   T* y;
   Inside ky, kx;
-  Index kernel_w, x_row, x_step, channels;  // x_step: elements from the input of one result to the next
+  Index kernel_w, channels;
+  Index x_row,
+      x_step;    // elements from one row of the source to the next, and from one result's taps to the next
+  Index y_step;  // elements from one result to the next
   bool add;
 
   template <class D, class V, size_t... p>
@@ -63,8 +83,8 @@ struct ResultBlock {
         ((sums[p] = hn::MulAdd(hn::LoadU(d, from + static_cast<Index>(p) * x_step), factor, sums[p])), ...);
       }
     }
-    ((hn::StoreU(add ? hn::Add(sums[p], hn::LoadU(d, y + static_cast<Index>(p) * channels + c)) : sums[p], d,
-                 y + static_cast<Index>(p) * channels + c)),
+    ((hn::StoreU(add ? hn::Add(sums[p], hn::LoadU(d, y + static_cast<Index>(p) * y_step + c)) : sums[p], d,
+                 y + static_cast<Index>(p) * y_step + c)),
      ...);
   }
   template <class D, size_t... p>
@@ -79,62 +99,62 @@ struct ResultBlock {
   }
 };
 
+/// Results in a row: what they read of a source image, and where they go.
+struct ResultRow {
+  Index h, w, c;         // of the source image
+  Index kh, kw;          // of the kernel
+  Index top, pad, step;  // its taps begin in the source's row `top` and, for result i, column i * step - pad
+  Index count, y_step;   // results, and the elements from one to the next
+};
+
+template <class T>
+void result_row(const ResultRow& r, const T* x, const T* w, const T* bias, T* y, bool add) {
+  const Inside ky(r.top, r.kh, r.h);
+  const Interior interior(r.count, r.kw, r.step, r.pad, r.w);
+  const auto block = [&]<size_t kCount>(Index i, std::integral_constant<size_t, kCount>) HWY_ATTR {
+    const Index left = i * r.step - r.pad;
+    over_channels<T>(r.c, ResultBlock<T, kCount>{x + (r.top * r.w + left) * r.c, w, bias, y + i * r.y_step,
+                                                 ky, Inside(left, r.kw, r.w), r.kw, r.c, r.w * r.c,
+                                                 r.step * r.c, r.y_step, add});
+  };
+  Index i = 0;
+  for (; i < interior.first; ++i) block(i, std::integral_constant<size_t, 1>());
+  for (; i + static_cast<Index>(kPixels) <= interior.last; i += static_cast<Index>(kPixels)) {
+    block(i, std::integral_constant<size_t, kPixels>());
+  }
+  for (; i < r.count; ++i) block(i, std::integral_constant<size_t, 1>());
+}
+
 /// Rows [begin, end) of the results of all images, counted through.
 template <class T>
 void forward_rows(const Problem& p, const T* x, const T* w, const T* bias, T* y, bool add, Index begin,
                   Index end) {
-  const Index x_row = p.w * p.c, x_step = p.stride_w * p.c;
-  const Interior interior(p.ow, p.kw, p.stride_w, p.pad_w, p.w);
+  ResultRow r{p.h, p.w, p.c, p.kh, p.kw, 0, p.pad_w, p.stride_w, p.ow, p.c};
   for (Index row = begin; row < end; ++row) {
-    const Index top = row % p.oh * p.stride_h - p.pad_h;
-    const Inside ky(top, p.kh, p.h);
-    const auto block = [&]<size_t kCount>(Index ox, std::integral_constant<size_t, kCount>) HWY_ATTR {
-      const Index left = ox * p.stride_w - p.pad_w;
-      over_channels<T>(p.c, ResultBlock<T, kCount>{x + (row / p.oh * p.h + top) * x_row + left * p.c, w, bias,
-                                                   y + (row * p.ow + ox) * p.c, ky, Inside(left, p.kw, p.w),
-                                                   p.kw, x_row, x_step, p.c, add});
-    };
-    Index ox = 0;
-    for (; ox < interior.first; ++ox) block(ox, std::integral_constant<size_t, 1>());
-    for (; ox + static_cast<Index>(kPixels) <= interior.last; ox += static_cast<Index>(kPixels)) {
-      block(ox, std::integral_constant<size_t, kPixels>());
-    }
-    for (; ox < p.ow; ++ox) block(ox, std::integral_constant<size_t, 1>());
+    r.top = row % p.oh * p.stride_h - p.pad_h;
+    result_row(r, x + row / p.oh * p.h * p.w * p.c, w, bias, y + row * p.ow * p.c, add);
   }
 }
 
-/// One pixel of the input's gradient, of a convolution with strides.
-template <class T>
-struct InputBlock {
-  const Problem& p;
-  const T *gy, *w;  // gy: of this image
-  T* gx;
-  Index y, x;  // in the padded image
-  bool add;
-  template <class D>
-  HWY_INLINE HWY_ATTR void operator()(D d, Index c) const {
-    auto sum = hn::Zero(d);
-    // Kernel rows that meet an output row: y - ky is a multiple of the stride.
-    for (Index ky = y % p.stride_h; ky < p.kh && ky <= y; ky += p.stride_h) {
-      const Index oy = (y - ky) / p.stride_h;
-      if (oy >= p.oh) continue;
-      for (Index kx = x % p.stride_w; kx < p.kw && kx <= x; kx += p.stride_w) {
-        const Index ox = (x - kx) / p.stride_w;
-        if (ox >= p.ow) continue;
-        sum = hn::MulAdd(hn::LoadU(d, gy + (oy * p.ow + ox) * p.c + c),
-                         hn::LoadU(d, w + (ky * p.kw + kx) * p.c + c), sum);
-      }
-    }
-    hn::StoreU(add ? hn::Add(sum, hn::LoadU(d, gx + c)) : sum, d, gx + c);
-  }
-};
-
+/// Rows [begin, end) of the input's gradient of all images, counted through. w: the kernel in phases, turned
+/// around.
 template <class T>
 void input_grad_rows(const Problem& p, const T* gy, const T* w, T* gx, bool add, Index begin, Index end) {
+  ResultRow r{p.oh, p.ow, p.c, 0, 0, 0, 0, 1, 0, p.stride_w * p.c};
   for (Index row = begin; row < end; ++row) {
-    for (Index x = 0; x < p.w; ++x) {
-      over_channels<T>(p.c, InputBlock<T>{p, gy + row / p.h * p.oh * p.ow * p.c, w,
-                                          gx + (row * p.w + x) * p.c, row % p.h + p.pad_h, x + p.pad_w, add});
+    const Index y = row % p.h + p.pad_h;
+    r.kh = phase_taps(p.kh, p.stride_h, y % p.stride_h);
+    r.top = y / p.stride_h - r.kh + 1;
+    const T* kernel = w + phase_begin(p.kh, p.stride_h, y % p.stride_h) * p.kw * p.c;
+    for (Index phase = 0; phase < p.stride_w; ++phase) {
+      r.kw = phase_taps(p.kw, p.stride_w, phase);
+      // The first column that this phase of the kernel gives to.
+      const Index first = (phase + p.stride_w - p.pad_w % p.stride_w) % p.stride_w;
+      r.pad = r.kw - 1 - (first + p.pad_w) / p.stride_w;
+      r.count = first < p.w ? (p.w - first - 1) / p.stride_w + 1 : 0;
+      result_row<T>(r, gy + row / p.h * p.oh * p.ow * p.c, kernel, nullptr, gx + (row * p.w + first) * p.c,
+                    add);
+      kernel += r.kh * r.kw * p.c;
     }
   }
 }
@@ -263,24 +283,53 @@ void run_forward(const Problem& p, const T* x, const T* w, const T* bias, T* y, 
   });
 }
 
+/// The kernel as input_grad_rows reads it: [row phase][column phase][row][column][c], each phase turned
+/// around.
+template <class T>
+std::vector<T> phases_of(const Problem& p, const T* w) {
+  std::vector<T> phases;
+  phases.reserve(static_cast<std::size_t>(p.kh * p.kw * p.c));
+  const auto last = [](Index kernel, Index stride, Index phase) {
+    return phase + (kernel - 1 - phase) / stride * stride;
+  };
+  for (Index row_phase = 0; row_phase < std::min(p.kh, p.stride_h); ++row_phase) {
+    for (Index column_phase = 0; column_phase < std::min(p.kw, p.stride_w); ++column_phase) {
+      for (Index ky = last(p.kh, p.stride_h, row_phase); ky >= 0; ky -= p.stride_h) {
+        for (Index kx = last(p.kw, p.stride_w, column_phase); kx >= 0; kx -= p.stride_w) {
+          const T* tap = w + (ky * p.kw + kx) * p.c;
+          phases.insert(phases.end(), tap, tap + p.c);
+        }
+      }
+    }
+  }
+  return phases;
+}
+
 template <class T>
 void run_input_grad(const Problem& p, const T* gy, const T* w, T* gx, bool add) {
-  if (p.stride_h == 1 && p.stride_w == 1) {
-    // The convolution of gy with the kernel turned around.
-    const Problem turned{
-        p.n, p.oh, p.ow, p.c, p.kh, p.kw, p.h, p.w, 1, 1, p.kh - 1 - p.pad_h, p.kw - 1 - p.pad_w};
-    std::vector<T> kernel(static_cast<std::size_t>(p.kh * p.kw * p.c));
-    for (Index tap = 0; tap < p.kh * p.kw; ++tap) {
-      std::copy_n(w + tap * p.c, p.c, kernel.data() + (p.kh * p.kw - 1 - tap) * p.c);
-    }
-    run_forward<T>(turned, gy, kernel.data(), nullptr, gx, add);
-    return;
-  }
+  const std::vector<T> phases = phases_of(p, w);
   parallel_for(p.n * p.h, task_rows(p.w * p.c), [&](Index begin, Index end) {
     if constexpr (kSingle<T>) {
-      HWY_DYNAMIC_DISPATCH(InputGradF32)(p, gy, w, gx, add, begin, end);
+      HWY_DYNAMIC_DISPATCH(InputGradF32)(p, gy, phases.data(), gx, add, begin, end);
     } else {
-      HWY_DYNAMIC_DISPATCH(InputGradF64)(p, gy, w, gx, add, begin, end);
+      HWY_DYNAMIC_DISPATCH(InputGradF64)(p, gy, phases.data(), gx, add, begin, end);
+    }
+  });
+}
+
+/// to[i] = the sum of parts[part * size + i], part by part, so that memory is read in its order.
+template <class T>
+void sum_parts(const T* parts, Index count, T* to, Index size) {
+  constexpr Index kBlock = 256;
+  parallel_for(size, task_rows(count), [&](Index begin, Index end) {
+    for (Index first = begin; first < end; first += kBlock) {
+      const Index width = std::min(kBlock, end - first);
+      double sums[kBlock] = {};
+      for (Index part = 0; part < count; ++part) {
+        const T* from = parts + part * size + first;
+        for (Index i = 0; i < width; ++i) sums[i] += static_cast<double>(from[i]);
+      }
+      for (Index i = 0; i < width; ++i) to[first + i] = static_cast<T>(sums[i]);
     }
   });
 }
@@ -289,24 +338,18 @@ template <class T>
 void run_weight_grad(const Problem& p, const T* x, const T* gy, T* gw) {
   const Index rows = p.n * p.oh, size = p.kh * p.kw * p.c;
   // Enough rows that a task's sums are few beside what it reads.
-  const Index grain = std::max(task_rows(p.ow * p.c), std::max<Index>(1, 4 * p.kh * p.kw / p.ow));
+  const Index grain = std::max(task_rows(p.ow * p.c), std::max<Index>(1, 16 * p.kh * p.kw / p.ow));
   const Index tasks = (rows + grain - 1) / grain;
-  std::vector<T> sums(static_cast<std::size_t>(tasks * size));
+  const auto sums = std::make_unique_for_overwrite<T[]>(static_cast<std::size_t>(tasks * size));
   parallel_for(rows, grain, [&](Index begin, Index end) {
-    T* const to = sums.data() + begin / grain * size;
+    T* const to = sums.get() + begin / grain * size;
     if constexpr (kSingle<T>) {
       HWY_DYNAMIC_DISPATCH(WeightGradF32)(p, x, gy, to, begin, end);
     } else {
       HWY_DYNAMIC_DISPATCH(WeightGradF64)(p, x, gy, to, begin, end);
     }
   });
-  for (Index i = 0; i < size; ++i) {
-    double sum = 0;
-    for (Index task = 0; task < tasks; ++task) {
-      sum += static_cast<double>(sums[static_cast<std::size_t>(task * size + i)]);
-    }
-    gw[i] = static_cast<T>(sum);
-  }
+  sum_parts<T>(sums.get(), tasks, gw, size);
 }
 
 }  // namespace
