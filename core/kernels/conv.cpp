@@ -30,6 +30,7 @@ constexpr Index kGroupBytes =
     Index{48} * 1024;                    // of a weight-gradient group, to stay in the first-level cache
 constexpr Index kMinGroupPixels = 64;    // enough to pay for loading and storing the register block
 constexpr Index kMinChunkPixels = 1024;  // enough to pay for summing one more chunk
+constexpr Index kAliasBytes = 2048;      // half of what the sets of a first-level cache hold once
 constexpr Index kMaxSumsBytes = Index{64} * 1024 * 1024;  // of all chunks together
 
 Index divide_up(Index a, Index b) {
@@ -159,6 +160,15 @@ void run_tap_conv(simd::TapConv conv, const Axis& rows, const Axis& columns, Ind
   conv.task_rows = std::min(conv.task_rows, std::max(kMinTaskRows, kMaxScratchBytes / row_bytes));
   conv.task_rows = divide_up(rows.max_count, divide_up(rows.max_count, conv.task_rows));
   conv.scratch_rows = (conv.task_rows - 1) * conv.row_step + rows.reach + 1;
+
+  // Pixels whose distance is a multiple of half a page share so few sets of the first-level cache that a
+  // block of them does not stay in it: they are copied closer together.
+  const Index pixel_bytes = conv.column_step * conv.source_channels * static_cast<Index>(sizeof(T));
+  conv.in_place = rows.reach == 0 && columns.reach == 0 && rows.pad == 0 && columns.pad == 0 &&
+                  rows.phases.size() == 1 && columns.phases.size() == 1 &&
+                  rows.phases[0].elements.size() == 1 && columns.phases[0].elements.size() == 1 &&
+                  conv.joined_columns == 1 && conv.target_row_step == 1 && conv.target_column_step == 1 &&
+                  pixel_bytes % kAliasBytes != 0;
 
   const simd::Target isa = current_target<T>();
   const Index padded_channels = divide_up(conv.target_channels, isa.lanes) * isa.lanes;

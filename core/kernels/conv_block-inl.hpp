@@ -160,6 +160,61 @@ TapBlock<T> find_tap_block(Index pixels, size_t vectors) {
                       : find_tap_block<T, 2>(pixels, std::make_index_sequence<kMaxRows2>());
 }
 
+/// sums[r][:] += in[r * step] * w[:]: a base every three rows, so that each row is one address of base, step
+/// and scale.
+template <class D, class T, class V, size_t kVectors, size_t kSums, size_t... r>
+HWY_INLINE void add_strided_outer_product(D d, const T* HWY_RESTRICT in, Index step, const V (&w)[kVectors],
+                                          V (&sums)[kSums], std::index_sequence<r...>) {
+  const Index three = 3 * step;
+  (add_to_row<r>(hn::Set(d, (in + static_cast<Index>(r / 3) * three)[static_cast<Index>(r % 3) * step]), w,
+                 sums, std::make_index_sequence<kVectors>()),
+   ...);
+}
+
+/// kPixels pixels that are `step` elements apart times kVectors vectors of output channels: a 1 x 1 kernel
+/// that reads the image where it lies.
+template <class T, size_t kVectors, size_t kPixels>
+HWY_NOINLINE void pixel_block(const T* HWY_RESTRICT in, Index step, Index depth,
+                              const T* HWY_RESTRICT weights, const TapOutput<T>& out) {
+  const hn::ScalableTag<T> d;
+  using V = hn::Vec<decltype(d)>;
+  constexpr auto pixels = std::make_index_sequence<kPixels>();
+  constexpr auto vectors = std::make_index_sequence<kVectors>();
+  constexpr auto all = std::make_index_sequence<kPixels * kVectors>();
+  V sums[kPixels * kVectors];
+  if (out.first == nullptr) {
+    clear(d, sums, all);
+  } else {
+    begin_with(d, out.first, sums, all, vectors);
+  }
+  for (const T* const end = in + depth; in != end; ++in) {
+    V w[kVectors];
+    load(d, weights, w, vectors);
+    add_strided_outer_product(d, in, step, w, sums, pixels);
+    weights += kVectors * hn::MaxLanes(d);
+  }
+  if (out.add) {
+    store_pixels<true, kVectors>(d, sums, out.to, out.pixel_step, out.channels, all);
+  } else {
+    store_pixels<false, kVectors>(d, sums, out.to, out.pixel_step, out.channels, all);
+  }
+}
+
+template <class T>
+using PixelBlock = void (*)(const T*, Index, Index, const T*, const TapOutput<T>&);
+
+template <class T, size_t kVectors, size_t... p>
+PixelBlock<T> find_pixel_block(Index pixels, std::index_sequence<p...>) {
+  static constexpr PixelBlock<T> table[] = {&pixel_block<T, kVectors, p + 1>...};
+  return table[pixels - 1];
+}
+
+template <class T>
+PixelBlock<T> find_pixel_block(Index pixels, size_t vectors) {
+  return vectors == 1 ? find_pixel_block<T, 1>(pixels, std::make_index_sequence<kMaxRows1>())
+                      : find_pixel_block<T, 2>(pixels, std::make_index_sequence<kMaxRows2>());
+}
+
 /// The pixels that a block of weight gradients sums over, and where to find them.
 template <class T>
 struct GradPixels {

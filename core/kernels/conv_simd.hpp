@@ -61,6 +61,9 @@ struct TapConv {
   std::int64_t target_row_step = 1, target_column_step = 1;
   std::vector<TapPhase> phases;
   bool add = false;  ///< to what the target holds
+  /// The source is read where it lies instead of from a scratch: a 1 x 1 kernel, one phase, no padding,
+  /// target steps 1.
+  bool in_place = false;
 };
 
 /// A weight gradient over a batch of images.

@@ -110,9 +110,57 @@ void fill_joined_scratch(const TapConv& conv, const T* image, Index first_row, I
   }
 }
 
+/// A convolution whose pixels are read where they lie: its only phase has one tap for each block of channels.
+template <class T>
+void pixel_rows(const TapConv& conv, const T* source, const T* weights, T* target, Index image,
+                Index row_begin, Index row_end) {
+  const TapPhase& phase = conv.phases.front();
+  const Index source_row = conv.source_columns * conv.source_channels;
+  const Index target_row = conv.target_columns * conv.target_channels;
+  const Index step = conv.column_step * conv.source_channels;
+  // Rows that follow each other without a gap are one run of pixels.
+  const bool joined = conv.row_step == 1 && conv.column_step == 1;
+  const Index rows = joined ? 1 : row_end - row_begin;
+  const Index columns = joined ? (row_end - row_begin) * phase.columns : phase.columns;
+  const T* image_source = source + (image * conv.source_rows + row_begin * conv.row_step) * source_row;
+  T* image_target = target + (image * conv.target_rows + row_begin) * target_row;
+  const Index blocks = (conv.target_channels - 1) / (static_cast<Index>(kBlockVectors) * kLanes<T>)+1;
+  // Skipped rows are not read.
+  const T* next_source = image_source + (row_end - row_begin) * conv.row_step * source_row;
+  const T* end_source = source + conv.images * conv.source_rows * source_row;
+  const Index next_size = conv.row_step > 1 ? 0 : (row_end - row_begin) * source_row;
+  Prefetcher next(
+      std::min(next_source, end_source), std::min(next_source + next_size, end_source),
+      blocks * rows * ((columns + static_cast<Index>(kMaxRows2) - 1) / static_cast<Index>(kMaxRows2)));
+  Index block_channels = 0;
+  for (Index co = 0; co < conv.target_channels; co += block_channels) {
+    const size_t vectors = conv.target_channels - co > kLanes<T> ? kBlockVectors : 1;
+    block_channels = static_cast<Index>(vectors) * kLanes<T>;
+    const Index max_pixels = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
+    const Index pixel_blocks = (columns + max_pixels - 1) / max_pixels;
+    const T* block_weights = weights + phase.packed_weights + co * phase.depth;
+    for (Index row = 0; row < rows; ++row) {
+      const T* in = image_source + row * conv.row_step * source_row;
+      T* out = image_target + row * target_row + co;
+      for (Index b = 0; b < pixel_blocks; ++b) {
+        const Index first = columns * b / pixel_blocks;
+        const Index pixels = columns * (b + 1) / pixel_blocks - first;
+        find_pixel_block<T>(pixels, vectors)(in + first * step, step, phase.depth, block_weights,
+                                             {out + first * conv.target_channels, conv.target_channels,
+                                              conv.target_channels - co, conv.add, weights + co});
+        next.step();
+      }
+    }
+  }
+}
+
 template <class T>
 void tap_conv_rows(const TapConv& conv, const T* source, const T* weights, T* target, Index image,
                    Index row_begin, Index row_end) {
+  if (conv.in_place) {
+    pixel_rows(conv, source, weights, target, image, row_begin, row_end);
+    return;
+  }
   const Index row_size = conv.column_step * conv.scratch_columns * kChannelBlock;
   const Index blocks = (conv.joined_columns * conv.source_channels + kChannelBlock - 1) / kChannelBlock;
   T* scratch = task_scratch().image.get<T>(blocks * conv.scratch_rows * row_size);
