@@ -6,17 +6,10 @@
 #include <vector>
 
 #include "core/parallel.hpp"
+#include "core/round_even.hpp"
 #include "quant/quantizer.hpp"
 
 namespace goshawk {
-
-/// v to the nearest integer, ties to even, for |v| < 2²². Adding and subtracting 1.5 · 2^mantissa rounds in
-/// the default rounding mode and, unlike std::nearbyint, vectorises on every x86-64.
-template <class T>
-inline T round_even(T v) {
-  constexpr T magic = sizeof(T) == 4 ? T{12582912.0} : T{6755399441055744.0};
-  return (v + magic) - magic;
-}
 
 template <class T>
 inline T clamp_between(T v, T low, T high) {

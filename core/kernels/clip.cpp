@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/parallel.hpp"
+#include "core/round_even.hpp"
 
 // clang-format off
 #undef HWY_TARGET_INCLUDE
@@ -47,12 +48,10 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 template <class T>
 void round_run(const RoundRun<T>& run) {
-  // Nearest even, by an addition that pushes out the fraction: as quantizers of weights round.
-  constexpr T magic = sizeof(T) == 4 ? T{12582912.0} : T{6755399441055744.0};
   const auto body = [&](auto d, std::int64_t i) HWY_ATTR {
     const auto x = hn::Min(hn::Max(hn::LoadU(d, run.x + i), hn::Set(d, run.low)), hn::Set(d, run.high));
     const auto scaled = hn::Mul(x, hn::Set(d, run.to_code));
-    const auto code = hn::Sub(hn::Add(scaled, hn::Set(d, magic)), hn::Set(d, magic));
+    const auto code = hn::Sub(hn::Add(scaled, hn::Set(d, kRoundEven<T>)), hn::Set(d, kRoundEven<T>));
     hn::StoreU(hn::Mul(code, hn::Set(d, run.to_value)), d, run.y + i);
   };
   const hn::ScalableTag<T> d;

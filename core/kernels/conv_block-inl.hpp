@@ -113,6 +113,24 @@ struct TapOutput {
   const T* first = nullptr;  ///< what every sum begins with, by channel; null: 0
 };
 
+template <size_t kVectors, class D, class T, class V, size_t kSums, size_t... i>
+HWY_INLINE void begin(D d, const TapOutput<T>& out, V (&sums)[kSums], std::index_sequence<i...> all) {
+  if (out.first == nullptr) {
+    clear(d, sums, all);
+  } else {
+    begin_with(d, out.first, sums, all, std::make_index_sequence<kVectors>());
+  }
+}
+
+template <size_t kVectors, class D, class T, class V, size_t kSums, size_t... i>
+HWY_INLINE void finish(D d, const V (&sums)[kSums], const TapOutput<T>& out, std::index_sequence<i...> all) {
+  if (out.add) {
+    store_pixels<true, kVectors>(d, sums, out.to, out.pixel_step, out.channels, all);
+  } else {
+    store_pixels<false, kVectors>(d, sums, out.to, out.pixel_step, out.channels, all);
+  }
+}
+
 /// kPixels neighbouring output pixels times kVectors vectors of output channels.
 template <class T, size_t kVectors, size_t kPixels>
 HWY_NOINLINE void tap_block(const T* HWY_RESTRICT in, const Tap* taps, const Tap* taps_end,
@@ -120,29 +138,20 @@ HWY_NOINLINE void tap_block(const T* HWY_RESTRICT in, const Tap* taps, const Tap
   const hn::ScalableTag<T> d;
   using V = hn::Vec<decltype(d)>;
   constexpr auto pixels = std::make_index_sequence<kPixels>();
-  constexpr auto vectors = std::make_index_sequence<kVectors>();
   constexpr auto all = std::make_index_sequence<kPixels * kVectors>();
   V sums[kPixels * kVectors];
-  if (out.first == nullptr) {
-    clear(d, sums, all);
-  } else {
-    begin_with(d, out.first, sums, all, vectors);
-  }
+  begin<kVectors>(d, out, sums, all);
   for (; taps != taps_end; ++taps) {
     const T* HWY_RESTRICT pixel = in + taps->offset;
     for (const T* const end = pixel + taps->channels; pixel != end; ++pixel) {
       V w[kVectors];
-      load(d, weights, w, vectors);
+      load(d, weights, w, std::make_index_sequence<kVectors>());
       add_outer_product<kChannelBlock>(d, pixel, w, sums, pixels);
       weights += kVectors * hn::MaxLanes(d);
     }
     weights += taps->skip;
   }
-  if (out.add) {
-    store_pixels<true, kVectors>(d, sums, out.to, out.pixel_step, out.channels, all);
-  } else {
-    store_pixels<false, kVectors>(d, sums, out.to, out.pixel_step, out.channels, all);
-  }
+  finish<kVectors>(d, sums, out, all);
 }
 
 template <class T>
@@ -179,25 +188,16 @@ HWY_NOINLINE void pixel_block(const T* HWY_RESTRICT in, Index step, Index depth,
   const hn::ScalableTag<T> d;
   using V = hn::Vec<decltype(d)>;
   constexpr auto pixels = std::make_index_sequence<kPixels>();
-  constexpr auto vectors = std::make_index_sequence<kVectors>();
   constexpr auto all = std::make_index_sequence<kPixels * kVectors>();
   V sums[kPixels * kVectors];
-  if (out.first == nullptr) {
-    clear(d, sums, all);
-  } else {
-    begin_with(d, out.first, sums, all, vectors);
-  }
+  begin<kVectors>(d, out, sums, all);
   for (const T* const end = in + depth; in != end; ++in) {
     V w[kVectors];
-    load(d, weights, w, vectors);
+    load(d, weights, w, std::make_index_sequence<kVectors>());
     add_strided_outer_product(d, in, step, w, sums, pixels);
     weights += kVectors * hn::MaxLanes(d);
   }
-  if (out.add) {
-    store_pixels<true, kVectors>(d, sums, out.to, out.pixel_step, out.channels, all);
-  } else {
-    store_pixels<false, kVectors>(d, sums, out.to, out.pixel_step, out.channels, all);
-  }
+  finish<kVectors>(d, sums, out, all);
 }
 
 template <class T>

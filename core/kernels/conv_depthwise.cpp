@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/kernels/window.hpp"
 #include "core/parallel.hpp"
 #include "core/tensor.hpp"
 
@@ -43,13 +44,6 @@ Index phase_begin(Index kernel, Index stride, Index phase) {
   for (Index before = 0; before < phase; ++before) taps += phase_taps(kernel, stride, before);
   return taps;
 }
-
-/// The part [first, last) of the `kernel` taps that begin at `start` and lie inside [0, size).
-struct Inside {
-  Index first, last;
-  Inside(Index start, Index kernel, Index size)
-      : first(std::max(Index{0}, -start)), last(std::min(kernel, size - start)) {}
-};
 
 /// Results p of [0, count) whose taps p * stride - pad + [0, kernel) all lie inside [0, size).
 struct Interior {

@@ -3,6 +3,7 @@
 #include <cblas.h>
 #include <type_traits>
 
+#include "core/kernels/openblas.hpp"
 #include "core/parallel.hpp"
 
 namespace goshawk::kernels {
@@ -11,22 +12,16 @@ namespace {
 // Rows of the result per task.
 constexpr std::int64_t kRows = 256;
 
-// OpenBLAS would start threads of its own inside our tasks; its multi-threaded results also depend on their
-// number.
-void use_one_thread() {
-  [[maybe_unused]] static const bool one_thread = (openblas_set_num_threads(1), true);
-}
-
 }  // namespace
 
 void gram_task(const float* a, std::int64_t rows, std::int64_t columns, float* out) {
-  use_one_thread();
+  use_one_blas_thread();
   const auto n = static_cast<blasint>(rows), k = static_cast<blasint>(columns);
   cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, k, 1, a, k, a, k, 0, out, n);
 }
 
 void gram_task(const double* a, std::int64_t rows, std::int64_t columns, double* out) {
-  use_one_thread();
+  use_one_blas_thread();
   const auto n = static_cast<blasint>(rows), k = static_cast<blasint>(columns);
   cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, k, 1, a, k, a, k, 0, out, n);
 }
@@ -43,7 +38,7 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
   if (k == 0) return Tensor::zeros({m, n}, a.dtype());
   Tensor out = Tensor::empty({m, n}, a.dtype());
   if (m == 0 || n == 0) return out;
-  use_one_thread();
+  use_one_blas_thread();
   dispatch_floating(a.dtype(), "matmul", [&]<class T>() {
     parallel_for(m, kRows, [&](std::int64_t begin, std::int64_t end) {
       const T* rows = a.data<T>() + (transpose_a ? begin : begin * k);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/kernels/window.hpp"
 #include "core/parallel.hpp"
 
 // clang-format off
@@ -65,13 +66,6 @@ HWY_INLINE void store_taps(D, hn::Vec<TapLanes<D>> taps, Tap* to) {
     hn::StoreU(hn::TruncateTo(narrow, taps), narrow, to);
   }
 }
-
-/// Part [first, last) of the kernel that begins at `start` and lies inside [0, size).
-struct Inside {
-  std::int64_t first, last;
-  Inside(std::int64_t start, std::int64_t kernel, std::int64_t size)
-      : first(std::max(std::int64_t{0}, -start)), last(std::min(kernel, size - start)) {}
-};
 
 /// One window: `x` is its (possibly padded) corner, of `channels`-long pixels in rows of x_row elements.
 template <class T, class Tap>

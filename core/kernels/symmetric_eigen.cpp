@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/error.hpp"
+#include "core/kernels/openblas.hpp"
 
 // LAPACK's Fortran interface, which OpenBLAS contains; Debian's libopenblas-dev has no header for it. The
 // last arguments are the lengths of the character arguments, as gfortran passes them.
@@ -18,11 +19,6 @@ void dstev_(const char* jobz, const blasint* n, double* d, double* e, double* z,
 
 namespace goshawk::kernels {
 namespace {
-
-// LAPACK calls BLAS, whose results depend on the number of threads that OpenBLAS would start for it.
-void use_one_thread() {
-  [[maybe_unused]] static const bool one_thread = (openblas_set_num_threads(1), true);
-}
 
 void check_finite(std::span<const double> elements, const char* op) {
   const auto bad = std::find_if(elements.begin(), elements.end(), [](double x) { return !std::isfinite(x); });
@@ -52,7 +48,7 @@ SymmetricEigen symmetric_eigen(std::vector<double> matrix, std::size_t n) {
         n);
   check_finite(matrix, "symmetric_eigen");
   if (n == 0) return {};
-  use_one_thread();
+  use_one_blas_thread();
   // Row-major below the diagonal is column-major above it.
   const auto order = static_cast<blasint>(n);
   std::vector<double> values(n);
@@ -79,7 +75,7 @@ SymmetricEigen tridiagonal_eigen(std::span<const double> diagonal, std::span<con
   check_finite(diagonal, "tridiagonal_eigen");
   check_finite(off_diagonal, "tridiagonal_eigen");
   if (n == 0) return {};
-  use_one_thread();
+  use_one_blas_thread();
   const auto order = static_cast<blasint>(n);
   std::vector<double> d(diagonal.begin(), diagonal.end()), e(off_diagonal.begin(), off_diagonal.end());
   std::vector<double> z(n * n), work(std::max<std::size_t>(1, 2 * n));
