@@ -43,6 +43,7 @@ TEST_CASE("goshawk completion bash completes subcommands, options, names and fil
   CHECK(completed("goshawk allocate --method p", 3, scratch) == "pareto\n");
   CHECK(completed("goshawk evaluate --weights we", 3, scratch) == "weights.safetensors\n");
   CHECK(completed("goshawk models squeezenext23v5_", 2, scratch) == "squeezenext23v5_w2\n");
+  CHECK(completed("goshawk bench --only exact", 3, scratch) == "exact_traces\n");
   CHECK(completed("goshawk train --epochs 3", 3, scratch) == "\n");
 }
 
@@ -52,7 +53,7 @@ TEST_CASE("goshawk completion zsh describes every subcommand, and zsh can read i
   REQUIRE(result.status == 0);
   CHECK(result.out.starts_with("#compdef goshawk\n"));
   for (const char* name : {"models", "data", "train", "evaluate", "hvp", "curvature", "sensitivity",
-                           "allocate", "finetune", "quantize", "report", "completion"}) {
+                           "allocate", "finetune", "quantize", "report", "bench", "completion"}) {
     CHECK(contains(result.out, std::string("    ") + name + ")\n"));
   }
   CHECK(contains(result.out, "'--budget-ratio["));

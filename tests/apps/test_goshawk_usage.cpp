@@ -13,9 +13,9 @@ using namespace goshawk;
 
 namespace {
 
-const std::vector<std::string> kCommands = {"models",      "data",     "train",  "quantize",
-                                            "finetune",    "evaluate", "hvp",    "curvature",
-                                            "sensitivity", "allocate", "report", "completion"};
+const std::vector<std::string> kCommands = {"models",   "data",  "train",     "quantize",    "finetune",
+                                            "evaluate", "hvp",   "curvature", "sensitivity", "allocate",
+                                            "report",   "bench", "completion"};
 
 /// Files that fit each other, and names of some that do not.
 struct Fixture {
@@ -147,6 +147,9 @@ TEST_CASE("missing files, weights of another model, unknown names and impossible
   f.expect({"data", f.missing}, 1, f.missing);
   f.expect({"report", f.missing}, 2, f.missing);
   f.expect({"models", "resnet21"}, 2, "resnet20");
+  f.expect({"bench", "--model", "resnet21"}, 2, "resnet20");
+  f.expect({"bench", "--only", "hvp"}, 2, "hvp_eval");
+  f.expect({"bench", "--config", f.missing}, 1, f.missing);
 }
 
 TEST_CASE("output is the same in a log, without colours, in the C locale and in a German one") {
