@@ -236,6 +236,7 @@ std::vector<StageResult> run_stages(const BenchOptions& options) {
     StageResult result;
   };
   std::map<std::string, Record> records;
+  std::int64_t done = 0;
   const auto wanted = [&](const StageKind& kind) {
     return options.only.empty() ||
            std::find(options.only.begin(), options.only.end(), kind.name) != options.only.end();
@@ -266,6 +267,7 @@ std::vector<StageResult> run_stages(const BenchOptions& options) {
       result.allocations = static_cast<double>(after.allocations - before.allocations) / options.repetitions;
       result.system_allocations =
           static_cast<double>(after.system_allocations - before.system_allocations) / options.repetitions;
+      if (options.progress) options.progress(++done, kind.name);
     }
   }
   std::vector<StageResult> results;

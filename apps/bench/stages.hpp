@@ -22,6 +22,9 @@ struct BenchOptions {
   int rounds = 3;                 ///< times that all stages are set up, in turn
   int repetitions = 5;            ///< timed runs of each stage in a round
   std::vector<std::string> only;  ///< stages; empty: all
+  /// Called after each stage of each round, outside of what is timed: stages done in all rounds, and its
+  /// name.
+  std::function<void(std::int64_t, const std::string&)> progress;
 };
 
 /// A stage that is ready to run.

@@ -16,6 +16,7 @@ struct Options {
   std::string costs, method, out, frontier;
   AllocationBudgets budgets;
   std::optional<double> ratio;
+  bool json = false;
 };
 
 std::string frontier_json(const std::vector<FrontierPoint>& frontier) {
@@ -43,7 +44,12 @@ void run(Options options) {
   if (options.ratio) options.budgets.bytes = full_precision_bytes(costs) / *options.ratio;
   const CostAllocation allocation = allocate(costs, allocation_method(options.method), options.budgets);
   if (!options.frontier.empty()) write_file_atomic(options.frontier, frontier_json(monotone_frontier(costs)));
-  write_file_atomic(options.out, to_json(allocation));
+  const std::string bits = to_json(allocation);
+  write_file_atomic(options.out, bits);
+  if (options.json) {
+    print_result("{}\n", nlohmann::ordered_json::parse(bits).dump());
+    return;
+  }
   if (is_joint(allocation)) {
     print_result("joint: objective {:.6g}, {:.6g} bytes; of the separable optimum {:.6g}\n",
                  allocation.objective, allocation.bytes, *allocation.separable_joint_objective);
@@ -96,6 +102,7 @@ void add_allocate_command(CLI::App& program) {
           "File for all points (bytes, objective, bits of the layers) of HAWQ-V2's frontier; for small "
           "networks")
       ->type_name("FILE");
+  command.add_flag("--json", options->json, "Print one JSON object: that of the file of --out");
   add_config_option(command);
   command.footer(
       "Example:\n  goshawk allocate --costs costs.json --method exact --budget-ratio 10 --out bits.json");

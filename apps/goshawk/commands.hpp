@@ -25,6 +25,8 @@ void add_evaluate_command(CLI::App& program);
 void add_sensitivity_command(CLI::App& program);
 /// Bits for every layer, from the costs of its choices and a budget.
 void add_allocate_command(CLI::App& program);
+/// How fast a model is on this machine.
+void add_bench_command(CLI::App& program);
 /// A run directory as a page for people.
 void add_report_command(CLI::App& program);
 /// Completions for a shell, of all commands that were added before.

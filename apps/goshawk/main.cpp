@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
     goshawk::add_report_command(program);
     goshawk::add_curvature_command(program);
     goshawk::add_hvp_command(program);
+    goshawk::add_bench_command(program);
     goshawk::add_completion_command(program);
     goshawk::run_command_line(program, argc, argv);
     return 0;

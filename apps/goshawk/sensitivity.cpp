@@ -32,6 +32,7 @@ struct Options {
   std::vector<int> activation_bits;
   std::string activation_scheme = "fixed", calibration = "mse", activation_count = "layers";
   std::string out;
+  bool json = false;
 };
 
 /// The costs asked for, in the order of the registry, each once.
@@ -133,7 +134,7 @@ void run(const Options& options) {
   directory.write_json("sensitivity.json", json);
   const std::string table = sensitivity_table(json);
   write_file_atomic(directory.file("sensitivity.md"), table);
-  print_result(table);
+  print_result(options.json ? json.dump() + "\n" : table);
 }
 
 }  // namespace
@@ -216,6 +217,7 @@ void add_sensitivity_command(CLI::App& program) {
       .add_option("--out", options->out, "Directory for sensitivity.json, sensitivity.md and costs-NAME.json")
       ->required()
       ->type_name("DIR");
+  command.add_flag("--json", options->json, "Print one JSON object: that of sensitivity.json");
   command.footer(
       "Each costs-NAME.json is what goshawk allocate reads. Example:\n  goshawk sensitivity --model resnet20 "
       "--weights resnet20.safetensors --data cifar-10-batches-bin --cost fisher,exact-quadratic,joint --bits "

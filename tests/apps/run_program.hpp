@@ -3,10 +3,12 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <spawn.h>
 #include <string>
 #include <sys/wait.h>
@@ -132,6 +134,19 @@ inline bool run_and_kill_after(const std::string& program, const std::vector<std
   kill(child, SIGKILL);
   waitpid(child, &status, 0);
   return WIFSIGNALED(status);
+}
+
+/// What a shell, such as "bash", prints for a script: standard output and error, as they come.
+inline std::string shell_output(const std::string& shell, const std::string& script) {
+  const ScratchDirectory scratch;
+  const std::string file = scratch.write("script", script).string();
+  const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen((shell + " " + file + " 2>&1").c_str(), "r"),
+                                                   pclose);
+  check(pipe != nullptr, "[test] cannot start {}", shell);
+  std::string text;
+  char buffer[4096];
+  while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, pipe.get())) text.append(buffer, n);
+  return text;
 }
 
 /// True for exactly one line, complete with its line break.

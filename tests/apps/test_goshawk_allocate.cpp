@@ -60,6 +60,13 @@ TEST_CASE("goshawk allocate writes the bits, the objective and the gaps") {
   CHECK(exact.at("lp_bound") < 6);
   CHECK(exact.at("layers")[1].at("name") == "a");
 
+  // A script reads the same from standard output.
+  const ProgramResult json = command.run({"--method", "exact", "--budget-bytes", "239", "--json"});
+  CHECK_MESSAGE(json.status == 0, json.err);
+  CHECK(is_one_line(json.out));
+  CHECK(nlohmann::ordered_json::parse(json.out) == nlohmann::ordered_json::parse(file_bytes(command.out)));
+  CHECK(command.bits() == exact);
+
   // The greedy takes c first (0.1 a byte) and then cannot afford the pair.
   CHECK(command.run({"--method", "greedy", "--budget-bytes", "239"}).status == 0);
   const nlohmann::json greedy = command.bits();
@@ -123,6 +130,9 @@ TEST_CASE("goshawk allocate: the joint method counts what pairs add, with tied a
   CHECK(is_one_line(result.out));
   CHECK(widths(command.bits()) == std::vector<int>{8, 2, 2, 4});
   CHECK(command.bits().at("objective") == doctest::Approx(8.5));
+  const ProgramResult json = command.run({"--method", "joint", "--budget-bytes", "180", "--json"});
+  CHECK(is_one_line(json.out));
+  CHECK(nlohmann::json::parse(json.out) == command.bits());
   // With 239 the separable optimum lifts the pair, and all is well too: nothing at 2 bits meets a at 2 bits.
   CHECK(command.run({"--method", "joint", "--budget-bytes", "240"}).status == 0);
   CHECK(command.bits().at("objective") == doctest::Approx(0.5 + 2.5 + 1 - 0.5));

@@ -45,7 +45,11 @@ struct Inputs {
     for (const auto& [name, value] : options) arguments.insert(arguments.end(), {name, value});
     return arguments;
   }
-  ProgramResult sensitivity() const { return run_built_program("goshawk", with({"sensitivity"})); }
+  ProgramResult sensitivity(const std::vector<std::string>& flags = {}) const {
+    std::vector<std::string> arguments = {"sensitivity"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    return run_built_program("goshawk", with(arguments));
+  }
   /// The run's error, in one line.
   std::string refused(const std::string& option, const std::string& value) const {
     Inputs other;
@@ -152,8 +156,10 @@ TEST_CASE("goshawk sensitivity: Hutchinson's seconds are projected to the wanted
   inputs.options["--bits"] = "4,8";
   inputs.options["--max-probes"] = "8";
   inputs.options["--images"] = "4";
-  const ProgramResult ran = inputs.sensitivity();
+  const ProgramResult ran = inputs.sensitivity({"--json"});
   REQUIRE_MESSAGE(ran.status == 0, ran.err);
+  CHECK(is_one_line(ran.out));
+  CHECK(Json::parse(ran.out) == inputs.json("sensitivity.json"));
   const Json methods = inputs.json("sensitivity.json").at("methods");
   REQUIRE(methods.size() == 2);
   CHECK(methods[0].at("name") == "hawq-v2-hutchinson");

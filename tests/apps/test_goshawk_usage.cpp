@@ -13,9 +13,9 @@ using namespace goshawk;
 
 namespace {
 
-const std::vector<std::string> kCommands = {"models",      "data",     "train",  "quantize",
-                                            "finetune",    "evaluate", "hvp",    "curvature",
-                                            "sensitivity", "allocate", "report", "completion"};
+const std::vector<std::string> kCommands = {"models",   "data",  "train",     "quantize",    "finetune",
+                                            "evaluate", "hvp",   "curvature", "sensitivity", "allocate",
+                                            "report",   "bench", "completion"};
 
 /// Files that fit each other, and names of some that do not.
 struct Fixture {
@@ -57,6 +57,22 @@ bool has_locale(const char* name) {
   const bool there = std::setlocale(LC_ALL, name) != nullptr;
   std::setlocale(LC_ALL, before.c_str());
   return there;
+}
+
+/// The variables of a place where numbers have a decimal comma: a locale that is compiled into `directory`
+/// where its sources are (Debian's package locales), or one that is installed. Empty where there is neither.
+std::vector<std::string> german_variables(const std::string& directory) {
+  // The character sets that are listed are those whose sources are there.
+  if (shell_output("bash", "command -v localedef >/dev/null && locale -m | grep -x UTF-8") == "UTF-8\n") {
+    const std::string printed =
+        shell_output("bash", "localedef -i de_DE -f UTF-8 '" + directory + "/de_DE.UTF-8' && echo done");
+    REQUIRE_MESSAGE(printed.ends_with("done\n"), printed);
+    return {"LC_ALL=de_DE.UTF-8", "LOCPATH=" + directory};
+  }
+  for (const char* installed : {"de_DE.UTF-8", "de_DE.utf8", "de_DE"}) {
+    if (has_locale(installed)) return {std::string("LC_ALL=") + installed};
+  }
+  return {};
 }
 
 }  // namespace
@@ -147,6 +163,9 @@ TEST_CASE("missing files, weights of another model, unknown names and impossible
   f.expect({"data", f.missing}, 1, f.missing);
   f.expect({"report", f.missing}, 2, f.missing);
   f.expect({"models", "resnet21"}, 2, "resnet20");
+  f.expect({"bench", "--model", "resnet21"}, 2, "resnet20");
+  f.expect({"bench", "--only", "hvp"}, 2, "hvp_eval");
+  f.expect({"bench", "--config", f.missing}, 1, f.missing);
 }
 
 TEST_CASE("output is the same in a log, without colours, in the C locale and in a German one") {
@@ -162,8 +181,14 @@ TEST_CASE("output is the same in a log, without colours, in the C locale and in 
   const ProgramResult table = run_built_program("goshawk", {"data", f.records});
   std::vector<std::vector<std::string>> environments = {
       {"NO_COLOR=1", "TERM=xterm-256color"}, {"LC_ALL=C"}, {}};
-  for (const char* german : {"de_DE.UTF-8", "de_DE.utf8", "de_DE"}) {
-    if (has_locale(german)) environments.push_back({std::string("LC_ALL=") + german});
+  if (const std::vector<std::string> german = german_variables(f.scratch.path().string()); german.empty()) {
+    MESSAGE("there is no German locale here, nor the sources of one (package locales): skipped");
+  } else {
+    environments.push_back(german);
+    // Programs that ask for the locale do get it; otherwise a run in it would show nothing.
+    std::string variables;
+    for (const std::string& variable : german) variables += "'" + variable + "' ";
+    CHECK(shell_output("bash", "env -i PATH=\"$PATH\" " + variables + "locale decimal_point") == ",\n");
   }
   for (const std::vector<std::string>& environment : environments) {
     const std::string variable = environment.empty() ? "no variables" : environment.front();

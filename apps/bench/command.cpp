@@ -1,0 +1,100 @@
+#include "apps/bench/command.hpp"
+
+#include "apps/bench/fma_limit.hpp"
+#include "apps/support/command_line.hpp"
+#include "core/parallel.hpp"
+#include "models/registry.hpp"
+
+namespace goshawk {
+
+void add_bench_options(CLI::App& command, BenchCommand& bench) {
+  BenchOptions& options = bench.options;
+  command.add_option("--model", options.model, "Name of the model; see goshawk models")
+      ->check(CLI::IsMember(model_names()).description(""))  // a list too long for the help
+      ->type_name("NAME")
+      ->capture_default_str();
+  command.add_option("--batch", options.batch, "Images at a time")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N")
+      ->capture_default_str();
+  command
+      .add_option("--microbatch", options.microbatch,
+                  "Images of a microbatch where batch norm is in eval mode; 0: by the size of the pictures")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N")
+      ->capture_default_str();
+  command
+      .add_option("--graph-memory", options.graph_megabytes,
+                  "MiB for gradient graphs that are kept between products where batch norm is in eval mode; "
+                  "those of the other microbatches are built again for each product")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("MIB")
+      ->capture_default_str();
+  command.add_option("--rounds", options.rounds, "Times that all stages are run in turn")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N")
+      ->capture_default_str();
+  command.add_option("--repetitions", options.repetitions, "Timed runs of each stage in a round")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N")
+      ->capture_default_str();
+  std::vector<std::string> names;
+  for (const StageKind& kind : stage_kinds()) names.emplace_back(kind.name);
+  command.add_option("--only", options.only, "Time only this stage (may be repeated)")
+      ->delimiter(',')
+      ->check(CLI::IsMember(names))
+      ->type_name("STAGE");
+  command.add_flag("--json", bench.json, "Print one JSON object");
+  add_threads_option(command);
+  add_convolution_option(command, bench.convolution);
+}
+
+std::string bench_help() {
+  std::string text =
+      "Operations are counted as those the convolutions and linear layers need at least (a gradient is 3 "
+      "forward passes, a Hessian-vector product 6).\n\nStages:";
+  // The second column is that of the options' descriptions.
+  for (const StageKind& kind : stage_kinds()) text += fmt::format("\n  {:<32}{}", kind.name, kind.what);
+  return text;
+}
+
+BenchReport run_bench(const BenchCommand& bench) {
+  choose_convolution(bench.convolution);
+  BenchReport report;
+  report.fma_limit = fma_limit_gflops();
+  report.stages = run_stages(bench.options);
+  return report;
+}
+
+nlohmann::ordered_json bench_json(const BenchCommand& bench, const BenchReport& report) {
+  nlohmann::ordered_json json{{"model", bench.options.model},
+                              {"batch", bench.options.batch},
+                              {"threads", num_threads()},
+                              {"fma_limit_gflops", report.fma_limit}};
+  for (const StageResult& r : report.stages) {
+    json[r.name] = {{"images_per_second", r.images_per_second},
+                    {"milliseconds", r.seconds * 1e3},
+                    {"gflops", r.gflops},
+                    {"share_of_fma_limit", r.gflops / report.fma_limit},
+                    {"peak_rss_mb", r.peak_rss_mb},
+                    {"peak_tensor_mb", r.peak_tensor_mb},
+                    {"allocations", r.allocations},
+                    {"system_allocations", r.system_allocations}};
+  }
+  return json;
+}
+
+std::string bench_table(const BenchCommand& bench, const BenchReport& report) {
+  std::string text = fmt::format("{}, batch {}, {} threads, FMA limit {:.0f} GFLOP/s\n", bench.options.model,
+                                 bench.options.batch, num_threads(), report.fma_limit);
+  text += fmt::format("{:<20}{:>10}{:>12}{:>10}{:>9}{:>10}{:>13}{:>14}\n", "stage", "ms", "images/s",
+                      "GFLOP/s", "of limit", "RSS, MB", "allocations", "of the system");
+  for (const StageResult& r : report.stages) {
+    text += fmt::format("{:<20}{:>10.1f}{:>12.1f}{:>10.0f}{:>8.0f}%{:>10.0f}{:>13.0f}{:>14.0f}\n", r.name,
+                        r.seconds * 1e3, r.images_per_second, r.gflops, 100 * r.gflops / report.fma_limit,
+                        r.peak_rss_mb, r.allocations, r.system_allocations);
+  }
+  return text;
+}
+
+}  // namespace goshawk
