@@ -18,13 +18,17 @@
 namespace goshawk {
 namespace {
 
+/// The first seed of runs. Networks and matrices are drawn from seed 1: a probe from the same stream as a
+/// matrix would be one of its eigenvectors.
+constexpr std::uint64_t kFirstSeed = 100;
+
 /// f(w) = ½ wᵀ A w, whose Hessian A = Qᵀ diag(eigenvalues) Q has the eigenvalues that are asked for, and a
 /// random orthogonal Q.
 class Quadratic {
  public:
-  explicit Quadratic(const std::vector<double>& eigenvalues, std::uint64_t seed = 1) {
+  explicit Quadratic(const std::vector<double>& eigenvalues) {
     const auto n = static_cast<std::int64_t>(eigenvalues.size());
-    Random random(seed);
+    Random random(1);
     const Tensor q = Tensor::empty({n, n}, DType::f64), scaled = Tensor::empty({n, n}, DType::f64);
     std::vector<Vector> rows;
     for (std::int64_t k = 0; k < n; ++k) {
@@ -113,7 +117,7 @@ Figure power_iteration_errors() {
             }});
     // Through the last point: there the two eigenvectors are alone.
     const FigurePoint last = series.points.back();
-    if (!theory.points.empty()) theory.points.push_back({.x = 0, .y = NAN});
+    if (!theory.points.empty()) theory.points.push_back({.x = 1, .y = NAN});
     for (const double x : {1.0, last.x})
       theory.points.push_back({.x = x, .y = last.y * std::pow(ratio, 2 * (x - last.x))});
     figure.series.push_back(series);
@@ -136,7 +140,7 @@ Quadratic both_ends() {
 Figure ritz_values() {
   constexpr int kSteps = 24;
   const Quadratic quadratic = both_ends();
-  FigureSeries rest{.name = "the other 193 eigenvalues", .colour = 5, .band = true};
+  FigureSeries rest{.colour = 5, .band = true};
   for (const double x : {0.0, kSteps + 1.0})
     rest.points.push_back({.x = x, .y = 0, .y_error = FigureInterval{-kBulk, kBulk}});
   FigureSeries open{.name = "Ritz value", .colour = 1, .markers = true, .hollow = true};
@@ -165,10 +169,11 @@ Figure ritz_values() {
 
 Figure lanczos_errors() {
   const Quadratic quadratic = both_ends();
-  FigureSeries series[] = {{.name = "largest: residual", .colour = 0, .line = true, .dashed = true},
-                           {.name = "error", .colour = 0, .line = true, .markers = true},
-                           {.name = "most negative: residual", .colour = 1, .line = true, .dashed = true},
-                           {.name = "error", .colour = 1, .line = true, .markers = true}};
+  FigureSeries series[] = {
+      {.name = "residual of the largest", .colour = 0, .line = true, .dashed = true},
+      {.name = "its error", .colour = 0, .line = true, .markers = true},
+      {.name = "residual of the most negative", .colour = 1, .line = true, .dashed = true},
+      {.name = "its error", .colour = 1, .line = true, .markers = true}};
   lanczos(quadratic.hessian(),
           {.largest = 1,
            .smallest = 1,
@@ -179,8 +184,9 @@ Figure lanczos_errors() {
                if (found.empty()) return;
                const auto x = static_cast<double>(state.products);
                const double size = std::abs(exact), error = std::abs(found[0].value - exact) / size;
-               series[at].points.push_back({x, found[0].residual / size});
+               const double residual = found[0].residual / size;
                // Below this, rounding would be drawn.
+               if (residual > 1e-15) series[at].points.push_back({x, residual});
                if (error > 1e-15) series[at + 1].points.push_back({x, error});
              };
              add(0, largest, kTop[0]);
@@ -200,8 +206,8 @@ Figure hutchinson_intervals() {
   const double exact = trace_of(dense(h));
   FigureSeries covers{.name = "covers the exact trace", .colour = 0, .markers = true};
   FigureSeries misses{.name = "does not", .colour = 1, .markers = true};
-  for (int run = 1; run <= 60; ++run) {
-    const Estimate e = hutchinson(h, {.seed = static_cast<std::uint64_t>(run), .relative_error = 0.05});
+  for (std::uint64_t run = 1; run <= 60; ++run) {
+    const Estimate e = hutchinson(h, {.seed = kFirstSeed + run, .relative_error = 0.05});
     const Interval i = confidence_interval(e, 0.95);
     (i.low <= exact && exact <= i.high ? covers : misses)
         .points.push_back({.x = static_cast<double>(run),
@@ -238,7 +244,7 @@ Figure hutchinson_errors() {
     for (std::uint64_t run = 0; run < kRuns; ++run) {
       auto point = measured.points.begin();
       hutchinson(h, {.probe = probe,
-                     .seed = run,
+                     .seed = kFirstSeed + run,
                      .relative_error = 0,
                      .min_samples = kProbes,
                      .max_samples = kProbes,
@@ -261,7 +267,7 @@ Figure hutchinson_errors() {
 }
 
 /// Root-mean-square errors of 100 runs on one spectrum.
-Figure three_traces(const char* title, const std::vector<double>& eigenvalues, double low) {
+Figure three_traces(const char* title, const std::vector<double>& eigenvalues, FigureInterval limits) {
   constexpr int kRuns = 100;
   const Quadratic quadratic(eigenvalues);
   const HessianOperator h = quadratic.hessian();
@@ -270,14 +276,14 @@ Figure three_traces(const char* title, const std::vector<double>& eigenvalues, d
                 .x = {.label = "products"},
                 .y = {.label = "root-mean-square error of 100 runs / trace",
                       .scale = AxisScale::log,
-                      .low = low,
-                      .high = 1}};
+                      .low = limits.low,
+                      .high = limits.high}};
   const auto add = [&](const char* name, int colour, const auto& run) {
     FigureSeries series{.name = name, .colour = colour, .line = true, .markers = true};
     for (int products = 24; products <= 96; products += 12) {
       double squares = 0;
       for (std::uint64_t seed = 0; seed < kRuns; ++seed) {
-        squares += std::pow(run(products, seed).value / exact - 1, 2) / kRuns;
+        squares += std::pow(run(products, kFirstSeed + seed).value / exact - 1, 2) / kRuns;
       }
       series.points.push_back({static_cast<double>(products), std::sqrt(squares)});
     }
@@ -336,7 +342,7 @@ Figure density() {
       {eigenvalues, std::vector<double>(eigenvalues.size(), 1.0 / static_cast<double>(eigenvalues.size()))}};
   return {.title = "Stochastic Lanczos quadrature: the density of 500 known eigenvalues",
           .x = {.label = "eigenvalue", .low = -1.5, .high = 3.3},
-          .y = {.label = "density", .scale = AxisScale::log, .low = floor, .high = 5},
+          .y = {.label = "density", .scale = AxisScale::log, .low = floor, .high = 10},
           .series = {add({.name = "10 steps", .colour = 1, .line = true}, estimate(10), false),
                      add({.name = "80 steps, ± 2 standard errors", .colour = 0, .line = true, .band = true},
                          estimate(80), true),
@@ -369,7 +375,7 @@ Figure diagonals() {
   };
   add(32, 1, true);
   add(2048, 0, false);
-  FigureSeries equal{.name = "right", .colour = 2, .line = true, .dashed = true};
+  FigureSeries equal{.name = "estimate = exact", .colour = 2, .line = true, .dashed = true};
   const auto [low, high] =
       std::minmax_element(figure.series[0].points.begin(), figure.series[0].points.end(),
                           [](const FigurePoint& a, const FigurePoint& b) { return a.x < b.x; });
@@ -386,11 +392,13 @@ Figure two_roads() {
   Figure figure{.title = "Two roads to the trace of each layer of a small trained ResNet",
                 .x = {.label = "trace of the layer's Hessian block", .scale = AxisScale::log},
                 .y = {.scale = AxisScale::categories}};
-  FigureSeries probes{.name = "Hutchinson, 64 probes, 95 %", .colour = 1, .markers = true, .hollow = true};
+  FigureSeries probes{
+      .name = "Hutchinson with 64 probes, 95 % interval", .colour = 1, .markers = true, .hollow = true};
   FigureSeries road{.name = "exact road", .colour = 0, .markers = true};
   for (std::size_t l = 0; l < exact.layers.size(); ++l) {
     figure.y.categories.push_back(exact.layers[l].name);
-    const Estimate e = hutchinson(h.block(l), {.relative_error = 0, .min_samples = 64, .max_samples = 64});
+    const Estimate e = hutchinson(
+        h.block(l), {.seed = kFirstSeed + l, .relative_error = 0, .min_samples = 64, .max_samples = 64});
     const Interval i = confidence_interval(e, 0.95);
     probes.points.push_back(
         {.x = e.value, .y = static_cast<double>(l), .x_error = FigureInterval{i.low, i.high}});
@@ -414,8 +422,10 @@ int main(int argc, char** argv) {
         write("hutchinson-errors", hutchinson_errors());
         std::vector<double> decaying;
         for (int k = 0; k < 100; ++k) decaying.push_back(std::pow(0.7, k));
-        write("traces-decaying", three_traces("A spectrum that decays: λ_i = 0.7^i", decaying, 1e-8));
-        write("traces-flat", three_traces("A flat spectrum: evenly from 3 to 1", evenly(3, 1, 100), 1e-3));
+        write("traces-decaying",
+              three_traces("The trace where the spectrum decays: λᵢ = 0.7ⁱ", decaying, {1e-9, 1}));
+        write("traces-flat",
+              three_traces("The trace where it is flat: evenly from 3 to 1", evenly(3, 1, 100), {1e-3, 0.1}));
         write("spectral_density", density());
         write("diagonal", diagonals());
         write("exact-road", two_roads());
