@@ -223,7 +223,7 @@ Figure hutchinson_intervals() {
 }
 
 Figure hutchinson_errors() {
-  constexpr int kRuns = 100, kProbes = 256;
+  constexpr int kRuns = 400, kProbes = 128;
   Random random(1);
   const TwoLayers problem(random);
   const HessianOperator h = problem.hessian().block(1);
@@ -236,7 +236,7 @@ Figure hutchinson_errors() {
   }
   Figure figure{.title = "Hutchinson: four times the probes for half the error",
                 .x = {.label = "probes", .scale = AxisScale::log},
-                .y = {.label = "root-mean-square error of 100 runs / trace", .scale = AxisScale::log}};
+                .y = {.label = "root-mean-square error of 400 runs / trace", .scale = AxisScale::log}};
   const auto add = [&](const char* name, int colour, Probe probe, double variance) {
     FigureSeries measured{.name = name, .colour = colour, .markers = true};
     FigureSeries theory{.name = "its formula", .colour = colour, .line = true, .dashed = true};
@@ -389,22 +389,30 @@ Figure two_roads() {
   const SensitivityData data(*trained.net, {trained.images[0]}, {trained.labels[0]});
   const ExactTraces exact = exact_traces(data.pass(), data.sizes(), {.activations = false});
   const HessianOperator h = data.hessian();
-  Figure figure{.title = "Two roads to the trace of each layer of a small trained ResNet",
-                .x = {.label = "trace of the layer's Hessian block", .scale = AxisScale::log},
-                .y = {.scale = AxisScale::categories}};
-  FigureSeries probes{
-      .name = "Hutchinson with 64 probes, 95 % interval", .colour = 1, .markers = true, .hollow = true};
-  FigureSeries road{.name = "exact road", .colour = 0, .markers = true};
-  for (std::size_t l = 0; l < exact.layers.size(); ++l) {
-    figure.y.categories.push_back(exact.layers[l].name);
-    const Estimate e = hutchinson(
-        h.block(l), {.seed = kFirstSeed + l, .relative_error = 0, .min_samples = 64, .max_samples = 64});
-    const Interval i = confidence_interval(e, 0.95);
-    probes.points.push_back(
-        {.x = e.value, .y = static_cast<double>(l), .x_error = FigureInterval{i.low, i.high}});
-    road.points.push_back({.x = exact.layers[l].weight.value, .y = static_cast<double>(l)});
+  Figure figure{.title = "The trace of each layer of a small trained ResNet, by two roads",
+                .x = {.label = "Hutchinson's estimate and its 95 % interval / exact trace"},
+                .y = {.label = "layer, and its exact trace", .scale = AxisScale::categories},
+                .rules = {{.vertical = true, .value = 1, .name = "exact road"}},
+                .plot_height = 260};
+  for (const LayerTraces& layer : exact.layers) {
+    figure.y.categories.push_back(fmt::format("{}: {:.3g}", layer.name, layer.weight.value));
   }
-  figure.series = {probes, road};
+  const auto add = [&](int probes, int colour, double beside) {
+    FigureSeries series{.name = fmt::format("{} probes a layer", probes), .colour = colour, .markers = true};
+    for (std::size_t l = 0; l < exact.layers.size(); ++l) {
+      const double trace = exact.layers[l].weight.value;
+      const Estimate e = hutchinson(
+          h.block(l),
+          {.seed = kFirstSeed + l, .relative_error = 0, .min_samples = probes, .max_samples = probes});
+      const Interval i = confidence_interval(e, 0.95);
+      series.points.push_back({.x = e.value / trace,
+                               .y = static_cast<double>(l) + beside,
+                               .x_error = FigureInterval{i.low / trace, i.high / trace}});
+    }
+    figure.series.push_back(series);
+  };
+  add(16, 1, -0.2);
+  add(128, 0, 0.2);
   return figure;
 }
 
@@ -424,8 +432,8 @@ int main(int argc, char** argv) {
         for (int k = 0; k < 100; ++k) decaying.push_back(std::pow(0.7, k));
         write("traces-decaying",
               three_traces("The trace where the spectrum decays: λᵢ = 0.7ⁱ", decaying, {1e-9, 1}));
-        write("traces-flat",
-              three_traces("The trace where it is flat: evenly from 3 to 1", evenly(3, 1, 100), {1e-3, 0.1}));
+        write("traces-flat", three_traces("The trace where it is flat: evenly from 3 to 1", evenly(3, 1, 100),
+                                          {2e-3, 0.05}));
         write("spectral_density", density());
         write("diagonal", diagonals());
         write("exact-road", two_roads());
