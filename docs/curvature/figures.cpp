@@ -223,7 +223,7 @@ Figure hutchinson_intervals() {
 }
 
 Figure hutchinson_errors() {
-  constexpr int kRuns = 400, kProbes = 128;
+  constexpr int kProbes = 51'200;
   Random random(1);
   const TwoLayers problem(random);
   const HessianOperator h = problem.hessian().block(1);
@@ -235,28 +235,32 @@ Figure hutchinson_errors() {
     diagonal += elements[i][i] * elements[i][i];
   }
   Figure figure{.title = "Hutchinson: four times the probes for half the error",
-                .x = {.label = "probes", .scale = AxisScale::log},
-                .y = {.label = "root-mean-square error of 400 runs / trace", .scale = AxisScale::log}};
+                .x = {.label = "probes m", .scale = AxisScale::log},
+                .y = {.label = fmt::format("root-mean-square error of {} / m estimates / trace", kProbes),
+                      .scale = AxisScale::log}};
   const auto add = [&](const char* name, int colour, Probe probe, double variance) {
+    HutchinsonState state;
+    hutchinson(h,
+               {.probe = probe,
+                .seed = kFirstSeed,
+                .relative_error = 0,
+                .min_samples = kProbes,
+                .max_samples = kProbes,
+                .probes_per_pass = 256},
+               &state);
     FigureSeries measured{.name = name, .colour = colour, .markers = true};
     FigureSeries theory{.name = "its formula", .colour = colour, .line = true, .dashed = true};
-    for (int m = 8; m <= kProbes; m *= 2) measured.points.push_back({.x = static_cast<double>(m), .y = 0});
-    for (std::uint64_t run = 0; run < kRuns; ++run) {
-      auto point = measured.points.begin();
-      hutchinson(h, {.probe = probe,
-                     .seed = kFirstSeed + run,
-                     .relative_error = 0,
-                     .min_samples = kProbes,
-                     .max_samples = kProbes,
-                     .progress = [&](const HutchinsonState&, std::span<const Estimate> now) {
-                       if (now[0].samples != point->x) return true;
-                       (point++)->y += std::pow(now[0].value / exact - 1, 2) / kRuns;
-                       return true;
-                     }});
-    }
-    for (FigurePoint& point : measured.points) {
-      point.y = std::sqrt(point.y);
-      theory.points.push_back({point.x, std::sqrt(variance / point.x) / exact});
+    for (std::size_t m = 1; m <= 256; m *= 2) {
+      const auto x = static_cast<double>(m);
+      // The samples in groups of m, each an estimate.
+      double squares = 0;
+      for (std::size_t begin = 0; begin < state.samples.size(); begin += m) {
+        double total = 0;
+        for (std::size_t k = begin; k < begin + m; ++k) total += state.samples[k][0];
+        squares += std::pow(total / x - exact, 2);
+      }
+      measured.points.push_back({x, std::sqrt(squares * x / kProbes) / exact});
+      theory.points.push_back({x, std::sqrt(variance / x) / exact});
     }
     figure.series.push_back(measured);
     figure.series.push_back(theory);
