@@ -434,10 +434,10 @@ int main(int argc, char** argv) {
         write("hutchinson-errors", hutchinson_errors());
         std::vector<double> decaying;
         for (int k = 0; k < 100; ++k) decaying.push_back(std::pow(0.7, k));
-        write("traces-decaying",
+        write("hutchpp_and_xtrace-decaying",
               three_traces("The trace where the spectrum decays: λᵢ = 0.7ⁱ", decaying, {1e-9, 1}));
-        write("traces-flat", three_traces("The trace where it is flat: evenly from 3 to 1", evenly(3, 1, 100),
-                                          {2e-3, 0.05}));
+        write("hutchpp_and_xtrace-flat", three_traces("The trace where it is flat: evenly from 3 to 1",
+                                                      evenly(3, 1, 100), {2e-3, 0.05}));
         write("spectral_density", density());
         write("diagonal", diagonals());
         write("exact-road", two_roads());
