@@ -1,23 +1,17 @@
 // Draws the figures of the course: course_figures [DIRECTORY], from the repository's root, since two of them
 // show measured results in docs/results. The same bits each time on one machine.
+#include "docs/figures.hpp"
+
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <fmt/core.h>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "apps/support/figure.hpp"
-#include "apps/support/program.hpp"
-#include "autograd/curvature/hessian_operator.hpp"
 #include "autograd/curvature/hutchinson.hpp"
 #include "autograd/curvature/lanczos.hpp"
 #include "autograd/curvature/power_iteration.hpp"
 #include "core/file.hpp"
-#include "datasets/loader.hpp"
-#include "datasets/synthetic.hpp"
-#include "models/resnet_cifar.hpp"
-#include "nn/optimizer.hpp"
 #include "quant/cost_allocation.hpp"
 #include "quant/sensitivities/naive.hpp"
 #include "quant/sensitivities/registry.hpp"
@@ -27,52 +21,6 @@ namespace goshawk {
 namespace {
 
 constexpr const char* kResults = "docs/results/";
-
-/// The data and the untrained two-layer network of chapters 1 and 3.
-struct TwoLayers {
-  Tensor x, y;
-  Vector w;
-
-  explicit TwoLayers(Random& random) {
-    x = random_normal({64, 20}, DType::f64, random);
-    std::vector<std::int64_t> classes;
-    for (int i = 0; i < 64; ++i) classes.push_back(static_cast<std::int64_t>(random.below(4)));
-    y = Tensor::from(classes, {64});
-    w = {random_normal({20, 16}, DType::f64, random), random_normal({16, 4}, DType::f64, random)};
-  }
-  static std::vector<Variable> leaves(const Vector& values) {
-    return {Variable::leaf(values[0]), Variable::leaf(values[1])};
-  }
-  Variable loss(const std::vector<Variable>& p, Variable (*activation)(const Variable&)) const {
-    return softmax_cross_entropy(matmul(activation(matmul(x, p[0])), p[1]), y);
-  }
-};
-
-/// The trained network of chapters 4 to 6 and its pictures.
-struct TrainedNet {
-  TrainedNet() : net(make_net()) {
-    Loader loader(make_synthetic(Split::train, 512), {.batch_size = 64});
-    while (const std::optional<Batch> b = loader.next()) {
-      images.push_back(avg_pool2d(b->images.to(DType::f64), {2, 2}).value());
-      labels.push_back(b->labels);
-    }
-    Adam adam(net->named_parameters(), {.lr = 0.01});
-    for (int step = 0; step < 240; ++step) {
-      const std::size_t b = static_cast<std::size_t>(step) % images.size();
-      adam.step(grad(softmax_cross_entropy((*net)(images[b]), labels[b]), adam.parameters()));
-    }
-    net->set_mode(Mode::eval);
-  }
-  static std::unique_ptr<Module> make_net() {
-    Random random(1);
-    auto net = std::make_unique<ResNetCifar>(ResNetCifarConfig{.depth = 8, .width = 4}, random);
-    net->to(DType::f64);
-    return net;
-  }
-
-  std::unique_ptr<Module> net;
-  std::vector<Tensor> images, labels;
-};
 
 Figure difference_errors() {
   Random random(1);
@@ -133,8 +81,7 @@ Figure derivatives() {
 Figure eigenvalue_errors() {
   Random random(1);
   const TwoLayers problem(random);
-  const std::vector<Variable> w = TwoLayers::leaves(problem.w);
-  const HessianOperator h(w, {64}, [&](std::size_t) { return problem.loss(w, tanh); });
+  const HessianOperator h = problem.hessian();
   const double top = lanczos(h, {.tolerance = 1e-12}).largest[0].value;
   FigureSeries power{.name = "power iteration", .colour = 0, .line = true, .markers = true};
   FigureSeries krylov{.name = "Lanczos", .colour = 1, .line = true, .markers = true};
@@ -304,13 +251,7 @@ Figure bits_by_trace() {
 
 int main(int argc, char** argv) {
   using namespace goshawk;
-  return run_program("course_figures", [&] {
-    const std::filesystem::path directory = argc > 1 ? argv[1] : "docs/course/figures";
-    std::filesystem::create_directories(directory);
-    const auto write = [&](const char* name, const Figure& figure) {
-      write_file_atomic(directory / fmt::format("{}.svg", name),
-                        to_svg(figure, {.width = 640, .standalone = true}));
-    };
+  return draw_figures("course_figures", "docs/course/figures", argc, argv, [](const WriteFigure& write) {
     write("1-differences", difference_errors());
     write("2-derivatives", derivatives());
     write("3-eigenvalues", eigenvalue_errors());
@@ -320,6 +261,5 @@ int main(int argc, char** argv) {
     write("5-spectrum", spectrum());
     write("6-predictions", predictions(trained));
     write("7-bits", bits_by_trace());
-    return 0;
   });
 }
