@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <map>
+#include <tuple>
 
 #include "core/error.hpp"
 
@@ -16,7 +17,9 @@ namespace {
 struct Edge {
   std::size_t i = 0, k = 0;
   bool along_x = false;
-  auto operator<=>(const Edge&) const = default;
+  bool operator<(const Edge& other) const {
+    return std::tie(i, k, along_x) < std::tie(other.i, other.k, other.along_x);
+  }
 };
 
 class Contours {
