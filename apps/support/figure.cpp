@@ -269,8 +269,9 @@ class Renderer {
     for (const FigureCell& cell : figure_.cells) {
       const auto [left, right] = std::minmax({x_(cell.x.low), x_(cell.x.high)});
       const auto [top, bottom] = std::minmax({y_(cell.y.low), y_(cell.y.high)});
-      // Fields with text stand apart; those of a heat map touch, with no hairline between them.
-      const double gap = cell.text.empty() ? 0 : 1;
+      // Fields with text stand apart; those of a heat map overlap a little, or rounding would leave hairlines
+      // between some of them.
+      const double gap = cell.text.empty() ? -0.3 : 1;
       element(
           "rect",
           fmt::format(R"(x="{}" y="{}" width="{}" height="{}" fill="{}"{})", px(left + gap), px(top + gap),
@@ -325,11 +326,13 @@ class Renderer {
     }
     if (!best) return;
     placed.push_back(*best);
-    // A rim in the colour of the ground that the label stands on.
-    body_ += fmt::format(
-        R"(<text x="{}" y="{}" class="gf-contour-label {}" text-anchor="middle" style="stroke:{}">{}</text>)",
-        px(best->first), px(best->second + 4), contour.shade < kDarkUntil ? "gf-on-dark" : "gf-on-light",
-        sequential_colour(contour.shade), xml_escape(contour.label));
+    // On a ground of its own, so that the line does not go through it.
+    const auto& [x, y] = *best;
+    body_ += fmt::format(R"(<rect x="{}" y="{}" width="{}" height="14" rx="3" fill="{}"/>)", px(x - half),
+                         px(y - 7), px(2 * half), sequential_colour(contour.shade));
+    body_ += text(x, y + 4, contour.label,
+                  contour.shade < kDarkUntil ? "gf-contour-label gf-on-dark" : "gf-contour-label gf-on-light",
+                  "middle");
   }
 
   void draw_rule(const FigureRule& rule) {

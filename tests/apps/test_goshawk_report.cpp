@@ -276,6 +276,7 @@ TEST_CASE("goshawk report writes one page with everything that the run has") {
   CHECK(contains(html, "trace / n: 0.1 ± 0.0031"));
   CHECK(contains(html, "HAWQ-V2, seed 1"));
   CHECK(contains(html, "weights&#39; codes: 4,000 bytes"));
+  CHECK(contains(file_bytes(run.path / "figures" / "landscape-plane.svg"), "<path class=\"gf-contour "));
   // The command; what is at its default is left out, and the shell sees one word.
   CHECK(contains(html, "reproduce_cifar --data &#39;my pictures/it&#39;\\&#39;&#39;s&#39; --epochs 7"));
   CHECK(contains(html, "--bits 2,4"));
