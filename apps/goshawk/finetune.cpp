@@ -53,8 +53,8 @@ void run(const Options& options) {
   if (!directory.has(kResultFile)) {
     directory.write_json(kResultFile, problem.fine_tune(directory, bits, stages));
   }
-  finish_with_report(options.run.out);
   print_finetune_result(options, directory.read_json(kResultFile));
+  finish_with_report(options.run.out);
 }
 
 }  // namespace

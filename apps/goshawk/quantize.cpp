@@ -148,9 +148,9 @@ void run(const Options& options) {
     result["baseline"] = baseline;
     directory.write_json(kResultFile, result);
   }
-  finish_with_report(options.run.out);
   if (!options.run.json) print_result("{}\n", bits_table(bits));
   print_finetune_result(options, directory.read_json(kResultFile));
+  finish_with_report(options.run.out);
 }
 
 }  // namespace

@@ -63,8 +63,8 @@ void run(const Options& options) {
   const RunDirectory directory(options.run.out, options.settings.to_config(), options.run.resume);
   const FileLock lock = directory.lock("train");
   if (directory.has(kResult)) {
-    finish_with_report(options.run.out);
     print(options, directory.read_json(kResult));
+    finish_with_report(options.run.out);
     return;
   }
   const InterruptHandler on_interrupt("goshawk", resume_hint(options.settings, options.run));
@@ -88,8 +88,8 @@ void run(const Options& options) {
   save_checkpoint(directory.file(kWeights), *model, metadata);
   const nlohmann::ordered_json result = evaluation_json(test);
   directory.write_json(kResult, result);
-  finish_with_report(options.run.out);
   print(options, result);
+  finish_with_report(options.run.out);
 }
 
 }  // namespace
