@@ -5,6 +5,7 @@
 #include "apps/goshawk/bits_file.hpp"
 #include "apps/goshawk/commands.hpp"
 #include "apps/goshawk/finetune_options.hpp"
+#include "apps/report/write.hpp"
 #include "apps/support/interrupt.hpp"
 #include "apps/support/suggestions.hpp"
 
@@ -53,6 +54,7 @@ void run(const Options& options) {
     directory.write_json(kResultFile, problem.fine_tune(directory, bits, stages));
   }
   print_finetune_result(options, directory.read_json(kResultFile));
+  finish_with_report(options.run.out);
 }
 
 }  // namespace
@@ -74,8 +76,9 @@ void add_finetune_command(CLI::App& program) {
       .excludes(&costs);
   command.footer(
       "RUN receives config.json, bits.json, order-model.json, log.jsonl (a line per epoch), "
-      "model.packed.safetensors, model.safetensors (the same weights dequantized) and result.json. Ctrl-C "
-      "saves and says how to go on. Example:\n  goshawk finetune --model resnet20 --weights "
+      "model.packed.safetensors, model.safetensors (the same weights dequantized), result.json and "
+      "report.html. Ctrl-C saves and says how to go on. Example:\n  goshawk finetune --model resnet20 "
+      "--weights "
       "resnet20.safetensors --data cifar-10-batches-bin --bits bits.json --costs costs.json --out "
       "runs/mixed");
   command.callback([options] { run(*options); });

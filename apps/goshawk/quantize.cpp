@@ -4,6 +4,7 @@
 #include "apps/goshawk/commands.hpp"
 #include "apps/goshawk/finetune_options.hpp"
 #include "apps/goshawk/sensitivity_problem.hpp"
+#include "apps/report/write.hpp"
 #include "apps/support/interrupt.hpp"
 #include "apps/support/progress.hpp"
 #include "apps/support/text_table.hpp"
@@ -149,6 +150,7 @@ void run(const Options& options) {
   }
   if (!options.run.json) print_result("{}\n", bits_table(bits));
   print_finetune_result(options, directory.read_json(kResultFile));
+  finish_with_report(options.run.out);
 }
 
 }  // namespace
@@ -197,7 +199,8 @@ void add_quantize_command(CLI::App& program) {
   settings.add("max-probes", options->max_probes, "Random probes for a layer's trace at most", "N")
       .check(CLI::Range(8, 1000000));
   command.footer(
-      "RUN receives what goshawk finetune leaves there, costs.json (for goshawk allocate) and baseline.json. "
+      "RUN receives what goshawk finetune leaves there, costs.json (for goshawk allocate) and baseline.json; "
+      "report.html shows all of it. "
       "The papers' way is --cost hawq-v2 --method pareto. Ctrl-C saves and says how to go on. Example:\n  "
       "goshawk quantize --model resnet20 --weights resnet20.safetensors --data cifar-10-batches-bin "
       "--budget-ratio 10 --out runs/small");

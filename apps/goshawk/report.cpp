@@ -4,6 +4,7 @@
 #include "apps/goshawk/commands.hpp"
 #include "apps/report/write.hpp"
 #include "apps/support/command_line.hpp"
+#include "apps/support/config_file.hpp"
 
 namespace goshawk {
 namespace {
@@ -25,12 +26,14 @@ void add_report_command(CLI::App& program) {
   CLI::App& command = *program.add_subcommand(
       "report", "A run directory as report.html, report.md and figures: tables, curvature, bits, curves");
   command
-      .add_option(
-          "run", options->run,
-          "Directory that reproduce_cifar or goshawk curvature wrote; what is not there yet is left out")
+      .add_option("run", options->run,
+                  "Directory that reproduce_cifar or goshawk train, finetune, quantize or curvature wrote; "
+                  "what is not there yet is left out")
       ->required()
       ->type_name("RUN");
   command.add_option("--out", options->out, "Directory to write to; default: RUN")->type_name("DIR");
+  add_quiet_option(command);
+  add_config_option(command);
   command.footer(
       "With the results of goshawk curvature in RUN/curvature the report also has the spectral density and "
       "the "

@@ -5,6 +5,7 @@
 #include "apps/goshawk/model_file.hpp"
 #include "apps/goshawk/pictures.hpp"
 #include "apps/goshawk/run_options.hpp"
+#include "apps/report/write.hpp"
 #include "apps/support/interrupt.hpp"
 #include "apps/support/normalization.hpp"
 #include "apps/support/progress.hpp"
@@ -63,6 +64,7 @@ void run(const Options& options) {
   const FileLock lock = directory.lock("train");
   if (directory.has(kResult)) {
     print(options, directory.read_json(kResult));
+    finish_with_report(options.run.out);
     return;
   }
   const InterruptHandler on_interrupt("goshawk", resume_hint(options.settings, options.run));
@@ -87,6 +89,7 @@ void run(const Options& options) {
   const nlohmann::ordered_json result = evaluation_json(test);
   directory.write_json(kResult, result);
   print(options, result);
+  finish_with_report(options.run.out);
 }
 
 }  // namespace
@@ -108,7 +111,8 @@ void add_train_command(CLI::App& program) {
   settings.add("weight-decay", options->weight_decay, "L2 penalty on the parameters", "W")
       .check(CLI::NonNegativeNumber);
   command.footer(
-      "RUN receives config.json, log.jsonl (a line per epoch), model.safetensors and result.json. Ctrl-C "
+      "RUN receives config.json, log.jsonl (a line per epoch), model.safetensors, result.json and "
+      "report.html. Ctrl-C "
       "saves and says how to go on. Example:\n  goshawk train --model resnet20 --data cifar-10-batches-bin "
       "--epochs 60 --out runs/resnet20");
   command.callback([options] { run(*options); });

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "apps/report/sections.hpp"
+#include "apps/support/figure_axis.hpp"
 #include "apps/support/figure_text.hpp"
 #include "core/error.hpp"
 
@@ -145,6 +146,31 @@ ReportFigure landscape_lines(const JsonObject& landscape, const std::optional<do
               readable(landscape.object("eigenvector").number("eigenvalue")))};
 }
 
+// At the round numbers of the colour bar. Between fields the logarithm of the loss is linear, as the colours
+// are.
+std::vector<FigureContour> loss_contours(const std::vector<std::vector<double>>& rows,
+                                         const std::vector<double>& steps, double low, double high) {
+  std::vector<double> values(steps.size() * steps.size(), NAN);
+  const auto place = [&](double step) {
+    return static_cast<std::size_t>(std::lower_bound(steps.begin(), steps.end(), step) - steps.begin());
+  };
+  for (const auto& row : rows) {
+    const std::size_t i = place(row[0]), k = place(row[1]);
+    // The plane's steps are the same along both directions.
+    if (i < steps.size() && k < steps.size() && row[2] > 0) values[i * steps.size() + k] = std::log(row[2]);
+  }
+  std::vector<FigureContour> contours;
+  if (!(high > low)) return contours;
+  const AxisMap map({.scale = AxisScale::log, .low = low, .high = high}, {});
+  for (const AxisTick& tick : map.ticks(6)) {
+    if (tick.label.empty()) continue;
+    contours.push_back({.shade = std::log(tick.value / low) / std::log(high / low),
+                        .label = tick.label,
+                        .lines = contour_lines(steps, steps, values, std::log(tick.value))});
+  }
+  return contours;
+}
+
 ReportFigure landscape_plane(const ReportRun& run, const JsonObject& landscape) {
   const auto rows = read_csv(beside(run, landscape.string("plane")), "eigenvector,random,loss");
   std::vector<double> steps;
@@ -174,8 +200,10 @@ ReportFigure landscape_plane(const ReportRun& run, const JsonObject& landscape) 
                             .tip = fmt::format("eigenvector {}, random {}\nloss {}", readable(row[0]),
                                                readable(row[1]), readable(row[2]))});
   }
-  return {
-      .name = "landscape-plane", .figure = std::move(figure), .caption = "Every field is one evaluation."};
+  figure.contours = loss_contours(rows, steps, low, high);
+  return {.name = "landscape-plane",
+          .figure = std::move(figure),
+          .caption = "Every field is one evaluation; lines join equal losses."};
 }
 
 }  // namespace

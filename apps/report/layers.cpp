@@ -1,6 +1,7 @@
 // The report's section on the layers: bits, curvature, noise and Ω along the network.
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "apps/report/sections.hpp"
@@ -191,6 +192,48 @@ std::string omega_meaning(const std::string& costs) {
   return fmt::format("Ω: cost by the sensitivity {}.", costs);
 }
 
+// What every width would cost in each layer of the one model, with the chosen one ringed.
+std::optional<ReportFigure> cost_figure(const ReportRun& run) {
+  const auto it = run.costs.find(run.model_costs);
+  if (it == run.costs.end()) return std::nullopt;
+  Figure figure{.title = "Cost of each layer at every width",
+                .x = {.label = fmt::format("{} (log scale)", run.model_costs), .scale = AxisScale::log},
+                .y = {.scale = AxisScale::categories}};
+  std::map<int, FigureSeries> series;  // by width
+  std::int64_t hidden = 0;
+  for (const LayerCosts& layer : it->second.layers) {
+    const auto y = static_cast<double>(figure.y.categories.size());
+    figure.y.categories.push_back(layer.name);
+    const std::optional<int> taken = bits_of(run, kModelJob, layer.name);
+    for (const CostChoice& choice : layer.choices) {
+      hidden += choice.cost > 0 ? 0 : 1;
+      const bool chosen = taken == choice.bits;
+      series[choice.bits].points.push_back(
+          {.x = choice.cost,
+           .y = y,
+           .tip = fmt::format("{}\n{} bits{}\ncost: {}\n{} bytes", layer.name, choice.bits,
+                              !chosen        ? ""
+                              : layer.pinned ? " (pinned)"
+                                             : " (chosen)",
+                              readable(choice.cost), with_thousands(choice.bytes)),
+           .emphasised = chosen});
+    }
+  }
+  for (auto& [width, points] : series) {
+    points.name = fmt::format("{} bits", width);
+    points.colour = static_cast<int>(figure.series.size());
+    points.markers = true;
+    figure.series.push_back(std::move(points));
+  }
+  const bool of_the_papers = run.model_costs == "hawq" || run.model_costs == "hawq-v2";
+  std::string caption = of_the_papers ? omega_meaning(run.model_costs)
+                                      : fmt::format("What the sensitivity {} expects.", run.model_costs);
+  if (run.bits.contains(kModelJob)) caption += " Ringed: the bits that the layer got.";
+  if (!it->second.pairs.empty()) caption += " What pairs of layers cost together comes on top.";
+  if (hidden > 0) caption += fmt::format(" {} costs that are not positive have no place on it.", hidden);
+  return ReportFigure{.name = "costs", .figure = std::move(figure), .caption = std::move(caption)};
+}
+
 // Ω of every layer at the bits of a row.
 FigureSeries omega_series(const ReportRun& run, const std::string& costs, const std::string& slug,
                           const BitAssignment& bits) {
@@ -238,7 +281,7 @@ std::optional<ReportFigure> omega_figure(const ReportRun& run, const std::string
   std::string caption = omega_meaning(costs);
   std::vector<std::pair<std::string, const BitAssignment*>> shown;
   for (const auto& [slug, bits] : assignments(run)) {
-    if (costs_of_row(slug) != costs) continue;
+    if (run.costs_of(slug) != costs) continue;
     // Marks in the same places would hide each other.
     const auto twin = std::find_if(shown.begin(), shown.end(), [&, &known = *bits](const auto& row) {
       return same_bits(*row.second, known);
@@ -294,10 +337,12 @@ std::optional<ReportFigure> order_figure(const ReportRun& run) {
     if (any) figure.x.categories.push_back(job_title(slug));
   }
   if (figure.cells.empty()) return std::nullopt;
-  return ReportFigure{
-      .name = "order",
-      .figure = std::move(figure),
-      .caption = "Fine-tuning begins with the layers of stage 1 quantized, those whose Ω is largest."};
+  return ReportFigure{.name = "order",
+                      .figure = std::move(figure),
+                      .caption = fmt::format("Fine-tuning begins with the layers of stage 1 quantized{}.",
+                                             !run.one_model             ? ", those whose Ω is largest"
+                                             : !run.model_costs.empty() ? ", those that cost most"
+                                                                        : "")};
 }
 
 // ── table ──
@@ -311,7 +356,7 @@ ReportTable layer_table(const ReportRun& run) {
   std::vector<std::string> head{"layer", "n", "λ", "residual", "Tr(H)", "± error", "samples", "Tr(H)/n"};
   for (const std::string& slug : slugs) {
     head.push_back(job_title(slug) + " bits");
-    if (!costs_of_row(slug).empty()) head.push_back(job_title(slug) + " Ω");
+    if (!run.costs_of(slug).empty()) head.push_back(job_title(slug) + " Ω");
   }
   table.rows.push_back(std::move(head));
   for (const LayerSensitivity& layer : run.sensitivity->layers) {
@@ -326,8 +371,8 @@ ReportTable layer_table(const ReportRun& run) {
     for (const std::string& slug : slugs) {
       const auto bits = bits_of(run, slug, layer.name);
       line.push_back(bits ? std::to_string(*bits) : "-");
-      if (costs_of_row(slug).empty()) continue;
-      const auto omega = bits ? omega_of(run, costs_of_row(slug), layer.name, *bits) : std::nullopt;
+      if (run.costs_of(slug).empty()) continue;
+      const auto omega = bits ? omega_of(run, run.costs_of(slug), layer.name, *bits) : std::nullopt;
       line.push_back(omega ? readable(*omega) : "-");
     }
     table.rows.push_back(std::move(line));
@@ -335,9 +380,57 @@ ReportTable layer_table(const ReportRun& run) {
   return table;
 }
 
+// Of one model: what its layers got and what every width would have cost.
+ReportTable bits_table(const ReportRun& run, const BitAssignment& bits) {
+  ReportTable table{.rows = {{"layer", "n", "w-bits", "a-bits", "bytes"}},
+                    .caption = "All numbers of the layers",
+                    .folded = true};
+  std::set<int> widths;
+  if (const auto it = run.costs.find(run.model_costs); it != run.costs.end()) {
+    for (const LayerCosts& layer : it->second.layers) {
+      for (const CostChoice& choice : layer.choices) widths.insert(choice.bits);
+    }
+  }
+  for (const int width : widths) table.rows[0].push_back(fmt::format("cost at {}", width));
+  for (const LayerBits& layer : bits.layers) {
+    const auto n = static_cast<double>(layer.parameters);
+    std::vector<std::string>& line = table.rows.emplace_back(std::vector<std::string>{
+        layer.name, with_thousands(n), fmt::format("{}{}", layer.weight, layer.pinned ? " (pinned)" : ""),
+        std::to_string(layer.activation), with_thousands(n * layer.weight / 8)});
+    for (const int width : widths) {
+      const auto cost = omega_of(run, run.model_costs, layer.name, width);
+      line.push_back(cost ? readable(*cost) : "-");
+    }
+  }
+  return table;
+}
+
+std::string how_bits_were_chosen(const ReportRun& run, const BitAssignment& bits) {
+  std::string text = fmt::format("Bits by {}", bits.method);
+  if (bits.budget_bytes > 0)
+    text += fmt::format(", within {} bytes of weights", with_thousands(bits.budget_bytes));
+  text += fmt::format("; they take {}.", with_thousands(size_report(bits).weight_bytes()));
+  const auto order = run.orders.find(kModelJob);
+  if (order != run.orders.end() && order->second.size() < 2) text += " All layers were quantized at once.";
+  return text;
+}
+
+ReportSection one_model_section(const ReportRun& run) {
+  ReportSection section{.id = "layers", .title = "Layer by layer"};
+  const auto it = run.bits.find(kModelJob);
+  const bool known = it != run.bits.end() && !it->second.layers.empty();
+  if (known) section.blocks.emplace_back(ReportText{how_bits_were_chosen(run, it->second)});
+  for (auto& figure : {bits_figure(run), cost_figure(run), order_figure(run)}) {
+    if (figure) section.blocks.emplace_back(*figure);
+  }
+  if (known) section.blocks.emplace_back(bits_table(run, it->second));
+  return section;
+}
+
 }  // namespace
 
 ReportSection layers_section(const ReportRun& run) {
+  if (run.one_model) return one_model_section(run);
   ReportSection section{.id = "layers", .title = "Layer by layer"};
   const auto add = [&](std::optional<ReportFigure> figure) {
     if (figure) section.blocks.emplace_back(std::move(*figure));
@@ -349,7 +442,7 @@ ReportSection layers_section(const ReportRun& run) {
   }
   std::set<std::string> shown;
   for (const auto& [slug, bits] : assignments(run)) {
-    const std::string costs = costs_of_row(slug);
+    const std::string costs = run.costs_of(slug);
     if (!costs.empty() && shown.insert(costs).second) add(omega_figure(run, costs));
   }
   add(order_figure(run));

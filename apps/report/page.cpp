@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
+#include <iterator>
 
 #include "apps/report/sections.hpp"
 #include "apps/reproduce_cifar/options.hpp"
@@ -13,6 +14,8 @@ namespace goshawk {
 namespace {
 
 using Json = nlohmann::json;
+
+constexpr const char* kSameBytes = "The same seed gives the same bytes for any number of threads";
 
 // A word of a shell's command line, in quotes where it needs them.
 std::string shell_word(const std::string& word) {
@@ -27,7 +30,7 @@ std::string shell_word(const std::string& word) {
 }
 
 std::string setting_text(const Json& value) {
-  if (value.is_string()) return value.get<std::string>();
+  if (value.is_string()) return without_directories(value.get<std::string>());
   if (!value.is_array()) return value.dump();
   std::string text;
   for (const Json& item : value) text += (text.empty() ? "" : ",") + setting_text(item);
@@ -101,17 +104,29 @@ std::string reproduce_command(const ReportRun& run) {
   return command_text(words);
 }
 
-std::string curvature_command(const ReportRun& run) {
-  std::vector<std::string> words{"goshawk curvature"};
-  for (const auto& [name, value] : run.config.items()) {
+// The command of a subcommand of goshawk, whose config.json has all of its options.
+std::string goshawk_command(const ReportRun& run) {
+  std::vector<std::string> words{run.program};
+  const auto add = [&](const std::string& name, const Json& value) {
     // A number of images or directions that was not given is written as 0 or -1.
-    const bool open = (name == "images" && value == 0) || (name == "directions" && value == -1);
-    if (name == "program" || is_empty(value) || open) continue;
-    if (name == "layer" && value.is_array()) {
+    const bool open =
+        run.is_curvature_run() && ((name == "images" && value == 0) || (name == "directions" && value == -1));
+    if (name == "program" || is_empty(value) || open || value == Json(false)) return;
+    if (value == Json(true)) {
+      words.push_back("--" + name);
+    } else if (name == "layer" && value.is_array()) {
       for (const Json& layer : value) words.push_back(option(name, setting_text(layer)));
     } else {
       words.push_back(option(name, setting_text(value)));
     }
+  };
+  // What the command is about, and then the rest.
+  static constexpr const char* kFirst[] = {"model", "weights", "data", "synthetic"};
+  for (const char* name : kFirst) {
+    if (run.config.contains(name)) add(name, run.config.at(name));
+  }
+  for (const auto& [name, value] : run.config.items()) {
+    if (std::find(std::begin(kFirst), std::end(kFirst), name) == std::end(kFirst)) add(name, value);
   }
   words.push_back(out_option(run));
   return command_text(words);
@@ -119,9 +134,10 @@ std::string curvature_command(const ReportRun& run) {
 
 // The row to show first: the quantized one with mixed precision that loses least.
 const ReportRow* best_row(const ReportRun& run) {
+  if (run.one_model) return run.row(kModelJob);
   const ReportRow* best = nullptr;
   for (const ReportRow& row : run.rows) {
-    if (row.slug == "baseline" || !row.drop || row.weight_bits.find("MP") == std::string::npos) continue;
+    if (row.slug == kBaselineJob || !row.drop || row.weight_bits.find("MP") == std::string::npos) continue;
     if (best == nullptr || *row.drop < *best->drop) best = &row;
   }
   return best;
@@ -140,16 +156,26 @@ std::string file_name_part(const std::string& name) {
 ReportSection reproduction_section(const ReportRun& run) {
   ReportSection section{.id = "reproduce", .title = "How to reproduce it"};
   if (run.config.is_null()) return section;
-  if (run.is_curvature_run()) {
-    section.blocks.emplace_back(ReportCode{curvature_command(run)});
+  if (run.program.starts_with("goshawk ")) {
+    if (run.one_model) section.blocks.emplace_back(ReportText{kSameBytes + std::string(".")});
+    section.blocks.emplace_back(ReportCode{goshawk_command(run)});
+    if (run.one_model) {
+      section.blocks.emplace_back(ReportText{"The same from this directory's config.json:"});
+      section.blocks.emplace_back(
+          ReportCode{command_text({run.program, option("config", "config.json"), out_option(run)})});
+    }
   } else {
-    section.blocks.emplace_back(ReportText{
-        "The same seed gives the same bytes for any number of threads. Settings that are not named are the "
-        "program's own."});
+    section.blocks.emplace_back(
+        ReportText{kSameBytes + std::string(". Settings that are not named are the program's own.")});
     section.blocks.emplace_back(ReportCode{reproduce_command(run)});
   }
   ReportTable settings{.rows = {{"setting", "value"}}, .caption = "All settings", .folded = true};
-  for (const auto& [name, value] : run.config.items()) settings.rows.push_back({name, setting_text(value)});
+  bool shortened = false;
+  for (const auto& [name, value] : run.config.items()) {
+    settings.rows.push_back({name, setting_text(value)});
+    shortened = shortened || (value.is_string() && setting_text(value) != value.get<std::string>());
+  }
+  if (shortened) section.blocks.emplace_back(ReportText{"Of an absolute path only the last name is shown."});
   section.blocks.emplace_back(std::move(settings));
   return section;
 }
@@ -160,11 +186,12 @@ ReportPage report_page(const ReportRun& run) {
   if (!run.model.empty())
     page.summary = run.data.empty() ? run.model : fmt::format("{}, {}", run.model, run.data);
   if (const ReportRow* baseline = run.baseline()) {
-    page.highlights.emplace_back("baseline", fmt::format("{:.2f} %", baseline->accuracy));
+    page.highlights.emplace_back(run.one_model ? "full precision" : "baseline",
+                                 fmt::format("{:.2f} %", baseline->accuracy));
   }
   if (const ReportRow* best = best_row(run)) {
     page.highlights.emplace_back(best->name, fmt::format("{:.2f} %", best->accuracy));
-    page.highlights.emplace_back("drop, in points", fmt::format("{:.2f}", *best->drop));
+    if (best->drop) page.highlights.emplace_back("drop, in points", fmt::format("{:.2f}", *best->drop));
     page.highlights.emplace_back("weights smaller by", fmt::format("{:.2f}×", best->weight_compression));
     if (best->packed) {
       page.highlights.emplace_back(

@@ -70,12 +70,32 @@ ReportTable main_table(const ReportRun& run) {
   return table;
 }
 
+// One model before and after, in a sentence.
+std::string before_and_after(const ReportRun& run) {
+  const ReportRow* before = run.baseline();
+  const ReportRow* after = run.row(kModelJob);
+  std::string text;
+  if (before != nullptr && after != nullptr && after->drop) {
+    const double drop = *after->drop;
+    text = drop == 0 ? "Quantization costs no accuracy."
+                     : fmt::format("Quantization {} {:.2f} points of accuracy.", drop > 0 ? "costs" : "wins",
+                                   std::abs(drop));
+    text += fmt::format(" Test loss: {} before, {} after.", readable(*before->loss), readable(*after->loss));
+  }
+  if (const ReportRow* row = after != nullptr ? after : before) {
+    text +=
+        fmt::format("{}The standard error of an accuracy on {} pictures is {:.2f} points.",
+                    text.empty() ? "" : " ", with_thousands(static_cast<double>(row->images)), row->spread());
+  }
+  return text;
+}
+
 // A sentence on the rows whose drop is not the paper's within the noise of both.
 std::string comparison(const ReportRun& run) {
   std::string text;
   bool compared = false;
   for (const ReportRow& row : run.rows) {
-    if (!row.paper || !row.drop || row.slug == "baseline") continue;
+    if (!row.paper || !row.drop || row.slug == kBaselineJob) continue;
     compared = true;
     // The paper's accuracy is of CIFAR-10's 10,000 test pictures and one run.
     const double p = row.paper->accuracy / 100;
@@ -98,7 +118,7 @@ std::optional<ReportFigure> drop_figure(const ReportRun& run) {
   FigureSeries ours{.name = "this run ± 2 standard deviations", .colour = 0, .markers = true};
   FigureSeries papers{.name = "paper", .colour = 1, .markers = true, .hollow = true};
   for (const ReportRow& row : run.rows) {
-    if (row.slug == "baseline" || !row.drop) continue;
+    if (row.slug == kBaselineJob || !row.drop) continue;
     const auto y = static_cast<double>(figure.y.categories.size());
     figure.y.categories.push_back(row.name);
     const double error = 2 * row.spread();
@@ -224,24 +244,37 @@ FigureSeries curve(const ReportRun& run, const std::string& job, const Curve& wh
   return series;
 }
 
+bool has_stages(const FigureSeries& series) {
+  return std::any_of(series.points.begin(), series.points.end(), [](const auto& p) { return p.emphasised; });
+}
+constexpr const char* kRingedEpochs = "Ringed: the first epoch with another part of the layers quantized.";
+
 ReportFigure training_figure(const ReportRun& run, const std::string& job, bool loss) {
   static constexpr Curve kLosses[] = {{"training loss", [](const ReportEpoch& e) { return e.train_loss; }},
                                       {"test loss", [](const ReportEpoch& e) { return e.test_loss; }}};
   static constexpr Curve kAccuracies[] = {
       {"training accuracy", [](const ReportEpoch& e) { return 100 * e.train_accuracy; }},
       {"test accuracy", [](const ReportEpoch& e) { return 100 * e.test_accuracy; }}};
-  Figure figure{.title = fmt::format("{} of {}", loss ? "Loss" : "Accuracy", job_title(job)),
+  const std::string quantity = loss ? "Loss" : "Accuracy";
+  Figure figure{.title = run.one_model ? quantity : fmt::format("{} of {}", quantity, job_title(job)),
                 .x = {.label = "epoch"},
                 .y = {.scale = loss ? AxisScale::log : AxisScale::linear}};
   figure.y.label = loss ? "loss (log scale)" : "percent";
   int colour = 0;
+  bool staged = false;
   for (const Curve& what : loss ? kLosses : kAccuracies) {
     FigureSeries series = curve(run, job, what);
     series.name = what.name;
     series.colour = colour++;
+    staged = staged || has_stages(series);
     figure.series.push_back(std::move(series));
   }
-  return {.name = fmt::format("training-{}", loss ? "loss" : "accuracy"), .figure = std::move(figure)};
+  if (const ReportRow* baseline = run.baseline(); baseline != nullptr && !loss && job != kBaselineJob) {
+    figure.rules.push_back({.value = baseline->accuracy, .name = "full precision, test"});
+  }
+  return {.name = fmt::format("training-{}", loss ? "loss" : "accuracy"),
+          .figure = std::move(figure),
+          .caption = staged ? kRingedEpochs : ""};
 }
 
 std::optional<ReportFigure> finetuning_figure(const ReportRun& run, bool loss) {
@@ -254,7 +287,7 @@ std::optional<ReportFigure> finetuning_figure(const ReportRun& run, bool loss) {
                       .scale = loss ? AxisScale::log : AxisScale::linear}};
   std::vector<std::string> jobs;
   for (const ReportEpoch& epoch : run.epochs) {
-    if (epoch.job != "baseline" && std::find(jobs.begin(), jobs.end(), epoch.job) == jobs.end())
+    if (epoch.job != kBaselineJob && std::find(jobs.begin(), jobs.end(), epoch.job) == jobs.end())
       jobs.push_back(epoch.job);
   }
   if (jobs.empty()) return std::nullopt;
@@ -264,17 +297,15 @@ std::optional<ReportFigure> finetuning_figure(const ReportRun& run, bool loss) {
     series.name = job_title(jobs[k]);
     series.colour = static_cast<int>(k % kFigureColours);
     series.dashed = (k / kFigureColours) % 2 == 1;
-    staged = staged || std::any_of(series.points.begin(), series.points.end(),
-                                   [](const auto& p) { return p.emphasised; });
+    staged = staged || has_stages(series);
     figure.series.push_back(std::move(series));
   }
   if (const ReportRow* baseline = run.baseline(); baseline != nullptr && !loss) {
     figure.rules.push_back({.value = baseline->accuracy, .name = "baseline"});
   }
-  return ReportFigure{
-      .name = loss ? "finetuning-loss" : "finetuning-accuracy",
-      .figure = std::move(figure),
-      .caption = staged ? "Ringed: the first epoch with another part of the layers quantized." : ""};
+  return ReportFigure{.name = loss ? "finetuning-loss" : "finetuning-accuracy",
+                      .figure = std::move(figure),
+                      .caption = staged ? kRingedEpochs : ""};
 }
 
 // ── sizes ──
@@ -291,12 +322,34 @@ constexpr SizePart kSizeParts[] = {{"weights' codes", "codes", &PackedSize::code
                                    {"batch norm, biases", "batch norm, biases", &PackedSize::other},
                                    {"names, shapes", "names, shapes", &PackedSize::header}};
 
+ReportFigure layer_bytes_figure(const BitAssignment& bits) {
+  Figure figure{.title = "Bytes of each layer's weights",
+                .x = {.label = "kB"},
+                .y = {.scale = AxisScale::categories},
+                .series = {{.colour = 0, .bars = true}}};
+  for (const LayerBits& layer : bits.layers) {
+    const double bytes = static_cast<double>(layer.parameters) * layer.weight / 8;
+    figure.series[0].points.push_back(
+        {.x = bytes / 1000,
+         .y = static_cast<double>(figure.y.categories.size()),
+         .tip = fmt::format("{}\n{} weights of {} bits: {} bytes", layer.name,
+                            with_thousands(static_cast<double>(layer.parameters)), layer.weight,
+                            with_thousands(bytes))});
+    figure.y.categories.push_back(layer.name);
+  }
+  return {.name = "layer-bytes", .figure = std::move(figure), .caption = "Their codes alone."};
+}
+
 }  // namespace
 
 ReportSection table_section(const ReportRun& run) {
   ReportSection section{.id = "table", .title = "Results"};
   if (run.rows.empty()) return section;
   section.blocks.emplace_back(main_table(run));
+  if (run.one_model) {
+    section.blocks.emplace_back(ReportText{before_and_after(run)});
+    return section;
+  }
   if (const std::string text = comparison(run); !text.empty()) section.blocks.emplace_back(ReportText{text});
   if (auto figure = drop_figure(run)) section.blocks.emplace_back(std::move(*figure));
   return section;
@@ -316,11 +369,13 @@ ReportSection frontier_section(const ReportRun& run) {
 
 ReportSection training_section(const ReportRun& run) {
   ReportSection section{.id = "training", .title = "Training and fine-tuning"};
-  const auto trained = [](const ReportEpoch& epoch) { return epoch.job == "baseline"; };
-  if (std::any_of(run.epochs.begin(), run.epochs.end(), trained)) {
-    section.blocks.emplace_back(training_figure(run, "baseline", false));
-    section.blocks.emplace_back(training_figure(run, "baseline", true));
+  for (const char* job : {kBaselineJob, kModelJob}) {
+    const auto trained = [job](const ReportEpoch& epoch) { return epoch.job == job; };
+    if (std::none_of(run.epochs.begin(), run.epochs.end(), trained)) continue;
+    section.blocks.emplace_back(training_figure(run, job, false));
+    section.blocks.emplace_back(training_figure(run, job, true));
   }
+  if (run.one_model) return section;
   for (const bool loss : {false, true}) {
     if (auto figure = finetuning_figure(run, loss)) section.blocks.emplace_back(std::move(*figure));
   }
@@ -389,6 +444,9 @@ ReportSection size_section(const ReportRun& run) {
   }
   section.blocks.emplace_back(
       ReportFigure{.name = "size", .figure = std::move(figure), .caption = std::move(caption)});
+  if (const auto it = run.bits.find(kModelJob); it != run.bits.end()) {
+    section.blocks.emplace_back(layer_bytes_figure(it->second));
+  }
   section.blocks.emplace_back(std::move(table));
   return section;
 }

@@ -16,6 +16,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kRunDirectories =
+    "a directory that reproduce_cifar or goshawk train, finetune, quantize or curvature wrote";
+
 const Row* known_row(std::string_view slug) {
   const auto it =
       std::find_if(rows().begin(), rows().end(), [&](const Row& row) { return row.slug == slug; });
@@ -37,12 +40,13 @@ class Reader {
     read_named("pareto-",
                [&](const std::string& name, const std::string& file) { read_frontier(name, file); });
     read_named("order-", [&](const std::string& name, const std::string& file) { read_order(name, file); });
+    if (run_.one_model) read_one_model();
     read_curvature();
     if (found_ == 0) {
       throw UsageError(fmt::format(
-          "{} holds no run: none of config.json, table.json, log.jsonl, sensitivity.json, bits.json and "
-          "curvature.json is in it; give a directory that reproduce_cifar or goshawk curvature wrote",
-          run_.path));
+          "{} holds no run: none of config.json, table.json, result.json, log.jsonl, sensitivity.json, "
+          "bits.json, costs.json and curvature.json is in it; give {}",
+          run_.path, kRunDirectories));
     }
     name_what_is_missing();
     return std::move(run_);
@@ -77,8 +81,85 @@ class Reader {
   }
 
   void read_config() {
-    if (!has("config.json")) return;
-    run_.config = JsonObject::parse(read_file(file("config.json")), file("config.json")).json();
+    if (has("config.json")) {
+      const JsonObject config = JsonObject::parse(read_file(file("config.json")), file("config.json"));
+      run_.config = config.json();
+      if (config.has("program")) run_.program = config.string("program");
+      for (const char* name : {"train", "finetune", "quantize"}) {
+        run_.one_model = run_.one_model || run_.program == std::string("goshawk ") + name;
+      }
+    } else {
+      run_.one_model = fs::exists(file("result.json")) || fs::exists(file("costs.json"));
+    }
+  }
+
+  // ── one model: result.json, baseline.json, costs.json ──
+
+  void read_one_model() {
+    if (has("costs.json")) {
+      run_.model_costs = run_.config.is_object() && run_.config.contains("cost")
+                             ? JsonObject::parse(run_.config.dump(), file("config.json")).string("cost")
+                             : "costs.json";
+      run_.costs.emplace(run_.model_costs, read_costs(file("costs.json")));
+    }
+    if (has("baseline.json")) add_evaluation(kBaselineJob, "Full precision", read_object("baseline.json"));
+    if (has("result.json")) {
+      const JsonObject result = read_object("result.json");
+      if (result.has("packed_bytes")) {
+        add_quantized(result);
+      } else {
+        add_evaluation(kBaselineJob, "Full precision", result);
+      }
+    }
+    // goshawk train makes what is a baseline for everything else.
+    for (ReportEpoch& epoch : run_.epochs) {
+      if (epoch.job == "train") epoch.job = kBaselineJob;
+    }
+    if (run_.config.is_object()) {
+      const JsonObject config = JsonObject::parse(run_.config.dump(), file("config.json"));
+      if (config.has("model")) run_.model = config.string("model");
+      const bool synthetic = config.has("synthetic") && config.boolean("synthetic");
+      if (synthetic) run_.data = "synthetic pictures";
+      if (!synthetic && config.has("data")) run_.data = without_directories(config.string("data"));
+    }
+  }
+
+  JsonObject read_object(const std::string& name) const {
+    return JsonObject::parse(read_file(file(name)), file(name));
+  }
+
+  ReportRow& add_evaluation(const char* slug, const char* name, const JsonObject& evaluation) {
+    return run_.rows.emplace_back(ReportRow{.slug = slug,
+                                            .name = name,
+                                            .weight_bits = "32",
+                                            .activation_bits = "32",
+                                            .accuracy = 100 * evaluation.number("accuracy", 0, 1),
+                                            .images = evaluation.integer("images"),
+                                            .loss = evaluation.number("loss")});
+  }
+
+  void add_quantized(const JsonObject& result) {
+    ReportRow& row = add_evaluation(kModelJob, "Quantized", result);
+    row.weight_compression = result.number("weight_compression");
+    row.activation_compression = result.number("activation_compression");
+    row.packed = packed_size(result.object("packed_bytes"));
+    if (const auto it = run_.bits.find(kModelJob); it != run_.bits.end()) {
+      row.weight_bits = widths_text(it->second, &LayerBits::weight);
+      row.activation_bits = widths_text(it->second, &LayerBits::activation);
+    } else {
+      row.weight_bits = row.activation_bits = "?";
+    }
+    if (const ReportRow* baseline = run_.baseline()) row.drop = baseline->accuracy - row.accuracy;
+  }
+
+  // "4", or "2–8" when the layers have different widths.
+  static std::string widths_text(const BitAssignment& bits, int LayerBits::*width) {
+    const auto [least, most] =
+        std::minmax_element(bits.layers.begin(), bits.layers.end(),
+                            [width](const LayerBits& a, const LayerBits& b) { return a.*width < b.*width; });
+    if (least == bits.layers.end()) return "?";
+    if ((*least).*width == (*most).*width) return std::to_string((*least).*width);
+    return fmt::format("{}–{}", (*least).*width, (*most).*width);
   }
 
   void read_table() {
@@ -91,6 +172,15 @@ class Reader {
     for (ReportRow& row : run_.rows) {
       if (!row.drop && baseline != nullptr) row.drop = baseline->accuracy - row.accuracy;
     }
+  }
+
+  static PackedSize packed_size(const JsonObject& size) {
+    return {.codes = size.integer("codes"),
+            .scales = size.integer("scales"),
+            .ranges = size.integer("ranges"),
+            .full_weights = size.integer("full_weights"),
+            .other = size.integer("other"),
+            .header = size.integer("header")};
   }
 
   static ReportRow table_row(const JsonObject& line) {
@@ -106,13 +196,7 @@ class Reader {
     row.weight_compression = line.number("weight_compression");
     row.activation_compression = line.number("activation_compression");
     if (line.has("packed_bytes")) {
-      const JsonObject size = line.object("packed_bytes");
-      const PackedSize packed{.codes = size.integer("codes"),
-                              .scales = size.integer("scales"),
-                              .ranges = size.integer("ranges"),
-                              .full_weights = size.integer("full_weights"),
-                              .other = size.integer("other"),
-                              .header = size.integer("header")};
+      const PackedSize packed = packed_size(line.object("packed_bytes"));
       if (packed.total() > 0) row.packed = packed;
     }
     if (line.has("paper")) {
@@ -152,6 +236,10 @@ class Reader {
     if (has("sensitivity.json")) run_.sensitivity = read_sensitivity(file("sensitivity.json"));
     if (!has("bits.json")) return;
     const std::string source = file("bits.json");
+    if (run_.one_model) {
+      run_.bits.emplace(kModelJob, read_bits(source));
+      return;
+    }
     const nlohmann::json all = JsonObject::parse(read_file(source), source).json();
     for (const auto& [slug, bits] : all.items()) {
       run_.bits.emplace(slug, bits_from_json(bits.dump(), fmt::format("{}: {}", source, printable(slug))));
@@ -255,7 +343,9 @@ class Reader {
       if (!there) run_.missing.emplace_back(text);
     };
     say(!run_.config.is_null(), "config.json: how the run was made is unknown.");
-    if (!run_.is_curvature_run()) {
+    if (run_.one_model) {
+      name_what_one_model_misses();
+    } else if (!run_.is_curvature_run()) {
       say(!run_.rows.empty(), "table.json: no row is finished, so there is no table and no comparison.");
       const bool packed =
           std::any_of(run_.rows.begin(), run_.rows.end(), [](const auto& r) { return r.packed; });
@@ -283,6 +373,20 @@ class Reader {
         "landscape in curvature.json: no loss landscape; goshawk curvature --what landscape measures it.");
   }
 
+  void name_what_one_model_misses() {
+    const bool trains = run_.program == "goshawk train", quantizes = run_.program == "goshawk quantize";
+    const bool finished = run_.row(trains ? kBaselineJob : kModelJob) != nullptr;
+    if (!finished) {
+      run_.missing.emplace_back(
+          "result.json: the run is not finished. The same command with --resume goes on with it.");
+    }
+    if (quantizes && run_.costs.empty()) run_.missing.emplace_back("costs.json: no costs of the layers.");
+    if (!trains && run_.bits.empty()) run_.missing.emplace_back("bits.json: no layer's bits are known.");
+    const bool untrained = run_.config.is_object() && run_.config.value("epochs", Json()) == 0;
+    if (run_.epochs.empty() && !untrained) run_.missing.emplace_back("log.jsonl: no training curves.");
+  }
+
+  using Json = nlohmann::json;
   ReportRun run_;
   int found_ = 0;
 };
@@ -300,13 +404,16 @@ const ReportRow* ReportRun::row(std::string_view slug) const {
   return it == rows.end() ? nullptr : &*it;
 }
 
-bool ReportRun::is_curvature_run() const {
-  return config.is_object() && config.value("program", nlohmann::json()) == "goshawk curvature";
+std::string ReportRun::costs_of(const std::string& slug) const {
+  if (one_model) return slug == kModelJob ? model_costs : "";
+  const Row* row = known_row(slug);
+  return row == nullptr ? "" : row->costs;
 }
 
 std::string job_title(const std::string& job) {
   const std::size_t at = job.rfind("-seed");
   const std::string slug = job.substr(0, at);
+  if (job == kModelJob) return "the quantized model";
   if (const Row* row = known_row(job)) return row->name;
   if (const Row* row = known_row(slug); row != nullptr && at != std::string::npos) {
     return fmt::format("{}, seed {}", row->name, job.substr(at + 5));
@@ -314,16 +421,17 @@ std::string job_title(const std::string& job) {
   return job;
 }
 
-std::string costs_of_row(const std::string& slug) {
-  const Row* row = known_row(slug);
-  return row == nullptr ? "" : row->costs;
+std::string without_directories(const std::string& path) {
+  if (!path.starts_with('/')) return path;
+  fs::path normal = fs::path(path).lexically_normal();
+  if (!normal.has_filename()) normal = normal.parent_path();
+  return normal.has_filename() ? normal.filename().string() : path;
 }
 
 ReportRun read_report_run(const std::string& path) {
   std::error_code error;
   if (!fs::is_directory(path, error)) {
-    throw UsageError(fmt::format(
-        "there is no directory {}; give one that reproduce_cifar or goshawk curvature wrote", path));
+    throw UsageError(fmt::format("there is no directory {}; give {}", path, kRunDirectories));
   }
   return Reader(path).read();
 }

@@ -28,6 +28,7 @@ struct ReportRow {
   std::int64_t images = 0;
   std::size_t seeds = 1;
   std::optional<double> drop = {};
+  std::optional<double> loss = {};  ///< mean cross-entropy of the test pictures
   double weight_compression = 1, activation_compression = 1;
   std::optional<PackedSize> packed = {};
   std::optional<Paper> paper = {};
@@ -43,6 +44,11 @@ struct ReportFrontier {
   std::vector<FrontierPoint> points = {};
 };
 
+/// The job of goshawk train's epochs, and the row of the full-precision weights.
+inline constexpr const char* kBaselineJob = "baseline";
+/// The row and the job of goshawk finetune and quantize.
+inline constexpr const char* kModelJob = "model";
+
 /// An epoch in log.jsonl. What was not a number when it was logged is NaN.
 struct ReportEpoch {
   std::string job;  ///< slug, with "-seedN" for other seeds than the run's
@@ -56,11 +62,15 @@ using ReportStages = std::vector<std::vector<std::string>>;
 struct ReportRun {
   std::string path;
   nlohmann::json config = nullptr;  ///< null when there is none
-  std::string model, data;          ///< as table.json says
+  std::string program = {};         ///< "goshawk quantize"; empty for reproduce_cifar
+  /// Of one model, as goshawk train, finetune and quantize write it, and not of a table.
+  bool one_model = false;
+  std::string model, data;  ///< as table.json says, or else config.json
   std::vector<ReportRow> rows = {};
   std::optional<Sensitivity> sensitivity = {};
   std::map<std::string, Costs> costs = {};         ///< by the name of the sensitivity
   std::map<std::string, BitAssignment> bits = {};  ///< by slug
+  std::string model_costs = {};                    ///< what costs.json holds, a key of costs
   std::vector<ReportFrontier> frontiers = {};
   std::vector<ReportEpoch> epochs = {};
   std::map<std::string, ReportStages> orders = {};  ///< by job
@@ -70,16 +80,20 @@ struct ReportRun {
   std::vector<std::string> missing = {};
 
   const ReportRow* row(std::string_view slug) const;
-  const ReportRow* baseline() const { return row("baseline"); }
+  const ReportRow* baseline() const { return row(kBaselineJob); }
   /// Whether the directory is one that goshawk curvature wrote.
-  bool is_curvature_run() const;
+  bool is_curvature_run() const { return program == "goshawk curvature"; }
+  /// The name of the sensitivity whose costs the row's bits come from; empty when there is none.
+  std::string costs_of(const std::string& slug) const;
 };
 
-/// "HAWQ-V2" of "hawq-v2", "HAWQ-V2, seed 3" of "hawq-v2-seed3"; an unknown job's own name.
+/// "HAWQ-V2" of "hawq-v2", "the quantized model" of kModelJob, "HAWQ-V2, seed 3" of "hawq-v2-seed3"; an
+/// unknown job's own name.
 std::string job_title(const std::string& job);
 
-/// The name of the sensitivity whose costs the row's bits come from; empty when there is none.
-std::string costs_of_row(const std::string& slug);
+/// The last name of an absolute path, and any other text as it is: a report is made to be given away, and
+/// where its reader's files are is somewhere else.
+std::string without_directories(const std::string& path);
 
 /// Throws UsageError when `path` is no directory or holds no run, Error naming the file and the entry for
 /// what cannot be read.

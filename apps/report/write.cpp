@@ -4,6 +4,7 @@
 #include <variant>
 
 #include "apps/report/sections.hpp"
+#include "apps/support/progress.hpp"
 #include "core/file.hpp"
 
 namespace goshawk {
@@ -32,6 +33,10 @@ ReportFiles write_report(const std::string& run, const std::string& out) {
   write_file_atomic((directory / "report.md").string(), to_markdown(page));
   write_file_atomic(files.html, to_html(page));
   return files;
+}
+
+void finish_with_report(const std::string& run) {
+  say(fmt::format("the run as a page to open in a browser: {}", write_report(run, run).html));
 }
 
 }  // namespace goshawk

@@ -16,4 +16,7 @@ struct ReportFiles {
 /// where it is missing. Throws as read_report_run does, and Error when a file cannot be written.
 ReportFiles write_report(const std::string& run, const std::string& out);
 
+/// The last step of a run: writes its report to its own directory and says on standard error where it is.
+void finish_with_report(const std::string& run);
+
 }  // namespace goshawk

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
+#include <optional>
 #include <utility>
 
 #include "apps/support/figure_axis.hpp"
@@ -42,6 +43,7 @@ class Renderer {
     lay_out();
     grid();
     cells();
+    contours();
     for (const FigureRule& rule : figure_.rules) draw_rule(rule);
     bars();
     for (const FigureSeries& series : figure_.series) {
@@ -49,6 +51,7 @@ class Renderer {
       if (series.line) draw_line(series);
     }
     for (const FigureSeries& series : figure_.series) draw_points(series);
+    say_when_nothing_is_shown();
     return frame();
   }
 
@@ -84,6 +87,7 @@ class Renderer {
       if (!series.bars) continue;
       for (const FigurePoint& point : series.points) {
         const double at = along_x ? point.y : point.x, value = along_x ? point.x : point.y;
+        if (!std::isfinite(value)) continue;
         const auto it = std::find_if(sums.begin(), sums.end(), [&](const auto& s) { return s.first == at; });
         if (it == sums.end()) {
           sums.emplace_back(at, value);
@@ -265,8 +269,9 @@ class Renderer {
     for (const FigureCell& cell : figure_.cells) {
       const auto [left, right] = std::minmax({x_(cell.x.low), x_(cell.x.high)});
       const auto [top, bottom] = std::minmax({y_(cell.y.low), y_(cell.y.high)});
-      // Fields with text stand apart; those of a heat map touch, with no hairline between them.
-      const double gap = cell.text.empty() ? 0 : 1;
+      // Fields with text stand apart; those of a heat map overlap a little, or rounding would leave hairlines
+      // between some of them.
+      const double gap = cell.text.empty() ? -0.3 : 1;
       element(
           "rect",
           fmt::format(R"(x="{}" y="{}" width="{}" height="{}" fill="{}"{})", px(left + gap), px(top + gap),
@@ -278,6 +283,56 @@ class Renderer {
                       cell.shade < kDarkUntil ? "gf-on-dark" : "gf-on-light", "middle");
       }
     }
+  }
+
+  void contours() {
+    for (const FigureContour& contour : figure_.contours) {
+      std::string path;
+      for (const ContourLine& line : contour.lines) {
+        for (std::size_t k = 0; k < line.size(); ++k) {
+          path += fmt::format("{}{} {}", k == 0 ? "M" : "L", px(x_(line[k].first)), px(y_(line[k].second)));
+        }
+      }
+      if (path.empty()) continue;
+      body_ +=
+          clipped(fmt::format(R"(<path class="gf-contour {}" d="{}"/>)",
+                              contour.shade < kDarkUntil ? "gf-line-on-dark" : "gf-line-on-light", path));
+    }
+    // After all lines, so that none crosses a label.
+    std::vector<std::pair<double, double>> placed;
+    for (const FigureContour& contour : figure_.contours) label_contour(contour, placed);
+  }
+
+  // At the point of the longest line that is furthest from the labels that are there; nowhere when that is
+  // too near or the label would leave the plot.
+  void label_contour(const FigureContour& contour, std::vector<std::pair<double, double>>& placed) {
+    const auto longest = std::max_element(contour.lines.begin(), contour.lines.end(),
+                                          [](const auto& a, const auto& b) { return a.size() < b.size(); });
+    if (contour.label.empty() || longest == contour.lines.end()) return;
+    const double half = text_width(contour.label, kTickFont) / 2 + 2;
+    std::optional<std::pair<double, double>> best;
+    double most = 2 * half + 6;  // names of one figure are about equally long
+    for (const auto& [x, y] : *longest) {
+      const std::pair at{x_(x), y_(y)};
+      if (at.first - half < left_ || at.first + half > right_ || at.second - 8 < top_ ||
+          at.second + 8 > bottom_)
+        continue;
+      double nearest = 1e6;
+      for (const auto& other : placed)
+        nearest = std::min(nearest, std::hypot(at.first - other.first, at.second - other.second));
+      if (nearest <= most) continue;
+      most = nearest;
+      best = at;
+    }
+    if (!best) return;
+    placed.push_back(*best);
+    // On a ground of its own, so that the line does not go through it.
+    const auto& [x, y] = *best;
+    body_ += fmt::format(R"(<rect x="{}" y="{}" width="{}" height="14" rx="3" fill="{}"/>)", px(x - half),
+                         px(y - 7), px(2 * half), sequential_colour(contour.shade));
+    body_ += text(x, y + 4, contour.label,
+                  contour.shade < kDarkUntil ? "gf-contour-label gf-on-dark" : "gf-contour-label gf-on-light",
+                  "middle");
   }
 
   void draw_rule(const FigureRule& rule) {
@@ -295,6 +350,7 @@ class Renderer {
       if (!series.bars) continue;
       for (const FigurePoint& point : series.points) {
         const double at = bars_lie() ? point.y : point.x, value = bars_lie() ? point.x : point.y;
+        if (!std::isfinite(at) || !std::isfinite(value)) continue;
         auto it = std::find_if(reached.begin(), reached.end(), [&](const auto& r) { return r.first == at; });
         if (it == reached.end()) it = reached.insert(reached.end(), {at, 0});
         const AxisMap& along = bars_lie() ? x_ : y_;
@@ -311,6 +367,20 @@ class Renderer {
                 fmt::format("gf-f{}", colour(series)), point.tip);
       }
     }
+  }
+
+  // An empty plot could be a mistake of ours.
+  void say_when_nothing_is_shown() {
+    bool any = false, shown = !figure_.cells.empty() || !figure_.contours.empty();
+    for (const FigureSeries& series : figure_.series) {
+      for (const FigurePoint& point : series.points) {
+        any = true;
+        shown = shown || (series.bars ? std::isfinite(bars_lie() ? point.x : point.y) : visible(point));
+      }
+    }
+    if (shown) return;
+    body_ += text((left_ + right_) / 2, (top_ + bottom_) / 2 + 4,
+                  any ? "no value that can be shown here" : "no data", "gf-tick", "middle");
   }
 
   bool visible(const FigurePoint& point) const { return x_.shows(point.x) && y_.shows(point.y); }
@@ -333,6 +403,7 @@ class Renderer {
   void draw_band(const FigureSeries& series) {
     std::string outline;
     const auto corner = [&](double x, double y) {
+      if (!std::isfinite(x) || !std::isfinite(y)) return;
       outline += fmt::format("{}{} {}", outline.empty() ? "M" : "L", px(x_(x)), px(y_(y)));
     };
     for (const FigurePoint& point : series.points) {
@@ -366,6 +437,7 @@ class Renderer {
   }
 
   void error_bar(const FigureSeries& series, const FigureInterval& interval, double at, bool lies) {
+    if (!std::isfinite(interval.low) || !std::isfinite(interval.high)) return;
     const AxisMap& map = lies ? x_ : y_;
     const auto within = [&](double value) { return map(std::clamp(value, map.low(), map.high())); };
     const double low = within(interval.low), high = within(interval.high), cap = 3.2;

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "apps/support/contours.hpp"
+
 namespace goshawk {
 
 enum class AxisScale : std::uint8_t {
@@ -66,6 +68,13 @@ struct FigureCell {
   std::string tip = {};
 };
 
+/// Where the values behind the cells are equal.
+struct FigureContour {
+  double shade = 0;  ///< of cells with that value: the line is light on dark ones and dark on light ones
+  std::string label = {};  ///< stands on the longest of the lines, where there is room
+  std::vector<ContourLine> lines = {};
+};
+
 /// Explains the cells' shades.
 struct FigureColourBar {
   std::string label = {};
@@ -77,6 +86,7 @@ struct Figure {
   std::string title = {};
   FigureAxis x = {}, y = {};
   std::vector<FigureCell> cells = {};
+  std::vector<FigureContour> contours = {};
   std::vector<FigureSeries> series = {};
   std::vector<FigureRule> rules = {};
   std::optional<FigureColourBar> colour_bar = {};

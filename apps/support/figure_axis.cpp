@@ -129,7 +129,10 @@ std::vector<AxisTick> AxisMap::log_ticks(int wanted) const {
         ticks.push_back({value, named ? label(factor, exponent) : ""});
     }
   }
-  return ticks;
+  const auto named =
+      std::count_if(ticks.begin(), ticks.end(), [](const auto& t) { return !t.label.empty(); });
+  // Within less than a decade, 1, 2 and 5 may be one tick or none: even steps then say more.
+  return named < 2 ? linear_ticks(wanted) : ticks;
 }
 
 }  // namespace goshawk

@@ -21,6 +21,9 @@ std::string figure_style() {
 .gf .gf-line{fill:none;stroke-width:1.8;stroke-linejoin:round}.gf .gf-dashed{stroke-dasharray:6 3}
 .gf .gf-band{opacity:.22;stroke:none}.gf .gf-error{stroke-width:1.4}
 .gf .gf-mark{stroke:var(--gf-ground);stroke-width:.8}.gf .gf-hollow{fill:var(--gf-ground);stroke-width:1.6}
+.gf .gf-contour{fill:none;stroke-width:1.1;stroke-linejoin:round}
+.gf .gf-line-on-dark{stroke:#fff}.gf .gf-line-on-light{stroke:#1c2024}
+.gf .gf-contour-label{font-size:11px}
 .gf .gf-ring{fill:none;stroke:var(--gf-ink);stroke-width:1.6}
 .gf .gf-hit{opacity:0}.gf .gf-tip:focus{outline:none}
 .gf .gf-tip:focus-visible,.gf .gf-tip.on{opacity:1;stroke:var(--gf-ink);stroke-width:2.4}

@@ -63,6 +63,26 @@ function crowdedRun() {
   return run;
 }
 
+/// Of one model, as goshawk quantize leaves it.
+function modelRun() {
+  const from = join(results, 'synthetic-resnet20'), run = join(scratch, 'model');
+  const row = readJson(from, 'table.json').rows.find(line => line.row === 'hawq-v2');
+  const evaluation = { accuracy: 0.9, correct: 900, images: 1000, loss: 0.5 };
+  mkdirSync(run);
+  writeJson({ program: 'goshawk quantize', model: 'resnet20', data: '/elsewhere/pictures', cost: 'hawq-v2', epochs: 20 },
+            run, 'config.json');
+  writeJson({ ...evaluation, accuracy: 0.92, correct: 920 }, run, 'baseline.json');
+  writeJson({ ...evaluation, weight_compression: 13.1, activation_compression: 8, packed_bytes: row.packed_bytes },
+            run, 'result.json');
+  writeJson(readJson(from, 'bits.json')['hawq-v2'], run, 'bits.json');
+  cpSync(join(from, 'costs-hawq-v2.json'), join(run, 'costs.json'));
+  cpSync(join(from, 'order-hawq-v2.json'), join(run, 'order-model.json'));
+  writeFileSync(join(run, 'log.jsonl'), readFileSync(join(from, 'log.jsonl'), 'utf8').split('\n')
+    .filter(line => line.includes('"row":"hawq-v2"'))
+    .map(line => line.replace('"row":"hawq-v2"', '"row":"model"') + '\n').join(''));
+  return run;
+}
+
 // ── the browser ──
 
 const profile = join(scratch, 'profile');
@@ -161,9 +181,9 @@ function tipNow() {
   return tip.hidden ? null : { text: tip.textContent, inside };
 }
 
-async function checkTips(complain) {
+async function checkTips(complain, frontier) {
   const figures = await evaluate(() => [...document.querySelectorAll('figure[id^=figure-pareto]')].map(f => f.id));
-  if (figures.length === 0) complain('there is no frontier');
+  if (figures.length === 0 && frontier) complain('there is no frontier');
   for (const figure of figures) {
     const points = await evaluate(pointsOf, figure);
     const labels = points.map(point => point.label);
@@ -209,7 +229,7 @@ async function checkPage(run, file, width, scheme) {
   await send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] });
   await send('Page.navigate', { url });
   await ready;
-  await checkTips(complain);
+  await checkTips(complain, run !== 'model');
   if (screenshots) {
     mkdirSync(screenshots, { recursive: true });
     const { data } = await send('Page.captureScreenshot', { captureBeyondViewport: true });
@@ -223,7 +243,7 @@ async function checkPage(run, file, width, scheme) {
 // ── all of it ──
 
 try {
-  const runs = { crowded: crowdedRun() };
+  const runs = { crowded: crowdedRun(), model: modelRun() };
   for (const name of ['synthetic-resnet20', 'cifar10-resnet20']) {
     if (existsSync(join(results, name))) runs[name] = join(results, name);
   }

@@ -1,5 +1,7 @@
 // goshawk quantize and goshawk finetune, on a few synthetic pictures.
+#include <cstdlib>
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "models/registry.hpp"
@@ -71,6 +73,22 @@ TEST_CASE("goshawk quantize keeps the budget, and its files give goshawk finetun
   CHECK(bits.layer("conv1").pinned);
   CHECK(read_stages(p.scratch / "whole/order-model.json").size() == 2);
 
+  // The report says all of it, nothing of this machine, and how to make the run again.
+  const std::string report = p.file("whole", "report.md");
+  CHECK(contains(report, "| Quantized "));
+  CHECK(contains(report, "![Cost of each layer at every width](figures/costs.svg)"));
+  CHECK(contains(report, "![Size by part](figures/size.svg)"));
+  CHECK(contains(report, "![Loss](figures/training-loss.svg)"));
+  CHECK(!contains(report, "Not in this run"));
+  CHECK(!contains(report, p.scratch.path().string()));
+  CHECK(!contains(p.file("whole", "report.html"), p.scratch.path().string()));
+  const std::size_t command = report.find("    goshawk quantize --model"), end = report.find("\n\n", command);
+  const std::string line =
+      fmt::format("cd {} && PATH={}/apps:$PATH && {} --quiet >/dev/null", p.scratch.path().string(),
+                  GOSHAWK_BINARY_DIR, report.substr(command, end - command));
+  REQUIRE_MESSAGE(std::system(line.c_str()) == 0, line);
+  CHECK((p.file("whole-again", "model.packed.safetensors") == p.file("whole", "model.packed.safetensors")));
+
   // The packed file is what was evaluated.
   const ProgramResult evaluated = run_built_program(
       "goshawk",
@@ -92,27 +110,31 @@ TEST_CASE("goshawk quantize keeps the budget, and its files give goshawk finetun
 }
 
 TEST_CASE("goshawk quantize: interrupted anywhere and resumed, the bytes are the same; so does its config") {
+  // The directories have one name, which their reports say.
   const Problem p;
-  check_success(run_built_program("goshawk", p.quantize("whole", {}, 6)));
-  const std::vector<std::string> resume{"quantize", "--resume", "--quiet", "--out", p.scratch / "stopped"};
-  const ProgramResult first =
-      run_and_interrupt("goshawk", p.quantize("stopped", {}, 6), p.scratch.path() / "stopped/baseline.json");
+  check_success(run_built_program("goshawk", p.quantize("whole/run", {}, 6)));
+  const std::vector<std::string> resume{"quantize", "--resume", "--quiet", "--out",
+                                        p.scratch / "stopped/run"};
+  const ProgramResult first = run_and_interrupt("goshawk", p.quantize("stopped/run", {}, 6),
+                                                p.scratch.path() / "stopped/run/baseline.json");
   CHECK_MESSAGE(first.status == 130, first.err);
   CHECK(is_one_line(first.err));
   CHECK(contains(first.err, "goshawk quantize --resume --out"));
   // After the first epoch, most likely in the middle of another.
   const ProgramResult second = run_and_interrupt(
-      "goshawk", resume, p.scratch.path() / "stopped/checkpoints/model.training.safetensors");
+      "goshawk", resume, p.scratch.path() / "stopped/run/checkpoints/model.training.safetensors");
   CHECK_MESSAGE(second.status == 130, second.err);
   const ProgramResult third = run_built_program("goshawk", resume);
   check_success(third);
-  check_success(run_built_program("goshawk", {"quantize", "--config", p.scratch / "whole/config.json",
-                                              "--out", p.scratch / "again", "--quiet", "--threads", "1"}));
-  for (const std::string run : {"stopped", "again"}) {
-    for (const std::string file : {"config.json", "costs.json", "bits.json", "order-model.json",
-                                   "result.json", "model.safetensors", "model.packed.safetensors"}) {
+  check_success(
+      run_built_program("goshawk", {"quantize", "--config", p.scratch / "whole/run/config.json", "--out",
+                                    p.scratch / "again/run", "--quiet", "--threads", "1"}));
+  for (const std::string run : {"stopped/run", "again/run"}) {
+    for (const std::string file :
+         {"config.json", "costs.json", "bits.json", "order-model.json", "result.json", "model.safetensors",
+          "model.packed.safetensors", "report.md", "report.html", "figures/costs.svg"}) {
       INFO(run, " ", file);
-      CHECK((p.file(run, file) == p.file("whole", file)));
+      CHECK((p.file(run, file) == p.file("whole/run", file)));
     }
   }
 }

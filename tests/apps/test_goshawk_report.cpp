@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/apps/run_program.hpp"
+#include "tests/support/xml.hpp"
 
 using namespace goshawk;
 
@@ -101,12 +102,30 @@ const char* const kLog =
 {"row":"hawq-v2-seed1","stage":1,"epoch":1,"lr":0.01,"train_loss":0.8,"train_accuracy":0.82,"test_loss":0.9,"test_accuracy":0.8}
 {"row":"hawq-v2-se)";
 
-// A small made-up run with everything in it.
-struct Run {
+// A run directory and its report.
+struct AnyRun {
   ScratchDirectory scratch;
-  fs::path path = scratch.path() / "a & b";
+  fs::path path;
 
-  Run() {
+  explicit AnyRun(const char* name) : path(scratch.path() / name) {}
+
+  ProgramResult report(const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> arguments{"report", path.string()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run_built_program("goshawk", arguments);
+  }
+  std::string html() const { return file_bytes(path / "report.html"); }
+  std::set<std::string> figures() const {
+    std::set<std::string> names;
+    for (const auto& entry : fs::directory_iterator(path / "figures"))
+      names.insert(entry.path().filename().string());
+    return names;
+  }
+};
+
+// A small made-up run of reproduce_cifar with everything in it.
+struct Run : AnyRun {
+  Run() : AnyRun("a & b") {
     write(
         path / "config.json",
         R"({"data": "my pictures/it's", "model": "resnet20", "epochs": 7, "lr": 0.1, "bits": [2, 4], "seed": 3})");
@@ -168,68 +187,54 @@ struct Run {
     }
     write(curvature / "landscape-plane.csv", plane);
   }
+};
 
-  ProgramResult report(const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> arguments{"report", path.string()};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return run_built_program("goshawk", arguments);
-  }
-  std::string html() const { return file_bytes(path / "report.html"); }
-  std::set<std::string> figures() const {
-    std::set<std::string> names;
-    for (const auto& entry : fs::directory_iterator(path / "figures"))
-      names.insert(entry.path().filename().string());
-    return names;
+// Of one model, as goshawk quantize leaves it.
+struct ModelRun : AnyRun {
+  ModelRun() : AnyRun("model") {
+    write(
+        path / "config.json",
+        R"({"program": "goshawk quantize", "model": "resnet20", "data": "", "synthetic": true, "train-images": 0,
+            "mean": null, "pin": [], "bits": [2, 4], "cost": "exact-quadratic", "epochs": 2,
+            "weights": "/elsewhere/w.safetensors"})");
+    write(path / "baseline.json", R"({"accuracy": 0.925, "correct": 185, "images": 200, "loss": 0.25})");
+    write(path / "result.json",
+          R"({"accuracy": 0.9, "correct": 180, "images": 200, "loss": 0.375, "weight_compression": 13.7,
+              "activation_compression": 4.0, "total_compression": 9.5, "packed": "model.packed.safetensors",
+              "packed_bytes": {"total": 380, "codes": 280, "scales": 12, "ranges": 24, "full_weights": 0, "other": 40,
+                               "header": 24}})");
+    nlohmann::json assignment = bits("exact-quadratic exact", {4, 2, 2});
+    for (auto& layer : assignment["layers"]) layer["activation_bits"] = 8;
+    write(path / "bits.json", assignment.dump());
+    nlohmann::json layers = nlohmann::json::array();
+    for (const char* name : {"a", "b", kOddName}) {
+      layers.push_back({{"name", name},
+                        {"parameters", 160},
+                        {"choices",
+                         {{{"bits", 2}, {"bytes", 40}, {"cost", 0.625}},
+                          {{"bits", 4}, {"bytes", 80}, {"cost", std::string(name) == "b" ? -0.1 : 0.125}}}}});
+    }
+    write(path / "costs.json", nlohmann::json{{"layers", layers}}.dump());
+    write(path / "order-model.json",
+          nlohmann::json{
+              {"format", "goshawk-stages-1"},
+              {"stages", {{{"epochs", 1}, {"layers", {"b", "a"}}}, {{"epochs", 1}, {"layers", {kOddName}}}}}}
+              .dump());
+    write(path / "log.jsonl",
+          R"({"sensitivity":"exact-quadratic","seconds":8.4,"projected_seconds":8.4,"road":"exact"}
+{"row":"model","stage":0,"epoch":0,"lr":0.02,"train_loss":0.9,"train_accuracy":0.8,"test_loss":1.0,"test_accuracy":0.79,"seconds":1.5}
+{"row":"model","stage":1,"epoch":1,"lr":0.01,"train_loss":0.8,"train_accuracy":0.82,"test_loss":0.9,"test_accuracy":0.8,"seconds":1.5}
+)");
   }
 };
 
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
+void check_report(const ProgramResult& result) {
+  CHECK_MESSAGE(result.status == 0, result.err);
+  CHECK_MESSAGE(is_one_line(result.out), result.out);
 }
 
-// Whether the tags are closed in the order in which they were opened, every attribute is quoted, and every
-// '&' begins a reference. Enough of XML for what we write.
-bool is_well_formed(std::string text) {
-  if (text.starts_with("<!DOCTYPE html>")) text.erase(0, 15);
-  std::vector<std::string> open;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '&') {
-      const std::size_t end = text.find(';', i);
-      if (end == std::string::npos || end - i > 6) return false;
-    }
-    if (text[i] != '<') continue;
-    if (text.compare(i, 9, "<![CDATA[") == 0) {
-      i = text.find("]]>", i);
-      if (i == std::string::npos) return false;
-      continue;
-    }
-    const bool closes = text[i + 1] == '/';
-    std::size_t at = i + (closes ? 2 : 1);
-    const std::size_t name_end = text.find_first_of(" />", at);
-    if (name_end == std::string::npos || name_end == at) return false;
-    const std::string name = text.substr(at, name_end - at);
-    at = name_end;
-    while (at < text.size() && text[at] != '>' && text.compare(at, 2, "/>") != 0) {
-      if (text[at] == ' ') {
-        ++at;
-        continue;
-      }
-      const std::size_t equals = text.find_first_of("= >", at);
-      if (equals == std::string::npos || text[equals] != '=' || text[equals + 1] != '"') return false;
-      at = text.find('"', equals + 2);
-      if (at == std::string::npos) return false;
-      if (text.substr(equals + 2, at - equals - 2).find('<') != std::string::npos) return false;
-      ++at;
-    }
-    if (closes) {
-      if (open.empty() || open.back() != name) return false;
-      open.pop_back();
-    } else if (text[at] != '/') {
-      open.push_back(name);
-    }
-    i = text.find('>', at);
-  }
-  return open.empty();
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
 }
 
 }  // namespace
@@ -271,6 +276,7 @@ TEST_CASE("goshawk report writes one page with everything that the run has") {
   CHECK(contains(html, "trace / n: 0.1 ± 0.0031"));
   CHECK(contains(html, "HAWQ-V2, seed 1"));
   CHECK(contains(html, "weights&#39; codes: 4,000 bytes"));
+  CHECK(contains(file_bytes(run.path / "figures" / "landscape-plane.svg"), "<path class=\"gf-contour "));
   // The command; what is at its default is left out, and the shell sees one word.
   CHECK(contains(html, "reproduce_cifar --data &#39;my pictures/it&#39;\\&#39;&#39;s&#39; --epochs 7"));
   CHECK(contains(html, "--bits 2,4"));
@@ -292,6 +298,114 @@ TEST_CASE("goshawk report writes one page with everything that the run has") {
   CHECK(contains(markdown, "](figures/pareto-hawq-v2.svg)"));
   CHECK(contains(markdown, "c&lt;&amp;\"'>\\|\\*"));
   CHECK(contains(markdown, "paper: accuracy"));
+}
+
+TEST_CASE("goshawk report shows one model that goshawk quantize, finetune or train made") {
+  const ModelRun run;
+  check_report(run.report());
+  const std::string html = run.html();
+  CHECK(is_well_formed(html));
+  CHECK(run.figures() == std::set<std::string>{"bits.svg", "costs.svg", "layer-bytes.svg", "order.svg",
+                                               "size.svg", "training-accuracy.svg", "training-loss.svg"});
+  // Before and after, and the error of both: √(0.9 · 0.1 / 200).
+  CHECK(contains(html, "<dt>full precision</dt><dd>92.50 %</dd>"));
+  CHECK(contains(html, "<dt>drop, in points</dt><dd>2.50</dd>"));
+  CHECK(contains(html, "Quantization costs 2.50 points of accuracy."));
+  CHECK(contains(html, "Test loss: 0.25 before, 0.375 after."));
+  CHECK(contains(html, "accuracy on 200 pictures is 2.12 points"));
+  CHECK(contains(
+      html, "<td>Quantized</td><td class=\"first-of-group\">2–4</td><td>8</td><td>90.00</td><td>2.50</td>"));
+  // What every width costs, which one was taken, and that one cost has no logarithm.
+  CHECK(contains(html, "Bits by exact-quadratic exact, within 300 bytes of weights; they take 280."));
+  CHECK(contains(html, "a&#10;4 bits (chosen)&#10;cost: 0.125&#10;80 bytes"));
+  CHECK(contains(html, "1 costs that are not positive"));
+  CHECK(contains(html, "What the sensitivity exact-quadratic expects. Ringed:"));
+  CHECK(contains(html, "c&lt;&amp;&quot;&#39;&gt;|*&#10;the quantized model: stage 2 of 2"));
+  CHECK(contains(html, "160 weights of 4 bits: 80 bytes"));
+  CHECK(contains(html, "weights&#39; codes: 280 bytes"));
+  CHECK(contains(html, "<h3>Accuracy</h3>"));
+  CHECK(contains(html, "Ringed: the first epoch with another part of the layers quantized."));
+  // The command has every option: a flag without a value, and of an absolute path its name.
+  CHECK(contains(html, "goshawk quantize --model resnet20 --weights w.safetensors --synthetic "));
+  CHECK(contains(html, "--bits 2,4"));
+  CHECK(contains(html, "--out model-again"));
+  CHECK(contains(html, "goshawk quantize --config config.json --out model-again"));
+  CHECK(contains(html, "Of an absolute path only the last name is shown."));
+  CHECK(!contains(html, "/elsewhere"));
+  CHECK(!contains(html, "seconds"));
+  CHECK(!contains(html, "reproduce_cifar"));
+  CHECK(!contains(html, "paper"));
+  CHECK(!contains(html, kOddName));
+  CHECK(!contains(html, "Not in this run"));
+  CHECK(contains(html, "resnet20, synthetic pictures"));
+
+  // Stopped in the middle.
+  fs::remove(run.path / "result.json");
+  check_report(run.report());
+  CHECK(contains(run.html(), "result.json: the run is not finished."));
+  CHECK(contains(run.html(), "<dt>full precision</dt>"));
+  CHECK(!contains(run.html(), "drop, in points"));
+  for (const char* name : {"costs.json", "bits.json", "order-model.json", "log.jsonl", "baseline.json"}) {
+    fs::remove(run.path / name);
+    check_report(run.report());
+    CHECK_MESSAGE(is_well_formed(run.html()), name);
+  }
+  CHECK(contains(run.html(), "log.jsonl: no training curves."));
+}
+
+TEST_CASE("goshawk report shows fine-tuning without a baseline, training alone, and what is damaged") {
+  const ModelRun run;
+  fs::remove(run.path / "baseline.json");
+  fs::remove(run.path / "costs.json");
+  write(
+      run.path / "config.json",
+      R"({"program": "goshawk finetune", "model": "resnet20", "data": "/elsewhere/pictures/", "epochs": 0})");
+  write(run.path / "log.jsonl", "");
+  check_report(run.report());
+  CHECK(contains(run.html(), "goshawk finetune --model resnet20 --data pictures --epochs 0"));
+  CHECK(contains(run.html(), "<p class=\"summary\">resnet20, pictures</p>"));
+  CHECK(contains(run.html(), "<td>90.00</td><td>-</td>"));
+  CHECK(!contains(run.html(), "Not in this run"));
+
+  write(run.path / "result.json", R"({"accuracy": 0.9, "packed_bytes": {}})");
+  const ProgramResult damaged = run.report();
+  CHECK(damaged.status == 1);
+  CHECK_MESSAGE(is_one_line(damaged.err), damaged.err);
+  CHECK(contains(damaged.err, "result.json"));
+
+  const ScratchDirectory scratch;
+  const fs::path trained = scratch.path() / "trained";
+  write(trained / "config.json", R"({"program": "goshawk train", "model": "resnet20", "data": "d"})");
+  write(trained / "result.json", R"({"accuracy": 0.925, "correct": 185, "images": 200, "loss": 0.25})");
+  write(
+      trained / "log.jsonl",
+      R"({"row":"train","stage":0,"epoch":0,"lr":0.1,"train_loss":2,"train_accuracy":0.3,"test_loss":2,"test_accuracy":0.4})"
+      "\n");
+  check_report(run_built_program("goshawk", {"report", trained.string()}));
+  const std::string html = file_bytes(trained / "report.html");
+  CHECK(contains(html, "<td>Full precision</td><td class=\"first-of-group\">32</td>"));
+  CHECK(contains(html, "training accuracy: 30"));
+  CHECK(!contains(html, "Not in this run"));
+}
+
+TEST_CASE("goshawk report takes --quiet, and options from a file") {
+  const ModelRun run;
+  const std::string options = run.scratch / "options.toml", other = run.scratch / "elsewhere";
+  run.scratch.write("options.toml", "epochs = 3\n[report]\nout = \"" + other + "\"\nquiet = true\n");
+  const ProgramResult unknown = run.report({"--config", options});
+  CHECK(unknown.status == 2);
+  CHECK(contains(unknown.err, "goshawk report has no option 'epochs'"));
+  run.scratch.write("options.toml", "[train]\nepochs = 3\n[report]\nout = \"" + other + "\"\nquiet = true\n");
+  const ProgramResult result = run.report({"--config", options});
+  check_report(result);
+  CHECK(result.err.empty());
+  CHECK(contains(result.out, "elsewhere/report.html"));
+  CHECK(run.report({"--quiet"}).err.empty());
+  CHECK(file_bytes(fs::path(other) / "report.html") == run.html());
+  // A run's own file is another program's.
+  const ProgramResult foreign = run.report({"--config", (run.path / "config.json").string()});
+  CHECK(foreign.status == 2);
+  CHECK(contains(foreign.err, "the configuration of goshawk quantize, not of goshawk report"));
 }
 
 TEST_CASE("goshawk report writes elsewhere when told, and the same bytes in any locale") {
@@ -351,7 +465,7 @@ TEST_CASE("goshawk report shows what there is of a run and says what is not") {
       run_built_program("goshawk", {"report", (other.path / "curvature").string()});
   CHECK_MESSAGE(curvature.status == 0, curvature.err);
   const std::string html = file_bytes(other.path / "curvature" / "report.html");
-  CHECK(contains(html, "goshawk curvature --data d --images 64 --model resnet20"));
+  CHECK(contains(html, "goshawk curvature --model resnet20 --data d --images 64"));
   CHECK(!contains(html, "table.json"));
 }
 

@@ -48,6 +48,8 @@ TEST_CASE("goshawk train leaves a model that evaluates as it says, and its confi
   CHECK(is_one_line(result.out));
   CHECK(nlohmann::json::parse(result.out) == nlohmann::json::parse(file_bytes(first / "result.json")));
   CHECK(logged_epochs(first) == std::vector<int>{0, 1});
+  CHECK(contains(file_bytes(first / "report.md"), "![Loss](figures/training-loss.svg)"));
+  CHECK(std::filesystem::exists(first / "report.html"));
 
   const ProgramResult evaluated = run_built_program(
       "goshawk", {"evaluate", "--model", "resnet20", "--weights", (first / "model.safetensors").string(),
