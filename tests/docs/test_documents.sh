@@ -174,6 +174,7 @@ mkdir -p "$scratch/run/cifar-10-batches-bin" "$scratch/run/build/release"
 ln -s "$build/apps" "$scratch/run/build/release/apps"
 ln -s "$build/apps/reproduce_cifar" "$scratch/run/reproduce.sh"
 ln -s "$root/docs" "$scratch/run/docs"
+ln -s cifar-10-batches-bin "$scratch/run/pictures"
 record=0
 for name in data_batch_{1..5} test_batch; do
   for label in {0..9} {0..9} {0..9}; do
@@ -195,6 +196,7 @@ for document in "${documents[@]}"; do
     }
     END { exit !at }' || continue
   count=$((count + 1))
+  rm -rf "$scratch/run/runs" # another document's
   if ! (cd "$scratch/run" && PATH="$build/apps:$PATH" bash -Eeuo pipefail "$scratch/script") >"$scratch/output" 2>&1; then
     report "$document: a block that is marked to run fails: $(tail -n 2 "$scratch/output" | tr '\n' ' ')"
   fi
