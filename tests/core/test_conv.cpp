@@ -176,6 +176,9 @@ TEST_CASE("shapes that split rows, images, chunks and parts equal the reference"
            Case{2, 12, 60, 8, 5, 1, 33, {3, 2, 2, 0}},    // three vectors of outputs
            Case{4, 28, 28, 24, 1, 1, 40, {1, 1, 0, 0}},   // a 1 x 1 kernel
            Case{5, 14, 14, 16, 1, 1, 32, {2, 2, 0, 0}},   // a projection shortcut
+           Case{2, 9, 10, 20, 1, 1, 33, {2, 1, 0, 0}},    // uneven strides, rows left over
+           Case{2, 7, 6, 512, 1, 1, 24, {1, 1, 0, 0}},    // pixels that share sets of a cache, so they are
+                                                          // copied
            Case{1, 1, 1, 64, 1, 1, 10, {1, 1, 0, 0}},     // a fully connected layer
            Case{2, 1, 1, 3, 1, 1, 4, {3, 3, 1, 1}},       // every output sees padding only
            Case{2, 3, 3, 4, 3, 3, 4, {1, 1, 6, 6}},       // a pad wider than the kernel
