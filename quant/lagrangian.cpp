@@ -79,11 +79,11 @@ class Search {
     Relaxation r{.price = price};
     if (assignments_ == Assignments::all) {
       for (const auto& item : items_) {
-        const KnapsackOption* best = nullptr;
-        double least = 0;
+        const KnapsackOption* best = &item.front();
+        double least = best->cost + dot(price, best->size);
         for (const KnapsackOption& option : item) {
           const double reduced = option.cost + dot(price, option.size);
-          if (best == nullptr || reduced < least) {
+          if (reduced < least) {
             best = &option;
             least = reduced;
           }
