@@ -6,8 +6,9 @@ usage: check_against_pytorch.py --weights W.safetensors --batch B.safetensors [-
 
 Loss, gradient and Hessian-vector product (batch norm in eval and in train mode, f32 and f64), the largest eigenvalues
 of the whole network's Hessian, and every layer's trace. PyTorch (Debian: python3-torch, python3-numpy) works by
-double backward in f64, its traces are Hutchinson's with their standard errors. B holds `images` [N,3,32,32], already
-normalised, and `labels` [N].
+double backward in f64, its traces are Hutchinson's with their standard errors. How far PyTorch's own f32 is from its f64
+stands beside ours: what rounding costs anybody, above all where it puts a unit on the other side of its ReLU. B holds
+`images` [N,3,32,32], already normalised, and `labels` [N].
 """
 import argparse
 import json
@@ -84,11 +85,12 @@ class ResNet20(nn.Module):
 
 
 class Hessian:
-    """Of the mean cross-entropy over the batch, in f64; products reuse one gradient graph."""
+    """Of the mean cross-entropy over the batch; products reuse one gradient graph."""
 
-    def __init__(self, weights, batch, train):
-        self.model = ResNet20().double()
-        state = {k: torch.tensor(v).double() for k, v in weights.items()}
+    def __init__(self, weights, batch, train, dtype=torch.float64):
+        self.dtype = dtype
+        self.model = ResNet20().to(dtype)
+        state = {k: torch.tensor(v).to(dtype) for k, v in weights.items()}
         missing, unexpected = self.model.load_state_dict(state, strict=False)
         missing = [name for name in missing if not name.endswith("num_batches_tracked")]
         if missing or unexpected:
@@ -96,7 +98,7 @@ class Hessian:
         self.model.train(train)
         self.names = [name for name, _ in self.model.named_parameters()]
         self.parameters = list(self.model.parameters())
-        logits = self.model(torch.tensor(batch["images"]).double())
+        logits = self.model(torch.tensor(batch["images"]).to(self.dtype))
         self.loss = functional.cross_entropy(logits, torch.tensor(batch["labels"]))
         self.gradient = torch.autograd.grad(self.loss, self.parameters, create_graph=True)
 
@@ -178,11 +180,17 @@ def main():
             write_safetensors(vector_file, {n: v.numpy() for n, v in zip(hessian.names, vector)})
             theirs = {"grad": dict(zip(hessian.names, (g.detach().numpy() for g in hessian.gradient))),
                       "hvp": dict(zip(hessian.names, (h.numpy() for h in hessian.apply(vector))))}
+            single = Hessian(weights, batch, bn == "train", torch.float32)
+            own = {"grad": single.gradient, "hvp": single.apply([v.float() for v in vector])}
+            row = {"program": "PyTorch", "bn": bn, "dtype": "f32", "loss": abs(single.loss.item() / hessian.loss.item() - 1)}
+            for kind, values in own.items():
+                row[kind] = difference({n: v.detach().numpy() for n, v in zip(hessian.names, values)}, theirs[kind])
+            result["products"].append(row)
             for dtype in ("f64", "f32"):
                 subprocess.run([options.goshawk, "hvp", *common, "--vector", vector_file, "--bn", bn, "--dtype", dtype,
                                 "--out", out_file], check=True, stdout=subprocess.DEVNULL)
                 ours = read_safetensors(out_file)
-                row = {"bn": bn, "dtype": dtype,
+                row = {"program": "Goshawk", "bn": bn, "dtype": dtype,
                        "loss": abs(float(ours["loss"]) / hessian.loss.item() - 1)}
                 for kind in ("grad", "hvp"):
                     row[kind] = difference({n: ours[f"{kind}.{n}"] for n in hessian.names}, theirs[kind])
@@ -215,7 +223,7 @@ def main():
         return
     print(f"PyTorch {result['torch']} in f64 on {result['images']} pictures; relative differences")
     for row in result["products"]:
-        print(f"  batch norm {row['bn']:<5} {row['dtype']}: loss {row['loss']:.1e}  gradient {row['grad']:.1e}  "
+        print(f"  batch norm {row['bn']:<5} {row['program']} {row['dtype']}: loss {row['loss']:.1e}  gradient {row['grad']:.1e}  "
               f"Hessian-vector product {row['hvp']:.1e}")
     for row in result["eigenvalues"]:
         print(f"  eigenvalue {row['goshawk']:12.6g} {row['torch']:12.6g}: {row['difference']:.1e}")
