@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Compares what goshawk computes with what PyTorch computes: ResNet-20, the same weights, the same pictures.
 
-usage: check_against_pytorch.py --weights W.safetensors --batch B.safetensors [--goshawk PROGRAM] [--probes 64]
-                                [--pairs 5] [--json]
+usage: check_against_pytorch.py --weights W.safetensors --batch B.safetensors [B2.safetensors ...] [--goshawk PROGRAM]
+                                [--probes 64] [--pairs 5] [--json]
 
 Loss, gradient and Hessian-vector product (batch norm in eval and in train mode, f32 and f64), the largest eigenvalues
 of the whole network's Hessian, and every layer's trace. PyTorch (Debian: python3-torch, python3-numpy) works by
 double backward in f64, its traces are Hutchinson's with their standard errors. How far PyTorch's own f32 is from its f64
 stands beside ours: what rounding costs anybody, above all where it puts a unit on the other side of its ReLU. B holds
-`images` [N,3,32,32], already normalised, and `labels` [N].
+`images` [N,3,32,32], already normalised, and `labels` [N]. Eigenvalues and traces are the first batch's.
 """
 import argparse
 import json
@@ -156,56 +156,61 @@ def difference(ours, theirs):
     return float((above / sum((v ** 2).sum() for v in theirs.values())) ** 0.5)
 
 
+def compare_products(options, network, weights, batch, bn, scratch):
+    """Loss, gradient and one product: relative differences from PyTorch's in f64."""
+    vector_file, out_file = f"{scratch}/vector.safetensors", f"{scratch}/out.safetensors"
+    # Train mode moves the running statistics; what the products need is in the graph already.
+    hessian = Hessian(weights, batch, bn == "train")
+    vector = hessian.random(7, signs=False)
+    write_safetensors(vector_file, {n: v.numpy() for n, v in zip(hessian.names, vector)})
+
+    def numbers(other, values):
+        return {n: v.detach().numpy() for n, v in zip(other.names, values)}
+
+    theirs = {"grad": numbers(hessian, hessian.gradient), "hvp": numbers(hessian, hessian.apply(vector))}
+    for dtype in ("f64", "f32"):
+        subprocess.run([options.goshawk, "hvp", *network, "--vector", vector_file, "--bn", bn, "--dtype", dtype, "--out",
+                        out_file], check=True, stdout=subprocess.DEVNULL)
+        ours = read_safetensors(out_file)
+        yield {"program": "Goshawk", "dtype": dtype, "loss": abs(float(ours["loss"]) / hessian.loss.item() - 1),
+               **{kind: difference({n: ours[f"{kind}.{n}"] for n in hessian.names}, theirs[kind]) for kind in theirs}}
+    single = Hessian(weights, batch, bn == "train", torch.float32)
+    yield {"program": "PyTorch", "dtype": "f32", "loss": abs(single.loss.item() / hessian.loss.item() - 1),
+           "grad": difference(numbers(single, single.gradient), theirs["grad"]),
+           "hvp": difference(numbers(single, single.apply([v.float() for v in vector])), theirs["hvp"])}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     root = pathlib.Path(__file__).resolve().parents[2]
     parser.add_argument("--weights", required=True)
-    parser.add_argument("--batch", required=True)
+    parser.add_argument("--batch", required=True, nargs="+")
     parser.add_argument("--goshawk", default=str(root / "build/release/apps/goshawk"))
     parser.add_argument("--probes", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     weights = read_safetensors(options.weights)
-    batch = read_safetensors(options.batch)
-    result = {"torch": torch.__version__, "images": len(batch["labels"]), "products": []}
+    batches = [read_safetensors(path) for path in options.batch]
+    result = {"torch": torch.__version__, "images": [len(batch["labels"]) for batch in batches], "products": []}
 
     with tempfile.TemporaryDirectory() as scratch:
-        vector_file, out_file = f"{scratch}/vector.safetensors", f"{scratch}/out.safetensors"
-        common = ["--model", "resnet20", "--weights", options.weights, "--batch", options.batch]
-        for bn in ("eval", "train"):
-            hessian = Hessian(weights, batch, bn == "train")
-            vector = hessian.random(7, signs=False)
-            # Train mode moved the running statistics; what the products need is in the graph already.
-            write_safetensors(vector_file, {n: v.numpy() for n, v in zip(hessian.names, vector)})
-            theirs = {"grad": dict(zip(hessian.names, (g.detach().numpy() for g in hessian.gradient))),
-                      "hvp": dict(zip(hessian.names, (h.numpy() for h in hessian.apply(vector))))}
-            single = Hessian(weights, batch, bn == "train", torch.float32)
-            own = {"grad": single.gradient, "hvp": single.apply([v.float() for v in vector])}
-            row = {"program": "PyTorch", "bn": bn, "dtype": "f32", "loss": abs(single.loss.item() / hessian.loss.item() - 1)}
-            for kind, values in own.items():
-                row[kind] = difference({n: v.detach().numpy() for n, v in zip(hessian.names, values)}, theirs[kind])
-            result["products"].append(row)
-            for dtype in ("f64", "f32"):
-                subprocess.run([options.goshawk, "hvp", *common, "--vector", vector_file, "--bn", bn, "--dtype", dtype,
-                                "--out", out_file], check=True, stdout=subprocess.DEVNULL)
-                ours = read_safetensors(out_file)
-                row = {"program": "Goshawk", "bn": bn, "dtype": dtype,
-                       "loss": abs(float(ours["loss"]) / hessian.loss.item() - 1)}
-                for kind in ("grad", "hvp"):
-                    row[kind] = difference({n: ours[f"{kind}.{n}"] for n in hessian.names}, theirs[kind])
-                result["products"].append(row)
+        network = ["--model", "resnet20", "--weights", options.weights]
+        for path, batch in zip(options.batch, batches):
+            for bn in ("eval", "train"):
+                for row in compare_products(options, [*network, "--batch", path], weights, batch, bn, scratch):
+                    result["products"].append({"batch": pathlib.Path(path).name, "bn": bn, **row})
 
         def curvature(*arguments):
             out = f"{scratch}/{arguments[1]}"
-            subprocess.run([options.goshawk, "curvature", *common, *arguments, "--dtype", "f64", "--out", out], check=True,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run([options.goshawk, "curvature", *network, "--batch", options.batch[0], *arguments, "--dtype", "f64",
+                            "--out", out], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             return json.loads(pathlib.Path(out, "curvature.json").read_text())
 
         ours = curvature("--what", "eigenvalues", "--per", "network", "--parameters", "all", "--top", str(options.pairs))
         values = ours["network"]["top_eigenvalues"]
         layers = curvature("--what", "trace")["layers"]
-    hessian = Hessian(weights, batch, train=False)
+    hessian = Hessian(weights, batches[0], train=False)
     theirs = top_eigenvalues(hessian, options.pairs)
     result["eigenvalues"] = [{"goshawk": a, "torch": b, "difference": abs(a / b - 1)}
                              for a, b in zip(values, theirs)]
@@ -221,14 +226,15 @@ def main():
     if options.json:
         print(json.dumps(result, indent=2))
         return
-    print(f"PyTorch {result['torch']} in f64 on {result['images']} pictures; relative differences")
+    print(f"relative differences from PyTorch {result['torch']} in f64")
+    print("batch                 batch norm  program  type     loss  gradient  Hessian-vector product")
     for row in result["products"]:
-        print(f"  batch norm {row['bn']:<5} {row['program']} {row['dtype']}: loss {row['loss']:.1e}  gradient {row['grad']:.1e}  "
-              f"Hessian-vector product {row['hvp']:.1e}")
+        print(f"{row['batch']:<22}{row['bn']:<12}{row['program']:<9}{row['dtype']:<5}{row['loss']:>8.1e}  {row['grad']:>8.1e}  "
+              f"{row['hvp']:.1e}")
     for row in result["eigenvalues"]:
-        print(f"  eigenvalue {row['goshawk']:12.6g} {row['torch']:12.6g}: {row['difference']:.1e}")
+        print(f"eigenvalue {row['goshawk']:12.6g} {row['torch']:12.6g}: {row['difference']:.1e}")
     for row in result["traces"]:
-        print(f"  trace {row['layer']:<22} {row['goshawk']:10.5g} {row['torch']:10.5g} ± {row['standard_error']:.2g}: "
+        print(f"trace {row['layer']:<22} {row['goshawk']:10.5g} {row['torch']:10.5g} ± {row['standard_error']:.2g}: "
               f"{row['sigmas']:+.1f} standard errors")
 
 
