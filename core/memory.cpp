@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <mutex>
 #include <sys/mman.h>
+#include <unistd.h>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -209,6 +210,10 @@ CachingAllocator& allocator() {
 MemoryStats memory_stats() {
   return allocator().stats();
 }
+std::int64_t physical_memory() {
+  return static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+}
+
 void reset_peak_memory() {
   allocator().reset_peak();
 }

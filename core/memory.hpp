@@ -16,6 +16,8 @@ struct MemoryStats {
 };
 
 MemoryStats memory_stats();
+/// Bytes of main memory that the machine has.
+std::int64_t physical_memory();
 void reset_peak_memory();
 /// Returns every cached free block to the system.
 void release_cached_memory();

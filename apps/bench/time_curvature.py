@@ -2,7 +2,8 @@
 """Times goshawk curvature on a trained ResNet-20 against PyTorch doing the same number of products.
 
 usage: time_curvature.py --weights W.safetensors --data DATA [--images 4096] [--error 0.02] [--top 5] [--batch 128]
-                         [--microbatch 32] [--threads 2] [--seconds 5] [--goshawk PROGRAM] [--json]
+                         [--microbatch 32] [--threads 2] [--graph-memory MIB] [--seconds 5] [--goshawk PROGRAM]
+                         [--json]
 
 Three commands are timed from start to end, reading files included: Hutchinson's trace of the network to the wanted error,
 the largest eigenvalues to a residual of 1e-3 (both by double backward), and the exact traces of all layers and
@@ -34,6 +35,7 @@ def main():
     parser.add_argument("--batch", type=int, default=128, help="pictures of PyTorch's products")
     parser.add_argument("--microbatch", type=int, default=32, help="pictures of Goshawk's microbatches")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--graph-memory", type=int, help="MiB for Goshawk's kept graphs (3.4 a picture); else its default")
     parser.add_argument("--seconds", type=float, default=5, help="of PyTorch's products, each time and layout")
     parser.add_argument("--goshawk", default=str(root / "build/release/apps/goshawk"))
     parser.add_argument("--json", action="store_true")
@@ -45,12 +47,14 @@ def main():
         for layout, measured in rates.items():
             measured.append(peer.run_torch("hvp_eval", options, options.batch, layout, options.seconds)[0])
 
+    kept = ["--graph-memory", str(options.graph_memory)] if options.graph_memory is not None else []
+
     def curvature(*arguments):
         with tempfile.TemporaryDirectory() as scratch:
             start = time.perf_counter()
             subprocess.run([options.goshawk, "curvature", "--model", options.model, "--weights", options.weights, "--data",
                             options.data, "--images", str(options.images), "--microbatch", str(options.microbatch),
-                            "--threads", str(options.threads), "--out", scratch + "/run", *arguments],
+                            "--threads", str(options.threads), "--out", scratch + "/run", *kept, *arguments],
                            env=peer.environment(), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             seconds = time.perf_counter() - start
             return seconds, json.loads(pathlib.Path(scratch, "run/curvature.json").read_text())
@@ -73,6 +77,7 @@ def main():
     rows = [("Hutchinson", trace_seconds, trace["samples"]), ("eigenvalues", eigen_seconds, eigen["products"]),
             ("exact traces", exact_seconds, trace["samples"])]
     report = {"images": options.images, "threads": options.threads, "microbatch": options.microbatch,
+              "graph_memory": options.graph_memory,
               "pytorch": {"batch": options.batch, "layout": best, "images_per_second": rates,
                           "seconds_per_product_extrapolated": a_product},
               "trace": trace, "exact_trace": exact, "top_eigenvalues": values, "residuals": eigen["residuals"],

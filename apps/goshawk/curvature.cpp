@@ -186,6 +186,13 @@ void add_curvature_command(CLI::App& program) {
       ->check(CLI::PositiveNumber)
       ->type_name("N")
       ->capture_default_str();
+  command
+      .add_option(
+          "--graph-memory", options->graph_megabytes,
+          "MiB for gradient graphs that are kept between products, by default a quarter of the machine's; "
+          "those of the other microbatches are built again for each product")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("MIB");
   add_measurement_options(command, *options);
   command.add_option("--seed", options->seed, "Of the choice of images and of all random vectors")
       ->type_name("S")

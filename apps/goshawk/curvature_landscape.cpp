@@ -38,7 +38,8 @@ nlohmann::ordered_json measure_landscape(const CurvatureOptions& options, const 
   };
   Eigenpair top;
   {
-    const HessianOperator hessian(parameters, problem.sizes(), problem.loss_of_microbatch());
+    const HessianOperator hessian(parameters, problem.sizes(), problem.loss_of_microbatch(),
+                                  {.graph_bytes = options.graph_bytes()});
     LanczosOptions lanczos_options{.largest = 1};
     lanczos_options.max_products = options.max_products;
     lanczos_options.seed = options.seed;

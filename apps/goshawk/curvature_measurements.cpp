@@ -129,6 +129,9 @@ class Measurements {
   }
   bool exact() const { return road_.road == Road::exact; }
 
+  MicrobatchOptions kept_graphs() const { return {.graph_bytes = options_.graph_bytes()}; }
+  HessianOptions hessian_options() const { return {.graph_bytes = options_.graph_bytes()}; }
+
   HutchinsonOptions probing(std::uint64_t first_stream) const {
     HutchinsonOptions probing{
         .seed = options_.seed, .stream = first_stream, .relative_error = options_.error};
@@ -143,7 +146,7 @@ class Measurements {
     const Json item = exact() ? exact_item(OutputMetric::softmax_cross_entropy) : state_.item("traces", [&] {
       return probe_parts("traces", Purpose::trace, [&](const Part& part) {
         return std::make_unique<HessianOperator>(problem_.variables(part), problem_.sizes(),
-                                                 problem_.loss_of_microbatch());
+                                                 problem_.loss_of_microbatch(), hessian_options());
       });
     });
     for (Json& part : parts) {
@@ -347,10 +350,11 @@ class Measurements {
   std::unique_ptr<LinearOperator> hessian_of(const Part& part) const {
     if (semidefinite(part) && exact()) {
       return std::make_unique<GaussNewtonOperator>(problem_.variables(part), problem_.sizes(),
-                                                   problem_.pass());
+                                                   problem_.pass(), OutputMetric::softmax_cross_entropy,
+                                                   kept_graphs());
     }
     return std::make_unique<HessianOperator>(problem_.variables(part), problem_.sizes(),
-                                             problem_.loss_of_microbatch());
+                                             problem_.loss_of_microbatch(), hessian_options());
   }
 
   void add_eigenvalues(Json& parts) {
@@ -399,10 +403,12 @@ class Measurements {
     };
     list(found.largest, "top_eigenvalues");
     if (bottom > 0) list(found.smallest, "bottom_eigenvalues");
+    // The error from the choice of images takes a product of its own for each eigenvector.
+    const auto pairs_found = static_cast<int>(found.largest.size() + found.smallest.size());
     Json& how = json["eigenvalues"];
     how = {{"residuals", Json::array()},
            {"image_errors", image_errors(a, found)},
-           {"products", found.products},
+           {"products", found.products + pairs_found},
            {"converged", found.converged}};
     for (const std::vector<Eigenpair>* pairs : {&found.largest, &found.smallest}) {
       for (const Eigenpair& pair : *pairs) how["residuals"].push_back(pair.residual);
@@ -433,7 +439,8 @@ class Measurements {
   void add_fisher(Json& parts, Json& network) {
     const auto fisher = [&](const Part& part) {
       return std::make_unique<GaussNewtonOperator>(problem_.variables(part), problem_.sizes(),
-                                                   problem_.pass(), OutputMetric::empirical_fisher);
+                                                   problem_.pass(), OutputMetric::empirical_fisher,
+                                                   kept_graphs());
     };
     const Json traces =
         exact() ? exact_item(OutputMetric::empirical_fisher) : state_.item("fisher traces", [&] {

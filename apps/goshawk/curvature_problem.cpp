@@ -7,6 +7,7 @@
 
 #include "apps/support/suggestions.hpp"
 #include "autograd/curvature/microbatches.hpp"
+#include "core/memory.hpp"
 #include "datasets/loader.hpp"
 #include "models/registry.hpp"
 #include "nn/layer_recorder.hpp"
@@ -32,6 +33,10 @@ std::string part_name(const std::string& parameter, const std::string& per) {
 
 bool CurvatureOptions::wants(const std::string& measurement) const {
   return std::find(what.begin(), what.end(), measurement) != what.end();
+}
+
+std::int64_t CurvatureOptions::graph_bytes() const {
+  return graph_megabytes < 0 ? physical_memory() / 4 : graph_megabytes << 20;
 }
 
 CurvatureProblem::CurvatureProblem(const CurvatureOptions& options) {

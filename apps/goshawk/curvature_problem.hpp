@@ -19,6 +19,7 @@ struct CurvatureOptions {
   std::string batch;
   std::int64_t images = 0;  ///< 0: a batch file's all, a data set's first 1024 at most
   std::int64_t microbatch = 32;
+  std::int64_t graph_megabytes = -1;  ///< −1: a quarter of the machine's memory
   std::vector<std::string> what = {"eigenvalues", "trace"};
   std::string per = "layer";
   std::vector<std::string> only;  ///< names of groups; empty for all
@@ -36,6 +37,8 @@ struct CurvatureOptions {
   bool resume = false;
 
   bool wants(const std::string& measurement) const;
+  /// For the graphs that an operator keeps between its products. Results do not depend on it.
+  std::int64_t graph_bytes() const;
 };
 
 /// A group of parameters that is reported on as one: a layer, a block of layers, or everything.

@@ -34,14 +34,15 @@ class BlockTraceSearch {
           "[block_traces] the state has {} blocks but the operator {}; start with an empty state",
           state.blocks.size(), blocks);
     state_.blocks.resize(blocks);
+    traces_.resize(blocks);
   }
 
   BlockTraces run() {
     if (!state_.scheme) {
       choose();
-    } else {
-      joint_probes(
-          true);  // draws nothing: the pilot's estimates, for blocks whose own probes are yet to come
+    } else if (!state_.joint.samples.empty()) {
+      // Draws nothing: the pilot's estimates, for blocks whose own probes are yet to come.
+      joint_probes(true);
     }
     if (go_on_ && state_.scheme == ProbeScheme::joint) joint_probes(false);
     if (go_on_ && state_.scheme == ProbeScheme::per_block) {
@@ -123,6 +124,11 @@ class BlockTraceSearch {
   }
 
   void choose() {
+    if (costs_.size() == 1) {
+      choose(costs_.front() < options_.joint_cost ? ProbeScheme::per_block : ProbeScheme::joint,
+             "one block has one kind of probe");
+      return;
+    }
     const std::vector<Estimate> joint_pilot = joint_probes(true);
     if (!go_on_) return;
     Forecast joint;

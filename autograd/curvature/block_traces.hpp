@@ -67,10 +67,11 @@ using BlockOperator = std::function<std::unique_ptr<const LinearOperator>(std::s
 /// off-diagonal blocks add to its variance; a block's own probes have less variance and cost a product a
 /// block. Which needs less work depends on the operator, so a pilot of each is drawn, the number of probes
 /// (standard deviation / wanted error)² predicted for every block, and the scheme that has less work left
-/// goes on. The per-block pilot is left out when it alone would cost more than finishing with joint probes.
-/// Only the chosen scheme's samples enter the estimates. A non-null `state` is where to start (as a former
-/// call left it, or empty) and is kept up to date. Throws Error for options out of range and as hutchinson
-/// does.
+/// goes on. The per-block pilot is left out when it alone would cost more than finishing with joint probes,
+/// and both are when there is one block, whose two kinds of probes are the same: then the cheaper product is
+/// taken. Only the chosen scheme's samples enter the estimates. A non-null `state` is where to start (as a
+/// former call left it, or empty) and is kept up to date. Throws Error for options out of range and as
+/// hutchinson does.
 BlockTraces block_traces(const LinearOperator& whole, const BlockOperator& block,
                          const BlockTraceOptions& options = {}, BlockTraceState* state = nullptr);
 

@@ -1,6 +1,8 @@
 #include <barrier>
 #include <cstring>
 #include <doctest/doctest.h>
+#include <fstream>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -165,6 +167,15 @@ TEST_CASE("a block that another thread frees goes back to the one that asked for
 }
 
 #endif
+
+TEST_CASE("the machine's memory is that of /proc/meminfo") {
+  std::ifstream file("/proc/meminfo");
+  std::string label;
+  std::int64_t kibibytes = 0;
+  file >> label >> kibibytes;
+  CHECK(label == "MemTotal:");
+  CHECK(physical_memory() == 1024 * kibibytes);
+}
 
 TEST_CASE("several threads allocate, pass on and release blocks") {
   const std::int64_t before = memory_stats().bytes_in_use;

@@ -91,6 +91,26 @@ TEST_CASE("the costs decide: what a block's product costs is counted") {
   CHECK(reach.reason.find("short of the wanted error") != std::string::npos);
 }
 
+TEST_CASE("one block needs no pilot: the cheaper product is taken, and no sample is lost") {
+  const Matrix m = blocked(1, 0.7);
+  const MatrixOperator a(m, std::vector<std::int64_t>{80});
+  const BlockOperator part = [&](std::size_t) { return std::make_unique<MatrixOperator>(a); };
+  for (const double cost : {1.0, 2.0, 3.0}) {
+    BlockTraceOptions options{.relative_error = 0.05, .joint_cost = 2, .block_costs = {cost}};
+    const BlockTraces all = block_traces(a, part, options);
+    CHECK(all.scheme == (cost < 2 ? ProbeScheme::per_block : ProbeScheme::joint));
+    CHECK(all.traces.size() == 1);
+    CHECK(all.traces[0].converged);
+    CHECK(all.work == std::min(cost, 2.0) * all.traces[0].samples);
+
+    BlockTraceState state;
+    options.progress = [](const BlockTraceState&, std::span<const Estimate>) { return false; };
+    block_traces(a, part, options, &state);
+    options.progress = {};
+    CHECK(block_traces(a, part, options, &state).traces[0].value == all.traces[0].value);
+  }
+}
+
 TEST_CASE("a Hessian's layers by its block operators: every layer to its error, around the exact trace") {
   const ConvNet net(Activation::tanh, {4, 3});
   const HessianOperator h = net.hessian();
