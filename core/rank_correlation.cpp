@@ -49,6 +49,41 @@ void check_pairs(std::span<const double> x, std::span<const double> y) {
         "[spearman] a value is not a number, which has no rank");
 }
 
+using Lists = std::vector<std::vector<double>>;
+
+/// What `statistic` says of the lists, the last of which is paired with each of the others, and of resamples
+/// of their entries.
+template <class Statistic>
+RankCorrelation bootstrap(const std::vector<std::span<const double>>& lists, int resamples, double level,
+                          std::uint64_t seed, Statistic statistic) {
+  Lists all;
+  for (const std::span<const double> list : lists) {
+    check_pairs(list, lists.back());
+    all.emplace_back(list.begin(), list.end());
+  }
+  check(resamples >= 100 && level > 0 && level < 1,
+        "[bootstrap_spearman] {} resamples for a level of {}; give 100 or more, and a level in (0, 1)",
+        resamples, level);
+  std::vector<double> values(static_cast<std::size_t>(resamples));
+  const std::size_t n = all[0].size();
+  parallel_for(resamples, 16, [&](std::int64_t begin, std::int64_t end) {
+    Lists drawn = all;
+    for (std::int64_t r = begin; r < end; ++r) {
+      Random random(seed, static_cast<std::uint64_t>(r));
+      for (std::size_t i = 0; i < n; ++i) {
+        const auto k = static_cast<std::size_t>(random.below(n));
+        for (std::size_t list = 0; list < all.size(); ++list) drawn[list][i] = all[list][k];
+      }
+      values[static_cast<std::size_t>(r)] = statistic(drawn);
+    }
+  });
+  std::sort(values.begin(), values.end());
+  const auto at = [&](double p) {
+    return values[static_cast<std::size_t>(std::llround(p * static_cast<double>(resamples - 1)))];
+  };
+  return {statistic(all), at((1 - level) / 2), at((1 + level) / 2)};
+}
+
 }  // namespace
 
 double spearman(std::span<const double> x, std::span<const double> y) {
@@ -58,29 +93,16 @@ double spearman(std::span<const double> x, std::span<const double> y) {
 
 RankCorrelation bootstrap_spearman(std::span<const double> x, std::span<const double> y, int resamples,
                                    double level, std::uint64_t seed) {
-  check_pairs(x, y);
-  check(resamples >= 100 && level > 0 && level < 1,
-        "[bootstrap_spearman] {} resamples for a level of {}; give 100 or more, and a level in (0, 1)",
-        resamples, level);
-  std::vector<double> values(static_cast<std::size_t>(resamples));
-  const std::size_t n = x.size();
-  parallel_for(resamples, 16, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<double> a(n), b(n);
-    for (std::int64_t r = begin; r < end; ++r) {
-      Random random(seed, static_cast<std::uint64_t>(r));
-      for (std::size_t i = 0; i < n; ++i) {
-        const auto k = static_cast<std::size_t>(random.below(n));
-        a[i] = x[k];
-        b[i] = y[k];
-      }
-      values[static_cast<std::size_t>(r)] = correlation(a, b);
-    }
+  return bootstrap({x, y}, resamples, level, seed,
+                   [](const Lists& drawn) { return correlation(drawn[0], drawn[1]); });
+}
+
+RankCorrelation bootstrap_spearman_difference(std::span<const double> x, std::span<const double> other,
+                                              std::span<const double> y, int resamples, double level,
+                                              std::uint64_t seed) {
+  return bootstrap({x, other, y}, resamples, level, seed, [](const Lists& drawn) {
+    return correlation(drawn[0], drawn[2]) - correlation(drawn[1], drawn[2]);
   });
-  std::sort(values.begin(), values.end());
-  const auto at = [&](double p) {
-    return values[static_cast<std::size_t>(std::llround(p * static_cast<double>(resamples - 1)))];
-  };
-  return {correlation(x, y), at((1 - level) / 2), at((1 + level) / 2)};
 }
 
 }  // namespace goshawk

@@ -27,8 +27,8 @@ void add_report_command(CLI::App& program) {
       "report", "A run directory as report.html, report.md and figures: tables, curvature, bits, curves");
   command
       .add_option("run", options->run,
-                  "Directory that reproduce_cifar or goshawk train, finetune, quantize or curvature wrote; "
-                  "what is not there yet is left out")
+                  "Directory that reproduce_cifar, predict_loss or goshawk train, finetune, quantize or "
+                  "curvature wrote; what is not there yet is left out")
       ->required()
       ->type_name("RUN");
   command.add_option("--out", options->out, "Directory to write to; default: RUN")->type_name("DIR");

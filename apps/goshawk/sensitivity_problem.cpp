@@ -173,7 +173,7 @@ SensitivityProblem::SensitivityProblem(const SensitivityProblemOptions& options,
   }
 }
 
-SensitivityData SensitivityProblem::data(std::int64_t begin, std::int64_t end) const {
+SensitivityData SensitivityProblem::data_for(Module& model, std::int64_t begin, std::int64_t end) const {
   std::vector<Tensor> images, labels;
   for (std::int64_t first = begin; first < end; first += microbatch_) {
     const std::int64_t last = std::min(end, first + microbatch_);
@@ -181,7 +181,7 @@ SensitivityData SensitivityProblem::data(std::int64_t begin, std::int64_t end) c
     labels.push_back(Tensor::from(std::vector<std::int64_t>(labels_.begin() + first, labels_.begin() + last),
                                   {last - first}));
   }
-  return {model(), std::move(images), std::move(labels)};
+  return {model, std::move(images), std::move(labels)};
 }
 
 }  // namespace goshawk

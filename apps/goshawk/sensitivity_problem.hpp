@@ -53,8 +53,10 @@ class SensitivityProblem {
   std::int64_t images() const { return static_cast<std::int64_t>(labels_.size()); }
   std::int64_t classes() const { return loaded_.classes; }
   /// Pictures [begin, end) in microbatches.
-  SensitivityData data(std::int64_t begin, std::int64_t end) const;
+  SensitivityData data(std::int64_t begin, std::int64_t end) const { return data_for(model(), begin, end); }
   SensitivityData data() const { return data(0, images()); }
+  /// The same for another problem's model, which is one of the same kind.
+  SensitivityData data_for(Module& model, std::int64_t begin, std::int64_t end) const;
 
  private:
   LoadedModel loaded_;

@@ -2,11 +2,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <map>
-#include <numeric>
+#include <optional>
 #include <set>
 
 #include "apps/goshawk/sensitivity_problem.hpp"
+#include "apps/report/predictions.hpp"
+#include "apps/report/write.hpp"
 #include "apps/support/program.hpp"
 #include "apps/support/progress.hpp"
 #include "apps/support/run_directory.hpp"
@@ -23,9 +26,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr double kLevel = 0.95;  // of all intervals
+
 struct Options {
   SensitivityProblemOptions problem;
   std::int64_t calibration = 512, held_out = 512;
+  std::string held_out_split;  ///< empty: that of the calibration pictures
   int draws = 200;
   std::vector<std::string> widths{"4,6,8", "3,4,6", "2,3,4,6,8", "2,3,4"};
   std::vector<std::string> costs;
@@ -79,14 +85,33 @@ double predicted(const MeasuredCosts& measured, const std::vector<int>& choice) 
   return sum;
 }
 
-double mean_bits(const WeightCandidates& candidates, const std::vector<int>& choice) {
-  double bits = 0, weights = 0;
+double weight_bytes(const WeightCandidates& candidates, const std::vector<int>& choice) {
+  double bytes = 0;
   for (std::size_t l = 0; l < choice.size(); ++l) {
-    const auto n = static_cast<double>(candidates.layers[l].parameters);
-    bits += n * candidates.bits[static_cast<std::size_t>(choice[l])];
-    weights += n;
+    bytes += static_cast<double>(candidates.layers[l].parameters) *
+             candidates.bits[static_cast<std::size_t>(choice[l])] / 8;
   }
-  return bits / weights;
+  return bytes;
+}
+
+double weights_of(const WeightCandidates& candidates) {
+  double weights = 0;
+  for (const WeightCandidates::Layer& layer : candidates.layers)
+    weights += static_cast<double>(layer.parameters);
+  return weights;
+}
+
+/// Whether the held-out pictures come from a split of their own.
+bool has_two_splits(const Options& options) {
+  const PictureOptions& pictures = options.problem.pictures;
+  if (options.held_out_split.empty() || options.held_out_split == pictures.split) return false;
+  const std::string& file = options.problem.batch.empty() ? pictures.source.path : options.problem.batch;
+  if (!file.empty() && !std::filesystem::is_directory(file)) {
+    throw UsageError(
+        "--held-out-split: one file of pictures has no splits; leave it out, and other pictures of the file "
+        "are held out");
+  }
+  return true;
 }
 
 Json configuration(const Options& options) {
@@ -94,6 +119,7 @@ Json configuration(const Options& options) {
   config.update(sensitivity_problem_config(options.problem));
   config.update({{"calibration", options.calibration},
                  {"held-out", options.held_out},
+                 {"held-out-split", options.held_out_split},
                  {"draws", options.draws},
                  {"widths", options.widths},
                  {"cost", options.costs},
@@ -101,9 +127,12 @@ Json configuration(const Options& options) {
   return config;
 }
 
+Json to_json(const RankCorrelation& r, const char* value) {
+  return {{value, r.value}, {"low", r.low}, {"high", r.high}};
+}
+
 Json correlation(const std::vector<double>& x, const std::vector<double>& y, const Options& options) {
-  const RankCorrelation r = bootstrap_spearman(x, y, options.resamples, 0.95, options.problem.seed);
-  return {{"spearman", r.value}, {"low", r.low}, {"high", r.high}};
+  return to_json(bootstrap_spearman(x, y, options.resamples, kLevel, options.problem.seed), "spearman");
 }
 
 /// The true loss changes of all draws of all sets, from the log as far as it goes.
@@ -141,22 +170,48 @@ std::vector<std::vector<Point>> measure_points(const Options& options, const Run
   return points;
 }
 
+/// The measured sensitivity that ranks best on the held-out pictures, and by how much each other one is
+/// behind.
+void compare_with_best(const Options& options, const std::vector<double>& held_out, Json& set) {
+  std::string best;
+  double most = -INFINITY;
+  for (const auto& [name, method] : set.at("methods").items()) {
+    const double value = method.at("held_out").at("spearman");
+    if (!method.contains("predicted") || value <= most) continue;
+    best = name;
+    most = value;
+  }
+  set["best"] = best;
+  const auto first = set.at("methods").at(best).at("predicted").get<std::vector<double>>();
+  for (auto& [name, method] : set["methods"].items()) {
+    if (!method.contains("predicted")) continue;
+    method["behind_best"] =
+        to_json(bootstrap_spearman_difference(first, method.at("predicted").get<std::vector<double>>(),
+                                              held_out, options.resamples, kLevel, options.problem.seed),
+                "difference");
+  }
+}
+
 Json set_json(const Options& options, const WeightCandidates& candidates,
               const std::vector<MeasuredCosts>& measured, const std::vector<Point>& points) {
-  std::vector<double> held_out, calibration, bits;
+  std::vector<double> held_out, calibration, bytes, mean_bits;
   for (const Point& point : points) {
     held_out.push_back(point.held_out);
     calibration.push_back(point.calibration);
-    bits.push_back(mean_bits(candidates, point.choice));
+    bytes.push_back(weight_bytes(candidates, point.choice));
+    mean_bits.push_back(8 * bytes.back() / weights_of(candidates));
   }
-  Json json{{"mean_bits", bits}, {"true_held_out", held_out}, {"true_calibration", calibration}};
+  Json json{{"bytes", bytes},
+            {"mean_bits", mean_bits},
+            {"true_held_out", held_out},
+            {"true_calibration", calibration}};
   for (const Point& point : points) {
     std::vector<int> widths;
     for (int b : point.choice) widths.push_back(candidates.bits[static_cast<std::size_t>(b)]);
     json["widths_of_layers"].push_back(widths);
   }
   // What knowing nothing but the size, and what knowing the loss change on other pictures, would give.
-  std::vector<double> narrow = bits;
+  std::vector<double> narrow = mean_bits;
   for (double& b : narrow) b = -b;
   json["methods"]["mean-bits"] = {{"held_out", correlation(narrow, held_out, options)},
                                   {"calibration", correlation(narrow, calibration, options)}};
@@ -169,6 +224,7 @@ Json set_json(const Options& options, const WeightCandidates& candidates,
   }
   json["methods"]["true-on-calibration"] = {{"held_out", correlation(calibration, held_out, options)},
                                             {"calibration", correlation(calibration, calibration, options)}};
+  compare_with_best(options, held_out, json);
   return json;
 }
 
@@ -201,14 +257,24 @@ void run(Options options) {
   }
   for (const std::string& name : options.costs) sensitivity_method(name);
   const WeightSpec spec = weight_spec_of(options.problem);
-  options.problem.images = options.calibration + options.held_out;
+  const bool two_splits = has_two_splits(options);
+  options.problem.images = options.calibration + (two_splits ? 0 : options.held_out);
   const SensitivityProblem problem(options.problem, "predict_loss");
+  std::optional<SensitivityProblem> other;
+  if (two_splits) {
+    SensitivityProblemOptions of_other = options.problem;
+    of_other.pictures.split = options.held_out_split;
+    of_other.images = options.held_out;
+    other.emplace(of_other, "predict_loss");
+  }
   const RunDirectory directory(options.out, configuration(options), options.resume);
   const SensitivityData calibration = problem.data(0, options.calibration);
-  const SensitivityData held_out = problem.data(options.calibration, problem.images());
+  const SensitivityData held_out = other ? other->data_for(problem.model(), 0, other->images())
+                                         : problem.data(options.calibration, problem.images());
   const WeightCandidates candidates = weight_candidates(calibration, {all.begin(), all.end()}, spec);
 
-  Json result{{"model", options.problem.model},
+  Json result{{"format", kPredictionsFormat},
+              {"model", options.problem.model},
               {"weights", options.problem.weights},
               {"quantizer", describe(spec)},
               {"calibration_images", options.calibration},
@@ -216,7 +282,12 @@ void run(Options options) {
               {"calibration_loss", calibration.loss()},
               {"held_out_loss", held_out.loss()},
               {"draws", options.draws},
-              {"interval", 0.95}};
+              {"interval", kLevel}};
+  if (two_splits) {
+    result["calibration_split"] = options.problem.pictures.split;
+    result["held_out_split"] = options.held_out_split;
+  }
+  for (const WeightCandidates::Layer& layer : candidates.layers) result["layers"].push_back(layer.name);
   SensitivityMeasurement measurement(calibration, candidates, {.seed = options.problem.seed});
   std::vector<MeasuredCosts> measured;
   Progress progress("sensitivities", static_cast<std::int64_t>(options.costs.size()));
@@ -239,6 +310,7 @@ void run(Options options) {
       table(result, "calibration"));
   write_file_atomic(directory.file("predictions.md"), text);
   print_result(text);
+  finish_with_report(options.out);
 }
 
 }  // namespace
@@ -263,6 +335,11 @@ int main(int argc, char** argv) {
         ->check(CLI::PositiveNumber)
         ->type_name("N")
         ->capture_default_str();
+    program
+        .add_option("--held-out-split", options.held_out_split,
+                    "test or train, of the held-out pictures; by default other pictures of --split")
+        ->check(CLI::IsMember({"test", "train"}))
+        ->type_name("NAME");
     program.add_option("--draws", options.draws, "Random assignments from each set of widths")
         ->check(CLI::Range(8, 100000))
         ->type_name("R")
@@ -281,7 +358,9 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(100, 1000000))
         ->type_name("N")
         ->capture_default_str();
-    program.add_option("--out", options.out, "Directory for predictions.json, predictions.md and log.jsonl")
+    program
+        .add_option("--out", options.out,
+                    "Directory for predictions.json, predictions.md, the report and log.jsonl")
         ->required()
         ->type_name("DIR");
     program.add_flag("--resume", options.resume,

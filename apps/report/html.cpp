@@ -9,6 +9,9 @@ namespace {
 // Widths of the figures in pixels. Every figure is laid out for a wide and for a narrow window, so that its
 // letters have their size in both.
 constexpr double kFigureWidth = 504, kWideWidth = 1064, kSmallWidth = 326, kNarrowWidth = 338;
+// Two panels beside each other are laid out like figures; three fit a wide window and, one below the other, a
+// narrow one as they are.
+constexpr double kPanelWidth = 524, kSmallPanelWidth = 340;
 
 constexpr const char* kStyle = R"(*{box-sizing:border-box}
 html{color-scheme:light dark;-webkit-text-size-adjust:100%}
@@ -28,6 +31,10 @@ dl.tiles dt{font-size:13px;color:var(--gf-soft)}dl.tiles dd{margin:0;font-size:2
 .small{grid-template-columns:repeat(3,minmax(0,1fr))}
 figure,.box{margin:0;background:var(--gf-ground);border:1px solid var(--gf-grid);border-radius:8px;padding:16px}
 figure.wide{grid-column:1/-1}
+.legend{display:flex;flex-wrap:wrap;gap:2px 18px;margin:0 0 14px;padding:0;list-style:none;font-size:13.5px}
+.legend svg{display:inline-block;margin:0 7px 0 0;vertical-align:-1px}
+.panels{display:grid;gap:24px 22px}.two{grid-template-columns:repeat(2,minmax(0,1fr))}.three{grid-template-columns:repeat(3,minmax(0,1fr))}
+h4{font-size:13.5px;font-weight:600;margin:0 0 2px}
 figcaption{font-size:13.5px;line-height:1.45;color:var(--gf-soft);margin-top:8px;overflow-wrap:anywhere}
 figure svg{display:block;max-width:100%;height:auto;margin:0 auto}figure svg.narrow{display:none}figure svg.own{max-width:none}
 .scroll{overflow-x:auto}.box{margin:18px 0}.box p{margin:10px 0 0;font-size:13.5px;color:var(--gf-soft);line-height:1.45}
@@ -42,12 +49,13 @@ footer{padding-top:40px;padding-bottom:40px;font-size:13.5px;color:var(--gf-soft
 #tip{position:fixed;z-index:9;max-width:min(430px,calc(100vw - 16px));pointer-events:none;white-space:pre-line;overflow-wrap:anywhere;
 background:var(--gf-ink);color:var(--gf-ground);font-size:13px;line-height:1.4;padding:8px 11px;border-radius:6px}
 #tip::first-line{font-weight:600}#tip[hidden]{display:none}
+@media (max-width:1160px){.two{grid-template-columns:minmax(0,1fr)}.three{grid-template-columns:repeat(2,minmax(0,1fr))}}
 @media (max-width:1000px){.grid{grid-template-columns:minmax(0,1fr)}}
 @media (max-width:1000px) and (min-width:701px){.small{grid-template-columns:repeat(2,minmax(0,1fr))}}
 @media (max-width:700px){header,main,footer{padding-left:12px;padding-right:12px}figure,.box{padding:12px 10px}
 h1{font-size:25px}figure svg.wide{display:none}figure svg.narrow{display:block}dl.tiles dd{font-size:20px}
 dl.tiles{grid-template-columns:repeat(2,minmax(0,1fr))}
-.small{grid-template-columns:minmax(0,1fr)}}
+.small,.three{grid-template-columns:minmax(0,1fr)}}
 @media print{body{background:none}figure,.box{break-inside:avoid}}
 )";
 
@@ -62,7 +70,8 @@ const show = point => {
   hide();
   shown = point;
   point.classList.add('on');
-  box.textContent = point.getAttribute('aria-label');
+  const note = point.dataset.note && point.closest('figure').querySelector('.notes').children[point.dataset.note];
+  box.textContent = point.getAttribute('aria-label') + (note ? '\n' + note.textContent : '');
   box.hidden = false;
   const at = point.getBoundingClientRect(), size = box.getBoundingClientRect();
   const width = document.documentElement.clientWidth;
@@ -136,6 +145,34 @@ std::string with_class(std::string svg, const char* name) {
   return svg.replace(svg.find("class=\"gf\""), 10, fmt::format("class=\"gf {}\"", name));
 }
 
+// The figure for wide and for narrow windows, of which the style sheet shows one.
+std::string both_layouts(const Figure& figure, double width) {
+  const bool scrolls = least_width(figure) > kNarrowWidth;
+  return with_class(to_svg(figure, {.width = width}), "wide") +
+         with_class(to_svg(figure, {.width = kNarrowWidth}), scrolls ? "narrow own" : "narrow");
+}
+
+// The panels as the page's own grid, below a legend for all of them.
+std::string panels(const Figure& figure) {
+  const bool small = figure.columns > 2;
+  std::string html = "<ul class=\"legend\">";
+  for (const FigureLegendEntry& entry : legend_of(figure))
+    html += fmt::format("<li>{}{}</li>", entry.swatch, xml_escape(entry.name));
+  html += fmt::format("</ul>\n<div class=\"panels {}\">\n", small ? "three" : "two");
+  for (const Figure& panel : figure.panels) {
+    html +=
+        fmt::format("<div><h4>{}</h4>{}</div>\n", xml_escape(panel.title),
+                    small ? to_svg(panel, {.width = kSmallPanelWidth}) : both_layouts(panel, kPanelWidth));
+  }
+  html += "</div>";
+  if (!figure.notes.empty()) {
+    html += "<ol class=\"notes\" hidden=\"hidden\">";
+    for (const std::string& note : figure.notes) html += "<li>" + xml_escape(note) + "</li>\n";
+    html += "</ol>";
+  }
+  return html;
+}
+
 struct BlockWriter {
   std::string operator()(const ReportText& block) const { return "<p>" + xml_escape(block.text) + "</p>\n"; }
 
@@ -160,15 +197,14 @@ struct BlockWriter {
 
   std::string operator()(const ReportFigure& block) const {
     // Many columns take the page's whole width, and on a narrow page they scroll.
-    const double least = least_width(block.figure);
-    const bool wide = least > kFigureWidth;
+    const bool has_panels = !block.figure.panels.empty();
+    const bool wide = has_panels || least_width(block.figure) > kFigureWidth;
     const double width = wide ? kWideWidth : block.small ? kSmallWidth : kFigureWidth;
-    const std::string narrow = with_class(to_svg(block.figure, {.width = kNarrowWidth}),
-                                          least > kNarrowWidth ? "narrow own" : "narrow");
     return fmt::format(
-        "<figure id=\"figure-{}\"{}><h3>{}</h3><div class=\"scroll\">{}{}</div>{}</figure>\n", block.name,
-        wide ? " class=\"wide\"" : "", xml_escape(block.figure.title),
-        with_class(to_svg(block.figure, {.width = width}), "wide"), narrow,
+        "<figure id=\"figure-{}\"{}><h3>{}</h3>{}{}</figure>\n", block.name, wide ? " class=\"wide\"" : "",
+        xml_escape(block.figure.title),
+        has_panels ? panels(block.figure)
+                   : "<div class=\"scroll\">" + both_layouts(block.figure, width) + "</div>",
         block.caption.empty() ? "" : "<figcaption>" + xml_escape(block.caption) + "</figcaption>");
   }
 };

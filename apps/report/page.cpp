@@ -9,6 +9,7 @@
 #include "apps/report/sections.hpp"
 #include "apps/reproduce_cifar/options.hpp"
 #include "apps/reproduce_cifar/rows.hpp"
+#include "apps/support/figure_text.hpp"
 
 namespace goshawk {
 namespace {
@@ -104,8 +105,8 @@ std::string reproduce_command(const ReportRun& run) {
   return command_text(words);
 }
 
-// The command of a subcommand of goshawk, whose config.json has all of its options.
-std::string goshawk_command(const ReportRun& run) {
+// The command of predict_loss or of a subcommand of goshawk, whose config.json has all of its options.
+std::string full_command(const ReportRun& run) {
   std::vector<std::string> words{run.program};
   const auto add = [&](const std::string& name, const Json& value) {
     // A number of images or directions that was not given is written as 0 or -1.
@@ -114,8 +115,8 @@ std::string goshawk_command(const ReportRun& run) {
     if (name == "program" || is_empty(value) || open || value == Json(false)) return;
     if (value == Json(true)) {
       words.push_back("--" + name);
-    } else if (name == "layer" && value.is_array()) {
-      for (const Json& layer : value) words.push_back(option(name, setting_text(layer)));
+    } else if ((name == "layer" || name == "widths") && value.is_array()) {
+      for (const Json& item : value) words.push_back(option(name, setting_text(item)));
     } else {
       words.push_back(option(name, setting_text(value)));
     }
@@ -156,9 +157,9 @@ std::string file_name_part(const std::string& name) {
 ReportSection reproduction_section(const ReportRun& run) {
   ReportSection section{.id = "reproduce", .title = "How to reproduce it"};
   if (run.config.is_null()) return section;
-  if (run.program.starts_with("goshawk ")) {
+  if (!run.program.empty()) {
     if (run.one_model) section.blocks.emplace_back(ReportText{kSameBytes + std::string(".")});
-    section.blocks.emplace_back(ReportCode{goshawk_command(run)});
+    section.blocks.emplace_back(ReportCode{full_command(run)});
     if (run.one_model) {
       section.blocks.emplace_back(ReportText{"The same from this directory's config.json:"});
       section.blocks.emplace_back(
@@ -198,9 +199,21 @@ ReportPage report_page(const ReportRun& run) {
           "packed file", fmt::format("{:.1f} kB", static_cast<double>(best->packed->total()) / 1000));
     }
   }
+  if (run.predictions) {
+    const ReportPredictions& predictions = *run.predictions;
+    const std::string& best = predictions.ranking.front();
+    std::size_t draws = 0;
+    for (const ReportPredictionSet& set : predictions.sets) draws += set.draws();
+    page.highlights = {
+        {"random assignments", with_thousands(static_cast<double>(draws))},
+        {"held-out pictures", with_thousands(static_cast<double>(predictions.held_out_images))},
+        {"ranks best on average", predictor_title(best)},
+        {"its mean rank correlation", fmt::format("{:.2f}", predictions.mean_correlation(best))}};
+  }
   for (ReportSection& section :
-       std::vector{table_section(run), layers_section(run), frontier_section(run), curvature_section(run),
-                   training_section(run), size_section(run), reproduction_section(run)}) {
+       std::vector{ranking_section(run), predictions_section(run), table_section(run), layers_section(run),
+                   frontier_section(run), curvature_section(run), training_section(run), size_section(run),
+                   reproduction_section(run)}) {
     if (!section.blocks.empty()) page.sections.push_back(std::move(section));
   }
   if (!run.missing.empty()) {

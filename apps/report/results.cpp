@@ -147,18 +147,6 @@ std::optional<ReportFigure> drop_figure(const ReportRun& run) {
 
 // ── the frontier ──
 
-// "8 bits: conv1, linear" for each width, widest first.
-std::string assignment_text(const std::vector<std::string>& layers, const std::vector<int>& bits) {
-  std::map<int, std::string, std::greater<>> names;
-  for (std::size_t l = 0; l < bits.size(); ++l) {
-    std::string& text = names[bits[l]];
-    text += (text.empty() ? "" : ", ") + (l < layers.size() ? layers[l] : fmt::format("layer {}", l + 1));
-  }
-  std::string text;
-  for (const auto& [width, list] : names) text += fmt::format("\n{} bits: {}", width, list);
-  return text;
-}
-
 // The point that the row took: that of its assignment, bit by bit.
 std::optional<std::size_t> chosen_point(const ReportRun& run, const ReportFrontier& frontier) {
   const auto it = run.bits.find(frontier.slug);
@@ -341,6 +329,17 @@ ReportFigure layer_bytes_figure(const BitAssignment& bits) {
 }
 
 }  // namespace
+
+std::string assignment_text(const std::vector<std::string>& layers, const std::vector<int>& bits) {
+  std::map<int, std::string, std::greater<>> names;
+  for (std::size_t l = 0; l < bits.size(); ++l) {
+    std::string& text = names[bits[l]];
+    text += (text.empty() ? "" : ", ") + (l < layers.size() ? layers[l] : fmt::format("layer {}", l + 1));
+  }
+  std::string text;
+  for (const auto& [width, list] : names) text += fmt::format("\n{} bits: {}", width, list);
+  return text;
+}
 
 ReportSection table_section(const ReportRun& run) {
   ReportSection section{.id = "table", .title = "Results"};

@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kRunDirectories =
-    "a directory that reproduce_cifar or goshawk train, finetune, quantize or curvature wrote";
+    "a directory that reproduce_cifar, predict_loss or goshawk train, finetune, quantize or curvature wrote";
 
 const Row* known_row(std::string_view slug) {
   const auto it =
@@ -42,10 +42,12 @@ class Reader {
     read_named("order-", [&](const std::string& name, const std::string& file) { read_order(name, file); });
     if (run_.one_model) read_one_model();
     read_curvature();
+    if (has("predictions.json")) run_.predictions = read_predictions(read_object("predictions.json"));
+    if (run_.one_model || run_.is_prediction_run()) read_model_and_data();
     if (found_ == 0) {
       throw UsageError(fmt::format(
           "{} holds no run: none of config.json, table.json, result.json, log.jsonl, sensitivity.json, "
-          "bits.json, costs.json and curvature.json is in it; give {}",
+          "bits.json, costs.json, curvature.json and predictions.json is in it; give {}",
           run_.path, kRunDirectories));
     }
     name_what_is_missing();
@@ -115,13 +117,17 @@ class Reader {
     for (ReportEpoch& epoch : run_.epochs) {
       if (epoch.job == "train") epoch.job = kBaselineJob;
     }
-    if (run_.config.is_object()) {
-      const JsonObject config = JsonObject::parse(run_.config.dump(), file("config.json"));
-      if (config.has("model")) run_.model = config.string("model");
-      const bool synthetic = config.has("synthetic") && config.boolean("synthetic");
-      if (synthetic) run_.data = "synthetic pictures";
-      if (!synthetic && config.has("data")) run_.data = without_directories(config.string("data"));
-    }
+  }
+
+  // Of the configuration, where the results do not say.
+  void read_model_and_data() {
+    if (run_.predictions) run_.model = run_.predictions->model;
+    if (!run_.config.is_object()) return;
+    const JsonObject config = JsonObject::parse(run_.config.dump(), file("config.json"));
+    if (config.has("model")) run_.model = config.string("model");
+    const bool synthetic = config.has("synthetic") && config.boolean("synthetic");
+    if (synthetic) run_.data = "synthetic pictures";
+    if (!synthetic && config.has("data")) run_.data = without_directories(config.string("data"));
   }
 
   JsonObject read_object(const std::string& name) const {
@@ -345,6 +351,9 @@ class Reader {
     say(!run_.config.is_null(), "config.json: how the run was made is unknown.");
     if (run_.one_model) {
       name_what_one_model_misses();
+    } else if (run_.is_prediction_run()) {
+      say(run_.predictions.has_value(),
+          "predictions.json: the run is not finished. The same command with --resume goes on with it.");
     } else if (!run_.is_curvature_run()) {
       say(!run_.rows.empty(), "table.json: no row is finished, so there is no table and no comparison.");
       const bool packed =

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/report/predictions.hpp"
 #include "quant/bits.hpp"
 #include "quant/cost_allocation.hpp"
 #include "quant/costs.hpp"
@@ -62,7 +63,7 @@ using ReportStages = std::vector<std::vector<std::string>>;
 struct ReportRun {
   std::string path;
   nlohmann::json config = nullptr;  ///< null when there is none
-  std::string program = {};         ///< "goshawk quantize"; empty for reproduce_cifar
+  std::string program = {};         ///< "goshawk quantize", "predict_loss"; empty for reproduce_cifar
   /// Of one model, as goshawk train, finetune and quantize write it, and not of a table.
   bool one_model = false;
   std::string model, data;  ///< as table.json says, or else config.json
@@ -76,6 +77,7 @@ struct ReportRun {
   std::map<std::string, ReportStages> orders = {};  ///< by job
   std::optional<JsonObject> curvature = {};         ///< curvature.json
   std::string curvature_path = {};                  ///< the directory that it and its curves are in
+  std::optional<ReportPredictions> predictions = {};
   /// A sentence for each file that the report would show and that is not there.
   std::vector<std::string> missing = {};
 
@@ -83,6 +85,8 @@ struct ReportRun {
   const ReportRow* baseline() const { return row(kBaselineJob); }
   /// Whether the directory is one that goshawk curvature wrote.
   bool is_curvature_run() const { return program == "goshawk curvature"; }
+  /// The same of predict_loss.
+  bool is_prediction_run() const { return program == "predict_loss" || predictions; }
   /// The name of the sensitivity whose costs the row's bits come from; empty when there is none.
   std::string costs_of(const std::string& slug) const;
 };

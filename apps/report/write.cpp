@@ -11,7 +11,7 @@ namespace goshawk {
 namespace {
 
 /// Of figures in files of their own.
-constexpr double kFileWidth = 640, kSmallFileWidth = 420;
+constexpr double kFileWidth = 640, kSmallFileWidth = 420, kPanelsFileWidth = 960;
 
 }  // namespace
 
@@ -24,9 +24,11 @@ ReportFiles write_report(const std::string& run, const std::string& out) {
     for (const ReportBlock& block : section.blocks) {
       const auto* figure = std::get_if<ReportFigure>(&block);
       if (figure == nullptr) continue;
+      const double width = !figure->figure.panels.empty() ? kPanelsFileWidth
+                           : figure->small                ? kSmallFileWidth
+                                                          : kFileWidth;
       write_file_atomic((directory / "figures" / (figure->name + ".svg")).string(),
-                        to_svg(figure->figure,
-                               {.width = figure->small ? kSmallFileWidth : kFileWidth, .standalone = true}));
+                        to_svg(figure->figure, {.width = width, .standalone = true}));
       ++files.figures;
     }
   }

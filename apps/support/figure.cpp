@@ -20,6 +20,7 @@ constexpr double kLeastColumn = 16;   // slanted names are this far apart
 constexpr double kMarker = 3.6;       // radius
 constexpr double kGap = 8;
 constexpr double kLineSwatch = 22, kMarkSwatch = 12;
+constexpr double kLeastPanel = 240, kPanelGap = 20;
 // Colours for text on a cell; in the middle of the scale both can be read.
 constexpr double kDarkUntil = 0.55;
 
@@ -30,16 +31,27 @@ std::string px(double value) {
   return text == "-0" ? "0" : text;
 }
 
+/// Where a panel is in the figure that it belongs to.
+struct PanelPlace {
+  double x = 0, y = 0;
+};
+
 class Renderer {
  public:
-  Renderer(const Figure& figure, const SvgOptions& options)
+  Renderer(const Figure& figure, const SvgOptions& options,
+           const std::optional<PanelPlace>& place = std::nullopt)
       : figure_(figure),
         options_(options),
+        place_(place),
         x_(figure.x, coordinates(true)),
         y_(figure.y, coordinates(false)),
-        margin_(options.standalone ? kGap : 0) {}
+        margin_(options.standalone && !place ? kGap : 0) {}
 
   std::string render() {
+    if (!figure_.panels.empty()) {
+      lay_out_panels();
+      return frame();
+    }
     lay_out();
     grid();
     cells();
@@ -53,6 +65,24 @@ class Renderer {
     for (const FigureSeries& series : figure_.series) draw_points(series);
     say_when_nothing_is_shown();
     return frame();
+  }
+
+  struct Swatch {
+    std::string name, picture;  ///< around y = 0, from x = 0 on
+    double width = 0;
+  };
+  static std::vector<Swatch> swatches(const Figure& figure) {
+    std::vector<Swatch> all;
+    for (const FigureSeries& series : figure.series) {
+      const double width = series.line ? kLineSwatch : kMarkSwatch;
+      if (!series.name.empty()) all.push_back({series.name, swatch_of(series, width), width});
+    }
+    for (const FigureRule& rule : figure.rules) {
+      if (rule.name.empty()) continue;
+      all.push_back(
+          {rule.name, fmt::format(R"(<path class="gf-rule" d="M0 0H{}"/>)", kLineSwatch), kLineSwatch});
+    }
+    return all;
   }
 
  private:
@@ -101,16 +131,42 @@ class Renderer {
 
   // ── layout ──
 
-  void lay_out() {
-    double top = 4;
-    if (options_.standalone) {
-      for (const std::string& line : wrap_text(figure_.title, kTitleFont, options_.width - 2 * kGap)) {
-        above_ += text(margin_, top + 14, line, "gf-title");
-        top += 20;
-      }
-      top += 6;
+  /// Of a file and of a panel; on a page the title stands outside.
+  double title(double top) {
+    if (!options_.standalone && !place_) return top;
+    const double font = place_ ? kFont : kTitleFont;
+    for (const std::string& line : wrap_text(figure_.title, font, options_.width - 2 * kGap)) {
+      above_ += text(margin_, top + font - 1, line, place_ ? "gf-panel-title" : "gf-title");
+      top += font + 5;
     }
-    top = legend(top);
+    return top + 6;
+  }
+
+  void lay_out_panels() {
+    double top = legend(title(4)) + 4;
+    const double room = options_.width - 2 * margin_;
+    const int fitting = static_cast<int>((room + kPanelGap) / (kLeastPanel + kPanelGap));
+    const int columns = std::clamp(fitting, 1, std::max(figure_.columns, 1));
+    const double width = (room - (columns - 1) * kPanelGap) / columns;
+    double height = 0;  // of the row
+    int column = 0;
+    for (const Figure& panel : figure_.panels) {
+      if (column == columns) {
+        top += height + kPanelGap;
+        height = 0;
+        column = 0;
+      }
+      const SvgOptions options{.width = width, .standalone = options_.standalone};
+      Renderer renderer(panel, options, PanelPlace{margin_ + column * (width + kPanelGap), top});
+      body_ += renderer.render();
+      height = std::max(height, renderer.total_);
+      ++column;
+    }
+    total_ = top + height + margin_;
+  }
+
+  void lay_out() {
+    double top = legend(title(4));
     for (const std::string& line : wrap_text(figure_.y.label, kFont, options_.width - 2 * kGap)) {
       above_ += text(margin_, top + 12, line, "");
       top += kLine;
@@ -169,24 +225,16 @@ class Renderer {
   double legend(double top) {
     double x = margin_;
     bool any = false;
-    const auto entry = [&](const std::string& name, double swatch_width, const std::string& swatch) {
-      const double width = swatch_width + 6 + text_width(name, kFont) + 12;
+    for (const Swatch& swatch : swatches(figure_)) {
+      const double width = swatch.width + 6 + text_width(swatch.name, kFont) + 12;
       if (any && x + width > options_.width) {
         x = margin_;
         top += kLine;
       }
-      above_ += fmt::format("<g transform=\"translate({} {})\">{}</g>", px(x), px(top + 8), swatch);
-      above_ += text(x + swatch_width + 6, top + 12, name, "");
+      above_ += fmt::format("<g transform=\"translate({} {})\">{}</g>", px(x), px(top + 8), swatch.picture);
+      above_ += text(x + swatch.width + 6, top + 12, swatch.name, "");
       x += width;
       any = true;
-    };
-    for (const FigureSeries& series : figure_.series) {
-      const double width = series.line ? kLineSwatch : kMarkSwatch;
-      if (!series.name.empty()) entry(series.name, width, swatch_of(series, width));
-    }
-    for (const FigureRule& rule : figure_.rules) {
-      if (rule.name.empty()) continue;
-      entry(rule.name, kLineSwatch, fmt::format(R"(<path class="gf-rule" d="M0 0H{}"/>)", kLineSwatch));
     }
     return any ? top + kLine + 8 : top;
   }
@@ -250,7 +298,8 @@ class Renderer {
             fmt::format(R"svg(<text class="gf-tick" transform="translate({} {}) rotate(-45)">{}</text>)svg",
                         px(x + 3), px(top_ - 6), xml_escape(tick.label));
       } else {
-        body_ += text(x, bottom_ + 16, tick.label, "gf-tick", "middle");
+        const double half = text_width(tick.label, kTickFont) / 2;
+        body_ += text(std::min(x, options_.width - half), bottom_ + 16, tick.label, "gf-tick", "middle");
       }
     }
     for (const AxisTick& tick : y_ticks_) {
@@ -427,11 +476,11 @@ class Renderer {
           body_ += fmt::format(R"(<circle class="gf-ring" cx="{}" cy="{}" r="{}"/>)", px(x), px(y),
                                px(kMarker + 3.4));
         }
-        body_ += marker(series, x, y, kMarker, attributes(point.tip));
+        body_ += marker(series, x, y, kMarker, attributes(point.tip, point.note));
         body_ += point.tip.empty() ? "" : close_tip(point.tip);
       } else if (!point.tip.empty()) {
         element("circle", fmt::format(R"(cx="{}" cy="{}" r="{}")", px(x), px(y), px(kMarker)),
-                fmt::format("gf-hit gf-f{}", colour(series)), point.tip);
+                fmt::format("gf-hit gf-f{}", colour(series)), point.tip, point.note);
       }
     }
   }
@@ -478,20 +527,21 @@ class Renderer {
                        attributes, attributes.empty() ? "/>" : ">");
   }
 
-  std::string attributes(const std::string& tip) {
+  std::string attributes(const std::string& tip, const std::optional<std::size_t>& note) {
     if (tip.empty()) return "";
     if (options_.standalone) return " ";
     const bool first = !std::exchange(focusable_, true);
-    return fmt::format(R"( role="img" tabindex="{}" aria-label="{}")", first ? 0 : -1, xml_escape(tip));
+    return fmt::format(R"( role="img" tabindex="{}"{} aria-label="{}")", first ? 0 : -1,
+                       note ? fmt::format(" data-note=\"{}\"", *note) : "", xml_escape(tip));
   }
 
   std::string close_tip(const std::string& tip) const {
     return options_.standalone ? fmt::format("<title>{}</title></path>", xml_escape(tip)) : "</path>";
   }
 
-  void element(const char* tag, const std::string& geometry, const std::string& style,
-               const std::string& tip) {
-    const std::string known = attributes(tip);
+  void element(const char* tag, const std::string& geometry, const std::string& style, const std::string& tip,
+               const std::optional<std::size_t>& note = std::nullopt) {
+    const std::string known = attributes(tip, note);
     const std::string all = style + (known.empty() ? "" : style.empty() ? "gf-tip" : " gf-tip");
     body_ +=
         fmt::format("<{} {}{}{}", tag, geometry, all.empty() ? "" : fmt::format(" class=\"{}\"", all), known);
@@ -509,10 +559,13 @@ class Renderer {
   }
 
   std::string frame() const {
+    const bool group = focusable_ || !figure_.panels.empty();
     std::string svg = fmt::format(
-        R"(<svg class="gf" xmlns="http://www.w3.org/2000/svg" width="{0}" height="{1}" viewBox="0 0 {0} {1}" role="{2}" aria-label="{3}">)",
-        px(options_.width), px(total_), focusable_ ? "group" : "img", xml_escape(figure_.title));
-    if (options_.standalone) {
+        R"(<svg class="gf" {4}width="{0}" height="{1}" viewBox="0 0 {0} {1}" role="{2}" aria-label="{3}">)",
+        px(options_.width), px(total_), group ? "group" : "img", xml_escape(figure_.title),
+        place_ ? fmt::format(R"(x="{}" y="{}" )", px(place_->x), px(place_->y))
+               : R"(xmlns="http://www.w3.org/2000/svg" )");
+    if (options_.standalone && !place_) {
       svg += fmt::format("<style>{}svg{{background:var(--gf-ground)}}</style>", figure_style());
       svg += R"svg(<rect width="100%" height="100%" style="fill:var(--gf-ground)"/>)svg";
     }
@@ -521,6 +574,7 @@ class Renderer {
 
   const Figure& figure_;
   const SvgOptions& options_;
+  std::optional<PanelPlace> place_;
   AxisMap x_, y_;
   double margin_;  // left of the title, the legend and the labels
   std::vector<AxisTick> x_ticks_, y_ticks_;
@@ -536,6 +590,18 @@ double widest_name(const std::vector<std::string>& names) {
 }
 
 }  // namespace
+
+std::vector<FigureLegendEntry> legend_of(const Figure& figure) {
+  std::vector<FigureLegendEntry> legend;
+  for (const Renderer::Swatch& swatch : Renderer::swatches(figure)) {
+    legend.push_back(
+        {fmt::format(
+             R"(<svg class="gf" width="{0}" height="14" viewBox="0 -7 {0} 14" aria-hidden="true">{1}</svg>)",
+             px(swatch.width), swatch.picture),
+         swatch.name});
+  }
+  return legend;
+}
 
 double least_width(const Figure& figure) {
   if (figure.x.scale != AxisScale::categories) return 0;

@@ -1,6 +1,6 @@
 // Figures as vector graphics: axes, lines, points with error bars and tooltips, bars, coloured cells, a
-// legend. What a figure shows is plain data; to_svg() lays it out for a width, so that the same figure serves
-// a page, a telephone and a file of its own.
+// legend, and several of these side by side. What a figure shows is plain data; to_svg() lays it out for a
+// width, so that the same figure serves a page, a telephone and a file of its own.
 #pragma once
 
 #include <cstdint>
@@ -34,8 +34,9 @@ struct FigureInterval {
 struct FigurePoint {
   double x = 0, y = 0;
   std::optional<FigureInterval> x_error = {}, y_error = {};
-  std::string tip = {};     ///< shown when the point is hovered or focused; may have several lines
-  bool emphasised = false;  ///< larger and ringed
+  std::string tip = {};  ///< shown when the point is hovered or focused; may have several lines
+  std::optional<std::size_t> note = {};  ///< on a page the tip goes on with this one of Figure::notes
+  bool emphasised = false;               ///< larger and ringed
 };
 
 /// How many series can be told apart by colour; those after them begin again, dashed.
@@ -90,6 +91,13 @@ struct Figure {
   std::vector<FigureSeries> series = {};
   std::vector<FigureRule> rules = {};
   std::optional<FigureColourBar> colour_bar = {};
+  /// What many points have to say, once for all of them. Too much for a file, whose points have their tips
+  /// alone.
+  std::vector<std::string> notes = {};
+  /// The figure is these, in rows of `columns` where there is room. Of its own it then has a title, notes,
+  /// and in the legend its series and rules; a panel's name none there.
+  std::vector<Figure> panels = {};
+  int columns = 2;
   /// Height of the plot without labels, in pixels; 0: by the categories along y, or by the width.
   double plot_height = 0;
 };
@@ -103,6 +111,13 @@ struct SvgOptions {
 
 /// As wide as the options say, or as least_width() if that is more.
 std::string to_svg(const Figure& figure, const SvgOptions& options);
+
+/// A line of a legend: its colour and mark as a picture, and its name.
+struct FigureLegendEntry {
+  std::string swatch, name;
+};
+/// The legend of a figure with panels, for a page that lays them out itself.
+std::vector<FigureLegendEntry> legend_of(const Figure& figure);
 
 /// The width in pixels that the names of the columns need in order not to overlap; 0 without columns.
 double least_width(const Figure& figure);

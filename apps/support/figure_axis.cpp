@@ -131,8 +131,20 @@ std::vector<AxisTick> AxisMap::log_ticks(int wanted) const {
   }
   const auto named =
       std::count_if(ticks.begin(), ticks.end(), [](const auto& t) { return !t.label.empty(); });
-  // Within less than a decade, 1, 2 and 5 may be one tick or none: even steps then say more.
-  return named < 2 ? linear_ticks(wanted) : ticks;
+  if (named >= 2) return ticks;
+  // Within less than a decade, 1, 2 and 5 may be one tick or none: even steps then say more. They come closer
+  // and closer; where they would meet, only their lines are left.
+  ticks = linear_ticks(wanted);
+  const double apart = 0.7 / std::max(wanted, 1);
+  double named_at = -1;
+  for (AxisTick& tick : ticks) {
+    if (position(tick.value) - named_at < apart) {
+      tick.label.clear();
+    } else {
+      named_at = position(tick.value);
+    }
+  }
+  return ticks;
 }
 
 }  // namespace goshawk

@@ -15,7 +15,7 @@ std::string figure_style() {
 --gf-0:#56b4e9;--gf-1:#f0803c;--gf-2:#2fc99c;--gf-3:#e291c0;--gf-4:#f0e442;--gf-5:#8fa3ff;--gf-6:#e8ebee}}
 .gf{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans","DejaVu Sans",sans-serif;font-size:12px}
 .gf text{fill:var(--gf-ink)}.gf .gf-tick{fill:var(--gf-soft);font-size:11px}
-.gf .gf-title{font-size:15px;font-weight:600}.gf .gf-on-dark{fill:#fff}.gf .gf-on-light{fill:#1c2024}
+.gf .gf-title{font-size:15px;font-weight:600}.gf .gf-panel-title{font-weight:600}.gf .gf-on-dark{fill:#fff}.gf .gf-on-light{fill:#1c2024}
 .gf .gf-grid{stroke:var(--gf-grid);stroke-width:1}.gf .gf-axis{stroke:var(--gf-soft);stroke-width:1}
 .gf .gf-rule{stroke:var(--gf-ink);stroke-width:1.2;stroke-dasharray:5 4}
 .gf .gf-line{fill:none;stroke-width:1.8;stroke-linejoin:round}.gf .gf-dashed{stroke-dasharray:6 3}

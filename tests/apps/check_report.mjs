@@ -83,6 +83,46 @@ function modelRun() {
   return run;
 }
 
+/// Of predict_loss, with as many draws, sets of widths and sensitivities as it has by default, over many orders of
+/// magnitude and with values that have no logarithm.
+function predictionRun() {
+  const run = join(scratch, 'predictions'), draws = 200;
+  const layers = readJson(results, 'synthetic-resnet20', 'bits.json').hawq.layers.map(layer => layer.name);
+  let state = 1;
+  const random = () => (state = (state * 16807) % 2147483647) / 2147483647;
+  const list = f => Array.from({ length: draws }, (_, d) => f(d));
+  const correlation = (key, value) => ({ [key]: value, low: value - 0.3, high: Math.min(value + 0.1, 1) });
+  const costs = ['delta-norm', 'snr', 'loss-change', 'hawq', 'hawq-s', 'hawq-v2', 'fisher', 'exact-quadratic',
+                 'exact-taylor', 'joint'];
+  const sets = {};
+  for (const widths of ['4,6,8', '2,3,4,6,8', '3,4,6', '2,3,4']) {
+    const choices = widths.split(',').map(Number);
+    const assignments = list(() => layers.map(() => choices[Math.floor(random() * choices.length)]));
+    const truth = list(() => widths === '4,6,8' ? random() / 1e4 - 2e-5 : 10 ** (4 * random() - 3));
+    const methods = {};
+    for (const [m, name] of ['mean-bits', ...costs, 'true-on-calibration'].entries()) {
+      methods[name] = { held_out: correlation('spearman', 0.95 - m / 8), calibration: correlation('spearman', 0.9 - m / 9) };
+      if (!costs.includes(name)) continue;
+      methods[name].behind_best = correlation('difference', m / 8 - 0.1);
+      methods[name].predicted = truth.map((value, d) => name === 'joint' && d % 20 === 0 ? -value : value * 10 ** (m - 5 + random()));
+    }
+    sets[widths] = {
+      bytes: list(d => 60000 + 100 * d), mean_bits: list(d => choices[0] + d / 100), true_held_out: truth,
+      true_calibration: truth.map(value => value * (0.5 + random())), widths_of_layers: assignments,
+      best: costs[0], methods,
+    };
+  }
+  mkdirSync(run);
+  writeJson({ program: 'predict_loss', model: 'resnet20', data: '/elsewhere/pictures', widths: Object.keys(sets) },
+            run, 'config.json');
+  writeJson({
+    format: 'goshawk-predictions-1', model: 'resnet20', calibration_images: 512, held_out_images: 2048,
+    calibration_split: 'train', held_out_split: 'test', calibration_loss: 0.006, held_out_loss: 0.7, interval: 0.95,
+    layers, sets,
+  }, run, 'predictions.json');
+  return run;
+}
+
 // ── the browser ──
 
 const profile = join(scratch, 'profile');
@@ -165,13 +205,16 @@ function layoutProblems(width) {
 
 /// Runs in the page: brings a figure into view and says where its points are and what they should say.
 async function pointsOf(figure) {
-  const svg = [...document.querySelectorAll(`#${CSS.escape(figure)} svg`)].find(s => s.getClientRects().length > 0);
+  const svg = [...document.querySelectorAll(`#${CSS.escape(figure)} svg`)]
+    .find(s => s.getClientRects().length > 0 && s.querySelector('.gf-tip'));
+  const notes = document.querySelector(`#${CSS.escape(figure)} .notes`);
   svg.scrollIntoView({ block: 'center', behavior: 'instant' });
   // The event of the scrolling, which hides tips, comes with the next frame.
   for (let k = 0; k < 2; ++k) await new Promise(requestAnimationFrame);
   return [...svg.querySelectorAll('.gf-tip')].map(point => {
     const at = point.getBoundingClientRect();
-    return { x: at.left + at.width / 2, y: at.top + at.height / 2, label: point.getAttribute('aria-label') };
+    const note = point.dataset.note ? '\n' + notes.children[point.dataset.note].textContent : '';
+    return { x: at.left + at.width / 2, y: at.top + at.height / 2, label: point.getAttribute('aria-label') + note };
   });
 }
 
@@ -181,9 +224,10 @@ function tipNow() {
   return tip.hidden ? null : { text: tip.textContent, inside };
 }
 
-async function checkTips(complain, frontier) {
-  const figures = await evaluate(() => [...document.querySelectorAll('figure[id^=figure-pareto]')].map(f => f.id));
-  if (figures.length === 0 && frontier) complain('there is no frontier');
+/// `kind`: of the figures whose points are assignments.
+async function checkTips(complain, kind) {
+  const figures = await evaluate(k => [...document.querySelectorAll(`figure[id^=figure-${k}]`)].map(f => f.id), kind);
+  if (figures.length === 0) complain(`there is no figure ${kind}`);
   for (const figure of figures) {
     const points = await evaluate(pointsOf, figure);
     const labels = points.map(point => point.label);
@@ -212,6 +256,9 @@ async function checkTips(complain, frontier) {
   }
 }
 
+/// Names of the figures whose points are assignments; of most runs the frontiers.
+const assignments = { model: '', predictions: 'predicted' };
+
 async function checkPage(run, file, width, scheme) {
   const complain = text => problems.push(`${run}, ${width} px, ${scheme}: ${text}`);
   const url = pathToFileURL(file).href;
@@ -229,7 +276,8 @@ async function checkPage(run, file, width, scheme) {
   await send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] });
   await send('Page.navigate', { url });
   await ready;
-  await checkTips(complain, run !== 'model');
+  const kind = assignments[run] ?? 'pareto';
+  if (kind) await checkTips(complain, kind);
   if (screenshots) {
     mkdirSync(screenshots, { recursive: true });
     const { data } = await send('Page.captureScreenshot', { captureBeyondViewport: true });
@@ -243,7 +291,7 @@ async function checkPage(run, file, width, scheme) {
 // ── all of it ──
 
 try {
-  const runs = { crowded: crowdedRun(), model: modelRun() };
+  const runs = { crowded: crowdedRun(), model: modelRun(), predictions: predictionRun() };
   for (const name of ['synthetic-resnet20', 'cifar10-resnet20']) {
     if (existsSync(join(results, name))) runs[name] = join(results, name);
   }

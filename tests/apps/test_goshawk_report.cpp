@@ -228,6 +228,63 @@ struct ModelRun : AnyRun {
   }
 };
 
+// Of predict_loss, with eight draws whose order every sensitivity knows but for its last two.
+struct PredictionRun : AnyRun {
+  nlohmann::json predictions;
+
+  PredictionRun() : AnyRun("predict") {
+    write(path / "config.json",
+          R"({"program": "predict_loss", "model": "resnet20", "data": "/elsewhere/pictures", "split": "train",
+            "widths": ["2,4", "4,8"], "cost": ["snr", "hawq-s"], "draws": 8, "held-out-split": "test", "batch": ""})");
+    const auto correlation = [](const char* key, double value) {
+      return nlohmann::json{{key, value}, {"low", value - 0.125}, {"high", value + 0.0625}};
+    };
+    const auto method = [&](double value, double behind) {
+      return nlohmann::json{{"held_out", correlation("spearman", value)},
+                            {"calibration", correlation("spearman", value / 2)},
+                            {"behind_best", correlation("difference", behind)}};
+    };
+    std::vector<double> truth, bytes, bits;
+    std::vector<std::vector<int>> widths;
+    for (int d = 0; d < 8; ++d) {
+      truth.push_back(0.001 * (1 << d));
+      bytes.push_back(1000 + d);
+      bits.push_back(2.5 + d / 16.0);
+      widths.push_back({2, 4, d % 2 == 0 ? 2 : 4});
+    }
+    nlohmann::json set{{"bytes", bytes},
+                       {"mean_bits", bits},
+                       {"true_held_out", truth},
+                       {"true_calibration", truth},
+                       {"widths_of_layers", widths},
+                       {"best", "snr"}};
+    set["methods"] = {{"snr", method(0.875, 0)},
+                      {"hawq-s", method(0.75, 0.125)},
+                      {kOddName, method(0.25, 0.625)},
+                      {"mean-bits", method(0.125, 0)},
+                      {"true-on-calibration", method(0.9, 0)}};
+    for (const char* name : {"snr", "hawq-s", kOddName}) set["methods"][name]["predicted"] = truth;
+    for (const char* bound : {"mean-bits", "true-on-calibration"}) set["methods"][bound].erase("behind_best");
+    predictions = {{"format", "goshawk-predictions-1"},
+                   {"model", "resnet20"},
+                   {"calibration_images", 512},
+                   {"held_out_images", 2048},
+                   {"calibration_split", "train"},
+                   {"held_out_split", "test"},
+                   {"calibration_loss", 0.0625},
+                   {"held_out_loss", 0.5},
+                   {"draws", 8},
+                   {"interval", 0.95},
+                   {"layers", {"a", "b", kOddName}},
+                   {"sets", {{"2,4", set}, {"4,8", set}}}};
+    // A loss that falls has no logarithm; widths of 4 and 8 have more bits than 2 and 4.
+    predictions["sets"]["4,8"]["true_held_out"] = {-0.5, 1.0, 1.5, 2.0, 0.5, 0.25, 3.0, 2.5};
+    for (auto& mean : predictions["sets"]["4,8"]["mean_bits"]) mean = mean.get<double>() + 3;
+    save();
+  }
+  void save() const { write(path / "predictions.json", predictions.dump()); }
+};
+
 void check_report(const ProgramResult& result) {
   CHECK_MESSAGE(result.status == 0, result.err);
   CHECK_MESSAGE(is_one_line(result.out), result.out);
@@ -386,6 +443,94 @@ TEST_CASE("goshawk report shows fine-tuning without a baseline, training alone, 
   CHECK(contains(html, "<td>Full precision</td><td class=\"first-of-group\">32</td>"));
   CHECK(contains(html, "training accuracy: 30"));
   CHECK(!contains(html, "Not in this run"));
+}
+
+TEST_CASE("goshawk report shows who predicts best") {
+  PredictionRun run;
+  check_report(run.report());
+  const std::string html = run.html();
+  CHECK(is_well_formed(html));
+  CHECK(run.figures() == std::set<std::string>{"correlations.svg", "predicted-2_4.svg", "predicted-4_8.svg"});
+  for (const std::string& name : run.figures()) {
+    const std::string svg = file_bytes(run.path / "figures" / name);
+    CHECK_MESSAGE(is_well_formed(svg), name);
+    CHECK_MESSAGE(!contains(svg, "nan"), name);
+  }
+  // Wide widths first, the best sensitivity first, between ceiling and floor.
+  CHECK(html.find("<h4>Widths 4, 8</h4>") < html.find("<h4>Widths 2, 4</h4>"));
+  const std::string svg = file_bytes(run.path / "figures" / "correlations.svg");
+  std::size_t at = 0;
+  for (const char* name : {">truth (ceiling)<", ">SNR<", ">λ/n<", ">c&lt;&amp;", ">bits alone (floor)<"}) {
+    CHECK_MESSAGE(svg.find(name, at) != std::string::npos, name);
+    at = svg.find(name, at);
+  }
+  CHECK(contains(html, "<dt>ranks best on average</dt><dd>SNR</dd>"));
+  CHECK(contains(html, "<dt>its mean rank correlation</dt><dd>0.88</dd>"));
+  CHECK(contains(html, "<dt>random assignments</dt><dd>16</dd>"));
+  CHECK(contains(html, "costs measured on 512 pictures of the train split (loss 0.0625)"));
+  CHECK(contains(html, "measured on 2,048 pictures of the test split (loss 0.5)"));
+  // Ringed are the best and what is not told apart from it: the interval of λ/n's difference begins at 0.
+  CHECK(contains(html, "Widths 2, 4: SNR ranks best, 0.88 [0.75, 0.94]. Not told apart from it: λ/n."));
+  std::size_t rings = 0;
+  for (at = svg.find("gf-ring\" cx"); at != std::string::npos; at = svg.find("gf-ring\" cx", at + 1)) ++rings;
+  CHECK(rings == 4);
+  CHECK(contains(html, "SNR (snr), widths 2, 4&#10;held-out pictures: 0.88 [0.75, 0.94]"));
+  CHECK(contains(html, "behind the best: 0.12 [0.00, 0.19]"));
+  CHECK(contains(html, "<td>λ/n</td><td>hawq-s</td>"));
+  // The assignments, once for all panels; axes that need no logarithm have none.
+  CHECK(contains(html,
+                 "<li>1,001 bytes of weights, 2.56 bits a weight&#10;4 bits: b, "
+                 "c&lt;&amp;&quot;&#39;&gt;|*&#10;2 bits: a</li>"));
+  CHECK(contains(html, "data-note=\"7\" aria-label=\"predicted 0.128, true 0.128\""));
+  CHECK(contains(html, ">true loss change (log scale)<"));
+  CHECK(contains(html, ">true loss change<"));
+  CHECK(contains(html, "predict_loss --model resnet20 --data pictures --cost snr,hawq-s"));
+  CHECK(contains(html, "--widths 2,4 --widths 4,8"));
+  CHECK(!contains(html, "/elsewhere"));
+  CHECK(!contains(html, kOddName));
+  CHECK(!contains(html, "Not in this run"));
+  CHECK(contains(html, "<p class=\"summary\">resnet20, pictures</p>"));
+  CHECK(contains(file_bytes(run.path / "report.md"), "](figures/correlations.svg)"));
+
+  // As earlier versions wrote it.
+  for (const char* key : {"format", "layers", "held_out_split"}) run.predictions.erase(key);
+  for (auto& [widths, set] : run.predictions["sets"].items()) {
+    set.erase("bytes");
+    for (auto& [name, method] : set["methods"].items()) method.erase("behind_best");
+  }
+  run.save();
+  check_report(run.report());
+  CHECK(contains(run.html(), "<li>2.56 bits a weight&#10;4 bits: layer 2, layer 3&#10;2 bits: layer 1</li>"));
+  CHECK(contains(run.html(), "measured on 2,048 others"));
+  CHECK(!contains(run.html(), "Ringed"));
+
+  // Stopped in the middle, and damaged.
+  fs::remove(run.path / "predictions.json");
+  check_report(run.report());
+  CHECK(contains(run.html(), "predictions.json: the run is not finished."));
+  CHECK(!contains(run.html(), "table.json"));
+  const auto damaged = [&](const nlohmann::json& predictions, const std::string& part) {
+    write(run.path / "predictions.json", predictions.dump());
+    const ProgramResult result = run.report();
+    CHECK(result.status == 1);
+    CHECK_MESSAGE(is_one_line(result.err), result.err);
+    CHECK_MESSAGE(contains(result.err, "predictions.json"), result.err);
+    CHECK_MESSAGE(contains(result.err, part), result.err);
+  };
+  const auto with = [&](const char* pointer, const nlohmann::json& value) {
+    nlohmann::json changed = PredictionRun().predictions;
+    changed[nlohmann::json::json_pointer(pointer)] = value;
+    return changed;
+  };
+  damaged({}, "object");
+  damaged(with("/format", "goshawk-predictions-9"), "goshawk-predictions-1");
+  damaged(with("/sets", nlohmann::json::object()), "no draws");
+  damaged(with("/sets/2,4/true_calibration", {1, 2}), "list of 8 numbers");
+  damaged(with("/sets/2,4/methods/snr/predicted", "x"), "predicted");
+  damaged(with("/sets/2,4/methods/snr/held_out/spearman", 3), "spearman");
+  damaged(with("/sets/2,4/widths_of_layers/3", {2, 2}), "equally long");
+  damaged(with("/layers", {"a"}), "widths of 3 layers");
+  damaged(with("/sets/2,4/methods", nlohmann::json::object()), "no sensitivity");
 }
 
 TEST_CASE("goshawk report takes --quiet, and options from a file") {

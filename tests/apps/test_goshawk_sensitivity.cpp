@@ -181,7 +181,7 @@ TEST_CASE("goshawk sensitivity refuses what makes no sense, in one line, before 
   CHECK(inputs.refused("--model", "resnet21").find("resnet21") != std::string::npos);
 }
 
-TEST_CASE("predict_loss correlates predicted with true loss changes, and resumes") {
+TEST_CASE("predict_loss correlates predicted with true loss changes, reports, and resumes") {
   Inputs inputs;
   inputs.options["--calibration"] = "4";
   inputs.options["--held-out"] = "6";
@@ -198,6 +198,17 @@ TEST_CASE("predict_loss correlates predicted with true loss changes, and resumes
   const Json& set = result.at("sets").at("2,4");
   CHECK(set.at("true_held_out").size() == 8);
   CHECK(set.at("widths_of_layers")[7].size() == 20);
+  const auto model = make_model("resnet20");
+  const auto layers = weighted_layers(*model);
+  for (std::size_t draw = 0; draw < 8; ++draw) {
+    double bytes = 0;
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+      CHECK(result.at("layers")[l] == layers[l].first);
+      bytes += static_cast<double>(layers[l].second->weight_count()) *
+               set.at("widths_of_layers")[draw][l].get<int>() / 8;
+    }
+    CHECK(set.at("bytes")[draw] == bytes);
+  }
   for (const auto& [name, method] : set.at("methods").items()) {
     const double value = method.at("held_out").at("spearman");
     CHECK(std::abs(value) <= 1);
@@ -205,6 +216,20 @@ TEST_CASE("predict_loss correlates predicted with true loss changes, and resumes
   }
   CHECK(set.at("methods").size() == 5);
   CHECK(set.at("methods").at("true-on-calibration").at("calibration").at("spearman") == 1);
+  const Json& best = set.at("methods").at(set.at("best").get<std::string>());
+  CHECK(best.at("behind_best").at("high") == 0);
+  for (const char* name : {"delta-norm", "exact-taylor", "joint"}) {
+    const Json& method = set.at("methods").at(name);
+    CHECK(method.at("behind_best").at("difference").get<double>() ==
+          doctest::Approx(best.at("held_out").at("spearman").get<double>() -
+                          method.at("held_out").at("spearman").get<double>()));
+  }
+  CHECK(!result.contains("held_out_split"));
+  const std::string page = file_bytes(inputs.path("run/report.html"));
+  for (const char* figure : {"correlations", "predicted-2_4"}) {
+    CHECK(page.find(std::string("id=\"figure-") + figure + "\"") != std::string::npos);
+    CHECK(std::filesystem::exists(inputs.path(std::string("run/figures/") + figure + ".svg")));
+  }
 
   // Half of the log, as an interrupted run leaves it.
   const std::string log = file_bytes(inputs.path("run/log.jsonl"));
@@ -216,6 +241,43 @@ TEST_CASE("predict_loss correlates predicted with true loss changes, and resumes
   const ProgramResult resumed = run({"--resume"});
   REQUIRE_MESSAGE(resumed.status == 0, resumed.err);
   CHECK(inputs.json("predictions.json").at("sets") == result.at("sets"));
+  CHECK(file_bytes(inputs.path("run/report.html")) == page);
   inputs.options["--widths"] = "4";
   CHECK(run({}).status == 2);
+}
+
+TEST_CASE("predict_loss holds out pictures of the other split where there is one") {
+  Inputs inputs;
+  inputs.options.erase("--batch");
+  inputs.options["--calibration"] = "8";
+  inputs.options["--held-out"] = "12";
+  inputs.options["--draws"] = "8";
+  inputs.options["--widths"] = "2,4";
+  inputs.options["--cost"] = "snr";
+  inputs.options["--resamples"] = "100";
+  const auto run = [&](std::vector<std::string> more) {
+    more.emplace_back("--quiet");
+    return run_built_program("predict_loss", inputs.with(std::move(more)));
+  };
+  REQUIRE(run({"--synthetic"}).status == 0);
+  const Json one = inputs.json("predictions.json");
+  inputs.options["--out"] = inputs.path("two");
+  inputs.options["--held-out-split"] = "test";
+  const ProgramResult ran = run({"--synthetic"});
+  REQUIRE_MESSAGE(ran.status == 0, ran.err);
+  const Json two = inputs.json("predictions.json");
+  CHECK(two.at("held_out_split") == "test");
+  CHECK(two.at("calibration_split") == "train");
+  // The same model, assignments and costs; other pictures.
+  const auto of = [](const Json& result, const char* key) { return result.at("sets").at("2,4").at(key); };
+  CHECK(of(two, "widths_of_layers") == of(one, "widths_of_layers"));
+  CHECK(of(two, "methods").at("snr").at("predicted") == of(one, "methods").at("snr").at("predicted"));
+  CHECK(of(two, "true_held_out") != of(one, "true_held_out"));
+  // One file is in one split.
+  inputs.options["--out"] = inputs.path("three");
+  const ProgramResult refused = run({"--batch", inputs.path("b.safetensors")});
+  CHECK(refused.status == 2);
+  CHECK_MESSAGE(is_one_line(refused.err), refused.err);
+  CHECK(refused.err.find("--held-out-split") != std::string::npos);
+  CHECK(!std::filesystem::exists(inputs.path("three")));
 }

@@ -42,3 +42,26 @@ TEST_CASE("the bootstrap interval holds the correlation of the population about 
   CHECK(covered > 0.8 * kRuns);
   CHECK(covered < 0.97 * kRuns);
 }
+
+TEST_CASE("what the same pairs say tells two rankings apart before their own intervals do") {
+  std::vector<double> truth, near, nearer;
+  Random random(7, 0);
+  for (int i = 0; i < 100; ++i) {
+    truth.push_back(random.normal());
+    near.push_back(truth.back() + random.normal());
+    nearer.push_back(near.back() + truth.back() / 2);
+  }
+  const RankCorrelation a = bootstrap_spearman(nearer, truth), b = bootstrap_spearman(near, truth);
+  CHECK(a.low < b.high);
+  const RankCorrelation better = bootstrap_spearman_difference(nearer, near, truth);
+  CHECK(better.value == doctest::Approx(a.value - b.value));
+  CHECK(better.low > 0);
+  CHECK(better.low < better.value);
+  CHECK(better.value < better.high);
+  // The same streams the other way round, and a ranking against itself.
+  CHECK(bootstrap_spearman_difference(near, nearer, truth).value == -better.value);
+  const RankCorrelation none = bootstrap_spearman_difference(near, near, truth);
+  CHECK(none.low == 0);
+  CHECK(none.high == 0);
+  CHECK_THROWS_AS(bootstrap_spearman_difference(near, std::vector<double>{1, 2}, truth), Error);
+}

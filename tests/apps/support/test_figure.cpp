@@ -109,6 +109,10 @@ TEST_CASE("log axes have ticks at powers of ten, and between them where there is
   // In less than a decade there may be one round number of these; one tick says nothing.
   CHECK(labels(axis(AxisScale::log, 2.2, 4.9), 5) == Labels{"2.5", "3.0", "3.5", "4.0", "4.5"});
   CHECK(labels(axis(AxisScale::log, 1.7, 4.7), 4).size() >= 2);
+  // Even steps on a scale that is not: names that would meet are left out, their lines are not.
+  const AxisMap crowded = axis(AxisScale::log, 0.021, 0.094);
+  CHECK(labels(crowded, 8) == Labels{"0.03", "0.04", "0.05", "0.06", "0.07", "0.08"});
+  CHECK(crowded.ticks(8).back().value == doctest::Approx(0.09));
 }
 
 TEST_CASE("categories run along an axis with half a step on each side") {
@@ -355,4 +359,54 @@ TEST_CASE("contours lie over the cells, each with its label") {
   // A contour without lines has no label either.
   figure.contours = {{.shade = 0.5, .label = "none"}};
   CHECK(!contains(to_svg(figure, {.width = 480}), "none"));
+}
+
+TEST_CASE("panels stand in rows of as many as there is room for, under one title and one legend") {
+  Figure figure{.title = "Both", .series = {{.name = "a mark", .markers = true}}, .notes = {"eight & more"}};
+  figure.rules.push_back({.name = "a rule"});
+  for (const char* title : {"First", "Second", "Third"}) {
+    figure.panels.push_back(
+        {.title = title,
+         .x = {.label = "x"},
+         .series = {{.markers = true, .points = {{.x = 1, .y = 2, .tip = title, .note = 0}}}},
+         .plot_height = 100});
+  }
+  check_sound(figure);
+  const auto places = [&](double width) {
+    const std::string svg = to_svg(figure, {.width = width, .standalone = true});
+    std::vector<std::pair<double, double>> at;
+    for (const std::string& place : all_between(svg, "<svg class=\"gf\" x=\"", " width")) {
+      const auto xy = numbers(place);
+      at.emplace_back(xy.at(0), xy.at(1));
+    }
+    // All of them within the picture, and nothing of it empty.
+    const double height = numbers(all_between(svg, "height=\"", "\"").at(0)).at(0);
+    CHECK(at.back().second + 100 < height);
+    return at;
+  };
+  const auto wide = places(700);
+  REQUIRE(wide.size() == 3);
+  CHECK(wide[0].second == wide[1].second);
+  CHECK(wide[0].first < wide[1].first);
+  CHECK(wide[2].first == wide[0].first);
+  CHECK(wide[2].second > wide[0].second + 100);
+  const auto narrow = places(400);
+  CHECK(narrow[1].first == narrow[0].first);
+  CHECK(narrow[1].second > narrow[0].second + 100);
+  figure.columns = 3;
+  CHECK(places(900)[2].second == places(900)[0].second);
+
+  const std::string file = both(figure)[1], page = to_svg(figure.panels[0], {.width = 300});
+  for (const char* name : {">Both<", ">First<", ">Third<", ">a mark<", ">a rule<"})
+    CHECK_MESSAGE(contains(file, name), name);
+  CHECK(all_between(file, "<style>", "<").size() == 1);
+  CHECK(all_between(file, "xmlns=", ">").size() == 1);
+  // On a page the title and the legend are the page's, and a point says which note is its own.
+  CHECK(!contains(page, ">First<"));
+  CHECK(contains(page, "data-note=\"0\" aria-label=\"First\""));
+  const auto legend = legend_of(figure);
+  REQUIRE(legend.size() == 2);
+  CHECK(legend[0].name == "a mark");
+  CHECK(legend[1].name == "a rule");
+  for (const FigureLegendEntry& entry : legend) CHECK(is_well_formed(entry.swatch));
 }
