@@ -95,16 +95,22 @@ class Problem {
   const std::vector<Group>& groups() const { return groups_; }
   const Sizes& budget() const { return budget_; }
 
+  // The least and the most that an assignment takes of resource k.
+  std::pair<double, double> range(std::size_t k = 0) const {
+    double least = 0, most = 0;
+    for (const auto& item : items_) {
+      const auto [low, high] = std::minmax_element(
+          item.begin(), item.end(),
+          [k](const KnapsackOption& a, const KnapsackOption& b) { return a.size[k] < b.size[k]; });
+      least += low->size[k];
+      most += high->size[k];
+    }
+    return {least, most};
+  }
+
   void check_possible() const {
     for (std::size_t k = 0; k < resources_.size(); ++k) {
-      double least = 0, most = 0;
-      for (const auto& item : items_) {
-        const auto [low, high] = std::minmax_element(
-            item.begin(), item.end(),
-            [k](const KnapsackOption& a, const KnapsackOption& b) { return a.size[k] < b.size[k]; });
-        least += low->size[k];
-        most += high->size[k];
-      }
+      const auto [least, most] = range(k);
       check(least <= budget_[k] * (1 + 1e-12),
             "[allocate] {}: no assignment fits {} {}: the smallest possible is {} and the largest {}; raise "
             "the "
@@ -314,6 +320,18 @@ std::vector<int> solve(const Costs& costs, const Problem& problem, AllocationMet
   return group_choices(monotone, solution.choice);
 }
 
+// `choice`: the option of each group.
+FrontierPoint frontier_point(const Costs& costs, const Problem& problem, const KnapsackSolution& solution,
+                             const std::vector<int>& choice) {
+  FrontierPoint point{.bytes = solution.size[0], .objective = solution.cost};
+  point.bits.resize(costs.layers.size());
+  for (std::size_t g = 0; g < choice.size(); ++g) {
+    const Group& group = problem.groups()[g];
+    for (std::size_t i : group.members) point.bits[i] = group.widths[static_cast<std::size_t>(choice[g])];
+  }
+  return point;
+}
+
 const std::pair<const char*, AllocationMethod> kMethods[] = {{"ratio", AllocationMethod::ratio},
                                                              {"pareto", AllocationMethod::pareto},
                                                              {"greedy", AllocationMethod::greedy},
@@ -379,15 +397,24 @@ std::vector<FrontierPoint> monotone_frontier(const Costs& costs) {
   const MonotoneProblem monotone = make_monotone(costs, problem);
   std::vector<FrontierPoint> frontier;
   for (const KnapsackSolution& s : knapsack_frontier(monotone.items, Assignments::monotone)) {
-    FrontierPoint& point = frontier.emplace_back();
-    point.bytes = s.size[0];
-    point.objective = s.cost;
-    point.bits.resize(costs.layers.size());
-    const std::vector<int> choice = group_choices(monotone, s.choice);
-    for (std::size_t g = 0; g < choice.size(); ++g) {
-      const Group& group = problem.groups()[g];
-      for (std::size_t i : group.members) point.bits[i] = group.widths[static_cast<std::size_t>(choice[g])];
-    }
+    frontier.push_back(frontier_point(costs, problem, s, group_choices(monotone, s.choice)));
+  }
+  return frontier;
+}
+
+std::vector<FrontierPoint> exact_frontier(const Costs& costs, int count, const std::vector<double>& more) {
+  check(count >= 2, "[exact_frontier] count is {} and must be at least 2", count);
+  const Problem problem(costs, {.bytes = std::numeric_limits<double>::max()});
+  const auto [least, most] = problem.range();
+  std::vector<double> budgets = more;
+  for (int k = 0; k < count; ++k) budgets.push_back(least + (most - least) * k / (count - 1));
+  std::sort(budgets.begin(), budgets.end());
+  std::vector<FrontierPoint> frontier;
+  for (const double bytes : budgets) {
+    if (!fits({least, 0}, {bytes, 0})) continue;
+    const KnapsackSolution best = solve_knapsack(problem.items(), {bytes, kNoBudget});
+    if (!frontier.empty() && best.cost >= frontier.back().objective) continue;
+    frontier.push_back(frontier_point(costs, problem, best, best.choice));
   }
   return frontier;
 }

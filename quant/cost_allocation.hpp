@@ -59,14 +59,20 @@ struct CostAllocation {
 /// lacks.
 CostAllocation allocate(const Costs& costs, AllocationMethod method, const AllocationBudgets& budgets);
 
-/// A monotone assignment that no other one beats in both bytes and Σ cost.
+/// An assignment that no other one of its kind beats in both bytes and Σ cost.
 struct FrontierPoint {
   double bytes = 0;
   double objective = 0;
   std::vector<int> bits = {};  ///< in the order of the costs
 };
-/// HAWQ-V2's frontier, by growing bytes.
+/// HAWQ-V2's frontier, that of the monotone assignments, by growing bytes.
 std::vector<FrontierPoint> monotone_frontier(const Costs& costs);
+
+/// Of the frontier of all assignments, which may have very many, those that are the exact optimum of a
+/// budget: `count` ≥ 2 budgets of bytes evenly from the least to the most possible, and those of `more`. By
+/// growing bytes and falling cost, each once. Budgets that nothing fits have none.
+std::vector<FrontierPoint> exact_frontier(const Costs& costs, int count,
+                                          const std::vector<double>& more = {});
 
 /// How many assignments of `widths` to `layers` are monotone in a given order: C(layers + widths − 1,
 /// widths − 1) (HAWQ-V2, section 3.2), as a double so that it cannot overflow.

@@ -164,4 +164,20 @@ std::string to_json(const Costs& costs) {
   return json_text(json);
 }
 
+void add_latencies(Costs& costs, const std::filesystem::path& path) {
+  const JsonObject json = JsonObject::parse(read_file(path.string()), path.string());
+  for (const JsonObject& entry : json.objects("layers")) {
+    const std::string name = entry.string("name");
+    const auto same_name = [&](const LayerCosts& layer) { return layer.name == name; };
+    const auto layer = std::find_if(costs.layers.begin(), costs.layers.end(), same_name);
+    check(layer != costs.layers.end(), "[costs] {}: there is no such layer", entry.where());
+    for (const JsonObject& timed : entry.objects("choices")) {
+      const std::int64_t bits = timed.integer("bits", 1, 32);
+      for (CostChoice& choice : layer->choices) {
+        if (choice.bits == bits) choice.latency_ms = timed.number("latency_ms", 0, kMaxSize);
+      }
+    }
+  }
+}
+
 }  // namespace goshawk

@@ -57,4 +57,8 @@ Costs costs_from_json(std::string_view text, const std::string& source);
 Costs read_costs(const std::filesystem::path& path);
 std::string to_json(const Costs& costs);
 
+/// Gives the choices the "latency_ms" of their layers and widths in a file of which no other field of a cost
+/// file needs to be there. Throws Error naming the file for a layer that there is not.
+void add_latencies(Costs& costs, const std::filesystem::path& path);
+
 }  // namespace goshawk

@@ -1,6 +1,7 @@
 #include "quant/packed_model.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -19,6 +20,7 @@ constexpr const char* kCodes = ".codes";
 constexpr const char* kScale = ".scale";
 constexpr const char* kOffset = ".offset";
 constexpr const char* kBasis = ".basis";
+constexpr const char* kLevels = ".levels";
 
 std::int64_t packed_bytes(std::int64_t count, int bits) {
   return (count * bits + 7) / 8;
@@ -73,6 +75,68 @@ Tensor offset_of(const Tensor& scale, const WeightSpec& spec) {
   return offset;
 }
 
+// Codes that count from zero, as those into a table of levels do.
+WeightSpec counting_spec(int bits) {
+  return {.bits = bits, .scheme = WeightScheme::asymmetric};
+}
+
+struct LevelCodes {
+  Tensor levels;  // [groups, n]
+  Tensor codes;   // the shape of the weights
+};
+
+// The weights as places in the table of all values they take; a shorter row of it repeats its last.
+LevelCodes codes_of_levels(const Tensor& w, int bits, Granularity granularity, const std::string& name) {
+  const std::int64_t groups = granularity == Granularity::channel ? w.dim(-1) : 1;
+  const auto values = w.span<float>();
+  std::vector<std::vector<float>> rows(static_cast<std::size_t>(groups));
+  const auto row_of = [&](std::size_t i) -> auto& {
+    return rows[i % rows.size()];
+  };
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    check(std::isfinite(values[i]), "[packed model] '{}' has a value of {}; find out where it comes from",
+          name, values[i]);
+    row_of(i).push_back(values[i]);
+  }
+  std::size_t most = 0;
+  for (auto& row : rows) {
+    std::sort(row.begin(), row.end());
+    row.erase(std::unique(row.begin(), row.end()), row.end());
+    most = std::max(most, row.size());
+  }
+  check(most <= (std::size_t{1} << bits),
+        "[packed model] '{}' takes {} different values where {} bits have {} levels; round the weights "
+        "first, or "
+        "count the levels of each channel",
+        name, most, bits, 1 << bits);
+  LevelCodes table{Tensor::empty({groups, static_cast<std::int64_t>(most)}, DType::f32),
+                   Tensor::empty(w.shape(), DType::u8)};
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto& row = row_of(i);
+    table.codes.data<std::uint8_t>()[i] =
+        static_cast<std::uint8_t>(std::lower_bound(row.begin(), row.end(), values[i]) - row.begin());
+  }
+  auto* level = table.levels.data<float>();
+  for (auto& row : rows) {
+    row.resize(most, row.back());
+    level = std::copy(row.begin(), row.end(), level);
+  }
+  return table;
+}
+
+Tensor weights_of_levels(const Tensor& codes, const Tensor& levels, const std::string& name,
+                         const std::string& source) {
+  Tensor w = Tensor::empty(codes.shape(), DType::f32);
+  const std::int64_t groups = levels.dim(0), count = levels.dim(1);
+  for (std::int64_t i = 0; i < codes.numel(); ++i) {
+    const std::int64_t code = codes.data<std::uint8_t>()[i];
+    check(code < count, "[packed model] {}: '{}' has code {} of {} levels; the file is damaged", source, name,
+          code, count);
+    w.data<float>()[i] = levels.data<float>()[i % groups * count + code];
+  }
+  return w;
+}
+
 WeightSpec spec_of(const QuantizationOptions& options, int bits) {
   return {.bits = bits,
           .scheme = options.weight_scheme,
@@ -116,11 +180,20 @@ const std::string& metadata_of(const SafeTensors& file, const std::string& key) 
 }  // namespace
 
 PackedSize write_packed_model(const std::string& path, const QuantizedModel& quantized,
-                              std::map<std::string, std::string> metadata) {
+                              std::map<std::string, std::string> metadata, const RoundedWeights& rounded) {
   PackedSize size;
+  BitAssignment bits = quantized.bits();
+  for (const auto& [name, width] : rounded.bits) {
+    const auto layer = std::find_if(bits.layers.begin(), bits.layers.end(),
+                                    [&name = name](const LayerBits& l) { return l.name == name; });
+    check(layer != bits.layers.end() && layer->weight == kFullPrecision,
+          "[packed model] '{}' is no layer whose weights are left at 32 bits", name);
+    check(1 <= width && width <= 8, "[packed model] '{}' has {} bits; 1 to 8 can be packed", name, width);
+    layer->weight = width;
+  }
   StateDict tensors;
   StateDict state = state_dict(quantized.model());
-  for (const LayerBits& layer : quantized.bits().layers) {
+  for (const LayerBits& layer : bits.layers) {
     check(quantized.enabled(layer.name),
           "[packed model] layer '{}' is not quantized yet; enable it before writing {}", layer.name, path);
     const std::string weight = layer.name + ".weight";
@@ -134,17 +207,26 @@ PackedSize write_packed_model(const std::string& path, const QuantizedModel& qua
     check(full->second.dtype() == DType::f32, "[packed model] '{}' is {}; packed files hold f32 models",
           weight, full->second.dtype());
     const WeightSpec spec = spec_of(quantized.options(), layer.weight);
-    const Shape file_shape = full->second.shape();
+    const Tensor values = full->second;
+    const Shape file_shape = values.shape();
     state.erase(full);
+    const auto add_scales = [&](const char* suffix, const Tensor& scales) {
+      tensors.emplace_back(weight + suffix, scales);
+      size.scales += byte_size(scales);
+    };
+    if (rounded.bits.contains(layer.name)) {
+      const LevelCodes table =
+          codes_of_levels(to_memory_layout(values), layer.weight, rounded.granularity, weight);
+      tensors.emplace_back(weight + kCodes, pack(to_file_layout(table.codes), counting_spec(layer.weight)));
+      size.codes += byte_size(tensors.back().second);
+      add_scales(kLevels, table.levels);
+      continue;
+    }
     const QuantizedTensor q = quantized.quantized_weight(layer.name);
     const Tensor codes = pack(to_file_layout(q.codes), spec);
     tensors.emplace_back(weight + kCodes, codes);
     size.codes += byte_size(codes);
     WeightGrid grid = q.grid;
-    const auto add_scales = [&](const char* suffix, const Tensor& scales) {
-      tensors.emplace_back(weight + suffix, scales);
-      size.scales += byte_size(scales);
-    };
     if (spec.scheme == WeightScheme::lq_nets) {
       add_scales(kBasis, grid.basis);
     } else {
@@ -172,7 +254,7 @@ PackedSize write_packed_model(const std::string& path, const QuantizedModel& qua
   }
   size.other = rest - size.full_weights;
   metadata["format"] = kFormat;
-  metadata["bits"] = to_json(quantized.bits());
+  metadata["bits"] = to_json(bits);
   metadata["quantizer"] = quantizer_json(quantized.options()).dump();
   write_safetensors(path, tensors, metadata);
   size.header = static_cast<std::int64_t>(std::filesystem::file_size(path)) - size.total();
@@ -200,6 +282,17 @@ PackedModel load_packed_model(const std::string& path, Module& model) {
     const WeightSpec spec = spec_of(options, packed.bits.layer(name).weight);
     if (spec.bits == kFullPrecision) continue;
     const Tensor& now = layer->weight.value();
+    const Tensor& codes = take(weight + kCodes, {packed_bytes(now.numel(), spec.bits)}, DType::u8);
+    const Shape file_shape = to_file_layout(now).shape();
+    if (const Tensor* levels = file.find(weight + kLevels); levels != nullptr) {
+      const bool fits = levels->dtype() == DType::f32 && levels->ndim() == 2 && levels->numel() > 0 &&
+                        (levels->dim(0) == 1 || levels->dim(0) == now.dim(-1));
+      check(fits, "[packed model] {}: '{}' is {} {}; it is of another model or damaged", path,
+            weight + kLevels, levels->dtype(), levels->shape());
+      const Tensor places = to_memory_layout(unpack(codes, file_shape, counting_spec(spec.bits)));
+      weights.emplace_back(weight, to_file_layout(weights_of_levels(places, *levels, weight + kCodes, path)));
+      continue;
+    }
     const std::int64_t groups = spec.granularity == Granularity::channel ? now.dim(-1) : 1;
     WeightGrid grid;
     if (spec.scheme == WeightScheme::lq_nets) {
@@ -209,15 +302,14 @@ PackedModel load_packed_model(const std::string& path, Module& model) {
       grid.offset = spec.scheme == WeightScheme::asymmetric ? take(weight + kOffset, {groups}, DType::f32)
                                                             : offset_of(grid.scale, spec);
     }
-    const Tensor& codes = take(weight + kCodes, {packed_bytes(now.numel(), spec.bits)}, DType::u8);
-    const Tensor unpacked = to_memory_layout(unpack(codes, to_file_layout(now).shape(), spec));
+    const Tensor unpacked = to_memory_layout(unpack(codes, file_shape, spec));
     weights.emplace_back(weight, to_file_layout(dequantize(unpacked, spec, grid)));
   }
   for (const auto& [name, tensor] : file.tensors) {
     if (name.starts_with(kStatePrefix)) {
       state.emplace_back(name.substr(kStatePrefix.size()), tensor);
     } else if (!name.ends_with(kCodes) && !name.ends_with(kScale) && !name.ends_with(kOffset) &&
-               !name.ends_with(kBasis)) {
+               !name.ends_with(kBasis) && !name.ends_with(kLevels)) {
       weights.emplace_back(name, tensor);
     }
   }

@@ -1,12 +1,10 @@
 // goshawk allocate: from the costs of every layer's choices and a budget to bits.
 #include <memory>
 
+#include "apps/goshawk/budgets.hpp"
 #include "apps/goshawk/commands.hpp"
-#include "apps/support/command_line.hpp"
 #include "apps/support/config_file.hpp"
-#include "core/error.hpp"
 #include "core/file.hpp"
-#include "quant/cost_allocation.hpp"
 #include "quant/json_file.hpp"
 
 namespace goshawk {
@@ -14,8 +12,7 @@ namespace {
 
 struct Options {
   std::string costs, method, out, frontier;
-  AllocationBudgets budgets;
-  std::optional<double> ratio;
+  BudgetOptions budgets;
   bool json = false;
 };
 
@@ -29,20 +26,11 @@ std::string frontier_json(const std::vector<FrontierPoint>& frontier) {
   return json_text(json);
 }
 
-void run(Options options) {
-  if (options.ratio && options.budgets.bytes) {
-    throw UsageError("--budget-ratio and --budget-bytes both limit the bytes; give one of them");
-  }
-  if (!options.ratio && !options.budgets.bytes && !options.budgets.bops && !options.budgets.latency_ms) {
-    throw UsageError(
-        "there is no budget; give --budget-bytes, --budget-ratio, --budget-bops or --budget-latency");
-  }
-  if ((options.ratio || options.budgets.bytes) && options.budgets.bops && options.budgets.latency_ms) {
-    throw UsageError("three budgets at once are too many; give one or two");
-  }
+void run(const Options& options) {
+  options.budgets.check();
   const Costs costs = read_costs(options.costs);
-  if (options.ratio) options.budgets.bytes = full_precision_bytes(costs) / *options.ratio;
-  const CostAllocation allocation = allocate(costs, allocation_method(options.method), options.budgets);
+  const CostAllocation allocation =
+      allocate(costs, allocation_method(options.method), options.budgets.of(costs));
   if (!options.frontier.empty()) write_file_atomic(options.frontier, frontier_json(monotone_frontier(costs)));
   const std::string bits = to_json(allocation);
   write_file_atomic(options.out, bits);
@@ -79,22 +67,10 @@ void add_allocate_command(CLI::App& program) {
       ->required()
       ->check(CLI::IsMember({"ratio", "pareto", "greedy", "exact", "joint"}))
       ->type_name("NAME");
-  const CLI::Validator positive = CLI::PositiveNumber;
-  command.add_option("--budget-bytes", options->budgets.bytes, "At most so many bytes of weights")
-      ->check(positive)
-      ->type_name("N");
-  command.add_option("--budget-ratio", options->ratio, "At most 1/R of the 32-bit weights' bytes")
-      ->check(positive)
-      ->type_name("R");
-  command.add_option("--budget-bops", options->budgets.bops, "At most so many bit operations")
-      ->check(positive)
-      ->type_name("N");
-  command
-      .add_option(
-          "--budget-latency", options->budgets.latency_ms,
-          "At most so many milliseconds, by the choices' latency_ms; two budgets may be given together")
-      ->check(positive)
-      ->type_name("MS");
+  options->budgets.add_to([&](const char* name, std::optional<double>& budget, const char* help,
+                              const char* type_name) -> CLI::Option& {
+    return *command.add_option(fmt::format("--{}", name), budget, help)->type_name(type_name);
+  });
   command.add_option("--out", options->out, "bits.json to write")->required()->type_name("FILE");
   command
       .add_option(

@@ -1,6 +1,7 @@
 // goshawk quantize: the whole pipeline for a model of one's own, from sensitivities to a packed model.
 #include <memory>
 
+#include "apps/goshawk/budgets.hpp"
 #include "apps/goshawk/commands.hpp"
 #include "apps/goshawk/finetune_options.hpp"
 #include "apps/goshawk/sensitivity_problem.hpp"
@@ -9,7 +10,6 @@
 #include "apps/support/progress.hpp"
 #include "apps/support/text_table.hpp"
 #include "core/file.hpp"
-#include "quant/cost_allocation.hpp"
 #include "quant/sensitivities/registry.hpp"
 
 namespace goshawk {
@@ -22,8 +22,8 @@ constexpr const char* kBaseline = "baseline.json";
 
 struct Options : FineTuneOptions {
   using FineTuneOptions::FineTuneOptions;
-  std::optional<double> ratio, bytes, bops;
-  std::string cost = "exact-quadratic", method = "exact";
+  BudgetOptions budgets;
+  std::string latencies, cost = "exact-quadratic", method = "exact";
   std::vector<int> bits{2, 3, 4, 8};
   std::vector<std::string> pins;
   std::int64_t images = 1024;
@@ -33,13 +33,10 @@ struct Options : FineTuneOptions {
 };
 
 void check_options(const Options& options) {
-  const int budgets =
-      int{options.ratio.has_value()} + int{options.bytes.has_value()} + int{options.bops.has_value()};
-  if (options.ratio && options.bytes) {
-    throw UsageError("--budget-ratio and --budget-bytes both limit the bytes; give one of them");
-  }
-  if (budgets == 0) {
-    throw UsageError("there is no budget; give --budget-ratio, --budget-bytes or --budget-bops");
+  options.budgets.check();
+  if (options.budgets.latency_ms && options.latencies.empty()) {
+    throw UsageError(
+        "--budget-latency needs to know how long each layer takes at each width; give --latencies FILE");
   }
   sensitivity_method(options.cost);
   if (options.method == "joint" && options.cost != "joint") {
@@ -47,10 +44,12 @@ void check_options(const Options& options) {
   }
 }
 
-CostFileOptions cost_file_options(const Options& options) {
+Costs cost_file(const Options& options, const WeightCandidates& candidates, const MeasuredCosts& measured) {
   CostFileOptions file_options{.pinned = {}, .activation_bits = options.activation_bits};
   for (const std::string& pin : options.pins) file_options.pinned.push_back(pin_of(pin));
-  return file_options;
+  Costs costs = to_costs(candidates, measured, file_options);
+  if (!options.latencies.empty()) add_latencies(costs, options.latencies);
+  return costs;
 }
 
 /// What quantizing each layer costs; measured once, then read from the run.
@@ -68,7 +67,7 @@ Costs make_costs(const Options& options, const FineTuneProblem& problem, const R
                                       .max_probes = options.max_probes,
                                       .seed = options.run.seed});
   const MeasuredCosts measured = measurement.measure(options.cost);
-  const Costs costs = to_costs(candidates, measured, cost_file_options(options));
+  const Costs costs = cost_file(options, candidates, measured);
   directory.log({{"sensitivity", measured.name},
                  {"seconds", measured.seconds},
                  {"projected_seconds", measured.projected_seconds},
@@ -77,14 +76,8 @@ Costs make_costs(const Options& options, const FineTuneProblem& problem, const R
   return read_costs(directory.file(kCosts));
 }
 
-AllocationBudgets budgets_of(const Options& options, const Costs& costs) {
-  AllocationBudgets budgets{.bytes = options.bytes, .bops = options.bops};
-  if (options.ratio) budgets.bytes = full_precision_bytes(costs) / *options.ratio;
-  return budgets;
-}
-
 BitAssignment make_bits(const Options& options, const FineTuneProblem& problem, const Costs& costs) {
-  const AllocationBudgets budgets = budgets_of(options, costs);
+  const AllocationBudgets budgets = options.budgets.of(costs);
   const CostAllocation allocation = allocate(costs, allocation_method(options.method), budgets);
   BitAssignment bits{.method = fmt::format("{} {}", options.cost, allocation.method),
                      .budget_bytes = budgets.bytes.value_or(0),
@@ -108,9 +101,9 @@ void check_budget(const Options& options, const FineTuneProblem& problem) {
   MeasuredCosts norms;
   norms.costs =
       make_table(candidates, [&](std::size_t l, std::size_t b) { return candidates.layers[l].norms[b]; });
-  Costs costs = to_costs(candidates, norms, cost_file_options(options));
-  costs.source = options.run.model;
-  allocate(costs, AllocationMethod::exact, budgets_of(options, costs));
+  Costs costs = cost_file(options, candidates, norms);
+  costs.source = options.latencies.empty() ? options.run.model : options.latencies;
+  allocate(costs, AllocationMethod::exact, options.budgets.of(costs));
 }
 
 nlohmann::ordered_json evaluate_baseline(const FineTuneProblem& problem, const RunDirectory& directory) {
@@ -161,14 +154,12 @@ void add_quantize_command(CLI::App& program) {
   const auto options = std::make_shared<Options>(command);
   Settings& settings = options->settings;
   add_finetune_options(*options);
-  const CLI::Validator positive = CLI::PositiveNumber;
-  settings.add("budget-ratio", options->ratio, "At most 1/R of the 32-bit weights' bytes", "R")
-      .check(positive);
-  settings.add("budget-bytes", options->bytes, "At most so many bytes of weights", "N").check(positive);
-  settings
-      .add("budget-bops", options->bops,
-           "At most so many bit operations of one picture; may be given beside one of the others", "N")
-      .check(positive);
+  options->budgets.add_to(
+      [&](const char* name, std::optional<double>& budget, const char* help,
+          const char* type_name) -> CLI::Option& { return settings.add(name, budget, help, type_name); });
+  settings.add("latencies", options->latencies,
+               "For --budget-latency: what each width takes in each layer, as in a cost file's latency_ms",
+               "FILE");
   std::string known;
   for (const SensitivityMethod& method : sensitivity_methods()) {
     known += fmt::format("{}{}", known.empty() ? "" : ", ", method.name);

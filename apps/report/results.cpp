@@ -171,22 +171,29 @@ ReportFigure frontier_figure(const ReportRun& run, const ReportFrontier& frontie
       .name = fmt::format("assignments ({})", count), .colour = 5, .line = true, .markers = true};
   FigureSeries taken{
       .name = fmt::format("taken by {}", job_title(frontier.slug)), .colour = 1, .markers = true};
-  for (std::size_t k = 0; k < count; ++k) {
-    const bool is_chosen = chosen == k;
-    if (!is_chosen && k % every != 0 && k + 1 != count) continue;
-    const FrontierPoint& point = frontier.points[k];
+  bool positive = true;
+  const auto show = [&](const FrontierPoint& point, bool is_chosen) {
+    positive = positive && point.objective > 0;
     FigurePoint shown{
         .x = point.bytes / 1000,
         .y = point.objective,
-        .tip = fmt::format("{} bytes, Ω {}{}{}", with_thousands(point.bytes), readable(point.objective),
+        .tip = fmt::format("{} bytes, {} {}{}{}", with_thousands(point.bytes), frontier.quantity,
+                           readable(point.objective),
                            is_chosen ? fmt::format(" (taken by {})", job_title(frontier.slug)) : "",
                            assignment_text(frontier.layers, point.bits)),
         .emphasised = is_chosen};
     (is_chosen ? taken : points).points.push_back(std::move(shown));
+  };
+  for (std::size_t k = 0; k < count; ++k) {
+    const bool is_chosen = chosen == k;
+    if (is_chosen || k % every == 0 || k + 1 == count) show(frontier.points[k], is_chosen);
   }
+  if (!chosen && frontier.taken) show(*frontier.taken, true);
   Figure figure{.title = fmt::format("Pareto frontier, {}", job_title(frontier.slug)),
                 .x = {.label = "weights, kB"},
-                .y = {.label = "Ω of the whole network (log scale)", .scale = AxisScale::log},
+                .y = {.label = fmt::format("{} of the whole network{}", frontier.quantity,
+                                           positive ? " (log scale)" : ""),
+                      .scale = positive ? AxisScale::log : AxisScale::linear},
                 .series = {std::move(points)}};
   if (!taken.points.empty()) figure.series.push_back(std::move(taken));
   if (const auto it = run.bits.find(frontier.slug); it != run.bits.end() && it->second.budget_bytes > 0) {

@@ -16,6 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// Sizes at which the best assignment of one model is looked for.
+constexpr int kFrontierSizes = 100;
 constexpr const char* kRunDirectories =
     "a directory that reproduce_cifar, predict_loss or goshawk train, finetune, quantize or curvature wrote";
 
@@ -103,6 +105,7 @@ class Reader {
                              ? JsonObject::parse(run_.config.dump(), file("config.json")).string("cost")
                              : "costs.json";
       run_.costs.emplace(run_.model_costs, read_costs(file("costs.json")));
+      add_model_frontier(run_.costs.at(run_.model_costs));
     }
     if (has("baseline.json")) add_evaluation(kBaselineJob, "Full precision", read_object("baseline.json"));
     if (has("result.json")) {
@@ -128,6 +131,35 @@ class Reader {
     const bool synthetic = config.has("synthetic") && config.boolean("synthetic");
     if (synthetic) run_.data = "synthetic pictures";
     if (!synthetic && config.has("data")) run_.data = without_directories(config.string("data"));
+  }
+
+  void add_model_frontier(const Costs& costs) {
+    ReportFrontier frontier{.slug = kModelJob, .quantity = "cost", .layers = layer_names(run_.model_costs)};
+    if (const auto it = run_.bits.find(kModelJob); it != run_.bits.end()) {
+      frontier.taken = assignment_point(costs, it->second);
+    }
+    // The exact optimum of a budget is that of its own size too, so it is among the points.
+    std::vector<double> sizes;
+    if (frontier.taken) sizes.push_back(frontier.taken->bytes);
+    frontier.points = exact_frontier(costs, kFrontierSizes, sizes);
+    if (frontier.points.size() > 1) run_.frontiers.push_back(std::move(frontier));
+  }
+
+  // Nothing when the costs are of other layers or widths.
+  static std::optional<FrontierPoint> assignment_point(const Costs& costs, const BitAssignment& bits) {
+    FrontierPoint point;
+    for (const LayerCosts& layer : costs.layers) {
+      const auto same_name = [&](const LayerBits& l) { return l.name == layer.name; };
+      const auto given = std::find_if(bits.layers.begin(), bits.layers.end(), same_name);
+      if (given == bits.layers.end()) return std::nullopt;
+      const auto same_width = [&](const CostChoice& c) { return c.bits == given->weight; };
+      const auto choice = std::find_if(layer.choices.begin(), layer.choices.end(), same_width);
+      if (choice == layer.choices.end()) return std::nullopt;
+      point.bytes += choice->bytes;
+      point.objective += choice->cost;
+      point.bits.push_back(choice->bits);
+    }
+    return point;
   }
 
   JsonObject read_object(const std::string& name) const {

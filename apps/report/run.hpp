@@ -38,11 +38,14 @@ struct ReportRow {
   double spread() const;
 };
 
-/// pareto-ROW.json. The points' bits are in the order of `layers`.
+/// pareto-ROW.json, or for one model what its costs.json implies. The points' bits are in the order of
+/// `layers`.
 struct ReportFrontier {
   std::string slug;
+  std::string quantity = "Ω";  ///< what a point's objective is called
   std::vector<std::string> layers = {};
   std::vector<FrontierPoint> points = {};
+  std::optional<FrontierPoint> taken = {};  ///< of one model; need not be one of the points
 };
 
 /// The job of goshawk train's epochs, and the row of the full-precision weights.

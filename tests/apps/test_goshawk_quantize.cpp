@@ -6,7 +6,9 @@
 
 #include "models/registry.hpp"
 #include "nn/checkpoint.hpp"
+#include "nn/layers.hpp"
 #include "quant/bits.hpp"
+#include "quant/costs.hpp"
 #include "quant/order.hpp"
 #include "tests/apps/run_program.hpp"
 
@@ -77,6 +79,8 @@ TEST_CASE("goshawk quantize keeps the budget, and its files give goshawk finetun
   const std::string report = p.file("whole", "report.md");
   CHECK(contains(report, "| Quantized "));
   CHECK(contains(report, "![Cost of each layer at every width](figures/costs.svg)"));
+  CHECK(contains(report, "![Pareto frontier, the quantized model](figures/pareto-model.svg)"));
+  CHECK(contains(p.file("whole", "report.html"), "(taken by the quantized model)"));
   CHECK(contains(report, "![Size by part](figures/size.svg)"));
   CHECK(contains(report, "![Loss](figures/training-loss.svg)"));
   CHECK(!contains(report, "Not in this run"));
@@ -107,6 +111,30 @@ TEST_CASE("goshawk quantize keeps the budget, and its files give goshawk finetun
                                                          {"--bits", p.scratch / "whole/bits.json", "--order",
                                                           p.scratch / "whole/order-model.json"})));
   CHECK((p.file("order", "model.packed.safetensors") == p.file("whole", "model.packed.safetensors")));
+}
+
+TEST_CASE("goshawk quantize keeps a budget of milliseconds, and leaves a cost file that has them") {
+  const Problem p;
+  // A bit takes a millisecond in each of the 20 layers.
+  nlohmann::json layers = nlohmann::json::array();
+  const auto model = make_model("resnet20");
+  for (const auto& [name, layer] : weighted_layers(*model)) {
+    nlohmann::json choices = nlohmann::json::array();
+    for (const int bits : {2, 3, 4, 8}) choices.push_back({{"bits", bits}, {"latency_ms", bits}});
+    layers.push_back({{"name", name}, {"choices", choices}});
+  }
+  const std::string latencies =
+      p.scratch.write("latencies.json", nlohmann::json{{"layers", layers}}.dump()).string();
+  check_success(run_built_program(
+      "goshawk",
+      p.arguments("quantize", "run",
+                  {"--budget-latency", "50", "--latencies", latencies, "--sensitivity-images", "16"}, 0)));
+  int milliseconds = 0;
+  for (const LayerBits& layer : read_bits(p.scratch / "run/bits.json").layers) milliseconds += layer.weight;
+  CHECK(milliseconds <= 50);
+  CHECK(milliseconds > 45);
+  CHECK(read_costs(p.scratch / "run/costs.json").choice("conv1", 3).latency_ms == 3);
+  CHECK(contains(p.file("run", "report.html"), "(taken by the quantized model)"));
 }
 
 TEST_CASE("goshawk quantize: interrupted anywhere and resumed, the bytes are the same; so does its config") {
@@ -167,6 +195,15 @@ TEST_CASE("goshawk quantize and finetune: wrong use is one line, and leaves no r
   expect(p.arguments("quantize", "run", {}), 2, "--budget-ratio");
   expect(p.arguments("quantize", "run", {"--budget-ratio", "4", "--budget-bytes", "1000"}), 2, "give one");
   expect(p.arguments("quantize", "run", {"--budget-bytes", "10"}), 1, "smallest possible");
+  expect(p.arguments("quantize", "run", {"--budget-latency", "10"}), 2, "--latencies");
+  const std::string latencies = p.scratch
+                                    .write("latencies.json", R"({"layers": [{"name": "conv1", "choices":
+      [{"bits": 2, "latency_ms": 1}]}]})")
+                                    .string();
+  expect(p.arguments("quantize", "run", {"--budget-latency", "10", "--latencies", latencies}), 1,
+         "latencies.json: layer 'conv1' lacks \"latency_ms\" at 3 bits");
+  p.scratch.write("latencies.json", R"({"layers": [{"name": "conv9", "choices": []}]})");
+  expect(p.arguments("quantize", "run", {"--budget-latency", "10", "--latencies", latencies}), 1, "conv9");
   expect(p.quantize("run", {"--pin", "conv9=8"}), 1, "conv9");
   expect(p.quantize("run", {"--pin", "conv1"}), 2, "conv1=8");
   expect(p.quantize("run", {"--cost", "magic"}), 2, "exact-quadratic");

@@ -363,7 +363,8 @@ TEST_CASE("goshawk report shows one model that goshawk quantize, finetune or tra
   const std::string html = run.html();
   CHECK(is_well_formed(html));
   CHECK(run.figures() == std::set<std::string>{"bits.svg", "costs.svg", "layer-bytes.svg", "order.svg",
-                                               "size.svg", "training-accuracy.svg", "training-loss.svg"});
+                                               "pareto-model.svg", "size.svg", "training-accuracy.svg",
+                                               "training-loss.svg"});
   // Before and after, and the error of both: √(0.9 · 0.1 / 200).
   CHECK(contains(html, "<dt>full precision</dt><dd>92.50 %</dd>"));
   CHECK(contains(html, "<dt>drop, in points</dt><dd>2.50</dd>"));
@@ -377,6 +378,13 @@ TEST_CASE("goshawk report shows one model that goshawk quantize, finetune or tra
   CHECK(contains(html, "a&#10;4 bits (chosen)&#10;cost: 0.125&#10;80 bytes"));
   CHECK(contains(html, "1 costs that are not positive"));
   CHECK(contains(html, "What the sensitivity exact-quadratic expects. Ringed:"));
+  // The best of all assignments, and the one that was taken, which is none of them: b gains more than a.
+  CHECK(contains(html, "120 bytes, cost 1.875&#10;2 bits: a, b, c&lt;"));
+  CHECK(contains(html, "160 bytes, cost 1.15&#10;4 bits: b&#10;2 bits: a, c&lt;"));
+  CHECK(contains(html,
+                 "160 bytes, cost 1.375 (taken by the quantized model)&#10;4 bits: a&#10;2 bits: b, c&lt;"));
+  CHECK(contains(html, "240 bytes, cost 0.15&#10;4 bits: a, b, c&lt;"));
+  CHECK(contains(html, "cost of the whole network (log scale)"));
   CHECK(contains(html, "c&lt;&amp;&quot;&#39;&gt;|*&#10;the quantized model: stage 2 of 2"));
   CHECK(contains(html, "160 weights of 4 bits: 80 bytes"));
   CHECK(contains(html, "weights&#39; codes: 280 bytes"));

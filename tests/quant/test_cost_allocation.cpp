@@ -190,6 +190,36 @@ TEST_CASE(
   CHECK(impossible > 10);
 }
 
+TEST_CASE("the exact frontier's points are the optima of their sizes, each once, with ties and pins") {
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    const Costs costs = random_costs(seed);
+    const std::vector<Point> points = brute_force(costs);
+    const Point& some = points[points.size() / 3];
+    const std::vector<FrontierPoint> frontier = exact_frontier(costs, 50, {some.bytes, 1e-3});
+    REQUIRE(frontier.size() > 3);
+    double least = kNever, cheapest = kNever, below = kNever;
+    for (const Point& p : points) {
+      least = std::min(least, p.bytes);
+      cheapest = std::min(cheapest, p.cost);
+      if (within(p, {.bytes = some.bytes})) below = std::min(below, p.cost);
+    }
+    CHECK(frontier.front().bytes == doctest::Approx(least));
+    CHECK(frontier.back().objective == doctest::Approx(cheapest));
+    bool found = false;
+    for (std::size_t k = 0; k < frontier.size(); ++k) {
+      const FrontierPoint& point = frontier[k];
+      found = found || point.objective == doctest::Approx(below);
+      if (k > 0) CHECK(point.bytes > frontier[k - 1].bytes);
+      if (k > 0) CHECK(point.objective < frontier[k - 1].objective);
+      for (const Point& p : points) {
+        if (within(p, {.bytes = point.bytes})) CHECK(p.cost >= point.objective * (1 - 1e-12));
+        if (p.bits == point.bits) CHECK(p.cost == doctest::Approx(point.objective));
+      }
+    }
+    CHECK(found);
+  }
+}
+
 TEST_CASE("pareto is the cheapest monotone assignment, and its frontier is that of all of them") {
   for (std::uint64_t seed = 1; seed <= 10; ++seed) {
     const Costs costs = plain_costs(5, seed);

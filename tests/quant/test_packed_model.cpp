@@ -133,6 +133,61 @@ TEST_CASE("codes and levels belong together for every width") {
   CHECK_THROWS_AS(dequantize(w, {.bits = 2}, choose_grid(w, {.bits = 2})), Error);
 }
 
+TEST_CASE("weights that another quantizer has rounded are codes and a table of the values they take") {
+  const ScratchDirectory scratch;
+  const std::string path = scratch / "packed.safetensors";
+  for (const Granularity granularity : {Granularity::layer, Granularity::channel}) {
+    const auto model = resnet(1);
+    const BitAssignment widths = mixed_bits(*model, 4);
+    // Levels that no scale and offset describe.
+    RoundedWeights rounded{.bits = {}, .granularity = granularity};
+    std::int64_t codes = 0;
+    for (const auto& [name, layer] : weighted_layers(*model)) {
+      const int bits = widths.layer(name).weight;
+      if (bits == kFullPrecision) continue;
+      const WeightSpec spec{.bits = bits, .scheme = WeightScheme::lq_nets, .granularity = granularity};
+      layer->weight.value().copy_from(quantize_weights(layer->weight.value(), spec).dequantized);
+      rounded.bits[name] = bits;
+      codes += (layer->weight_count() * bits + 7) / 8;
+    }
+    QuantizedModel quantized(*model, uniform_assignment(layer_list(*model), kFullPrecision, 4), {});
+    const std::vector<Tensor> calibration{pictures()};
+    quantized.calibrate(calibration);
+    quantized.enable_all();
+    const std::vector<float> before = logits(*model);
+    const PackedSize size = write_packed_model(path, quantized, {}, rounded);
+    CHECK(size.codes == codes);
+    CHECK(size.total() == static_cast<std::int64_t>(std::filesystem::file_size(path)));
+
+    const auto other = resnet(2);
+    const PackedModel packed = load_packed_model(path, *other);
+    CHECK((logits(*other) == before));
+    for (const LayerBits& layer : packed.bits.layers) {
+      CHECK(layer.weight == widths.layer(layer.name).weight);
+      CHECK(layer.activation == 4);
+    }
+
+    // Too few bits, a layer that is none, one that is quantized already, and codes beyond the table.
+    RoundedWeights wrong = rounded;
+    wrong.bits["layer1.0.conv1"] = 1;
+    CHECK_THROWS_WITH_AS(write_packed_model(path, quantized, {}, wrong),
+                         doctest::Contains("1 bits have 2 levels"), Error);
+    CHECK_THROWS_WITH_AS(write_packed_model(path, quantized, {}, {.bits = {{"conv9", 2}}}),
+                         doctest::Contains("'conv9'"), Error);
+    CHECK_THROWS_WITH_AS(write_packed_model(path, quantized, {}, {.bits = {{"conv1", 9}}}),
+                         doctest::Contains("9 bits"), Error);
+    SafeTensors file = read_safetensors(path);
+    for (auto& [name, tensor] : file.tensors) {
+      if (name != "layer1.0.conv1.weight.levels") continue;
+      CHECK(tensor.dim(0) == (granularity == Granularity::layer ? 1 : 16));
+      tensor = Tensor::zeros({tensor.dim(0), 1}, DType::f32);
+    }
+    write_safetensors(path, file.tensors, file.metadata);
+    CHECK_THROWS_WITH_AS(load_packed_model(path, *resnet(3)),
+                         doctest::Contains("'layer1.0.conv1.weight.codes'"), Error);
+  }
+}
+
 TEST_CASE("what does not fit is refused with the file's name") {
   const ScratchDirectory scratch;
   const std::string path = (scratch.path() / "packed.safetensors").string();

@@ -1,12 +1,15 @@
 // A weight quantizer of one's own, with levels that are powers of two, so that a product is a shift: it is
-// trained through, and its bits are chosen by what they cost.
+// trained through, its bits are chosen by what they cost, and the result is packed.
 #include <cmath>
+#include <filesystem>
 
 #include "autograd/grad.hpp"
 #include "autograd/gradcheck.hpp"
 #include "nn/init.hpp"
 #include "nn/optimizer.hpp"
 #include "quant/cost_allocation.hpp"
+#include "quant/packed_model.hpp"
+#include "quant/qat.hpp"
 #include "quant/sensitivities/registry.hpp"
 
 using namespace goshawk;
@@ -85,6 +88,26 @@ int main() {
   const double before = data.loss();
   for (const auto& layer : bits.layers) fmt::print("  {}: {} bits\n", layer.name, layer.bits);
   train(50);
-  fmt::print("quantized: loss {:.3f}, after training through the quantizer {:.3f}\n", before, data.loss());
-  return derivative.ok && data.loss() < before ? 0 : 1;
+  const double after = data.loss();
+  fmt::print("quantized: loss {:.3f}, after training through the quantizer {:.3f}\n", before, after);
+
+  // Codes of b bits, and a table of the values they stand for; then back, over other weights.
+  RoundedWeights rounded;
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const auto& [name, pointer] = layers[l];
+    WeightedLayer& layer = *pointer;
+    const int b = bits.layers[l].bits;
+    layer.weight.value().copy_from(powers_of_two(layer.weight.value(), b));
+    layer.weight_transform = nullptr;
+    rounded.bits[name] = b;
+  }
+  const std::string path = std::filesystem::temp_directory_path() / "goshawk-powers-of-two.safetensors";
+  const QuantizedModel plain(net, uniform_assignment(layer_list(net), kFullPrecision, kFullPrecision));
+  const PackedSize size = write_packed_model(path, plain, {}, rounded);
+  pytorch_default_init(net, random);
+  load_packed_model(path, net);
+  std::filesystem::remove(path);
+  fmt::print("packed: {} bytes of codes and {} of levels; read back: loss {:.3f}\n", size.codes, size.scales,
+             data.loss());
+  return derivative.ok && after < before && data.loss() == after ? 0 : 1;
 }
