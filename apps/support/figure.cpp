@@ -249,7 +249,10 @@ class Renderer {
       svg += fmt::format(R"(<path class="gf-line gf-s{}{}" d="M0 0H{}"/>)", colour(series),
                          series.dashed ? " gf-dashed" : "", width);
     }
-    if (series.markers) svg += marker(series, width / 2, 0, kMarker, "");
+    if (series.markers) {
+      const auto [tag, geometry] = marker(series, width / 2, 0);
+      svg += fmt::format(R"(<{} {} class="{}"/>)", tag, geometry, marker_style(series));
+    }
     return svg;
   }
 
@@ -476,8 +479,8 @@ class Renderer {
           body_ += fmt::format(R"(<circle class="gf-ring" cx="{}" cy="{}" r="{}"/>)", px(x), px(y),
                                px(kMarker + 3.4));
         }
-        body_ += marker(series, x, y, kMarker, attributes(point.tip, point.note));
-        body_ += point.tip.empty() ? "" : close_tip(point.tip);
+        const auto [tag, geometry] = marker(series, x, y);
+        element(tag, geometry, marker_style(series), point.tip, point.note);
       } else if (!point.tip.empty()) {
         element("circle", fmt::format(R"(cx="{}" cy="{}" r="{}")", px(x), px(y), px(kMarker)),
                 fmt::format("gf-hit gf-f{}", colour(series)), point.tip, point.note);
@@ -497,46 +500,43 @@ class Renderer {
                                colour(series), px(low), px(at), px(high), px(at - cap), px(at + cap));
   }
 
-  // A shape of its own for each colour. Without attributes it is closed; with them close_tip() follows.
-  static std::string marker(const FigureSeries& series, double x, double y, double r,
-                            const std::string& attributes) {
+  // A shape of its own for each colour: an element's name and its geometry.
+  static std::pair<const char*, std::string> marker(const FigureSeries& series, double x, double y) {
     const auto at = [&](double dx, double dy) {
-      return fmt::format("{} {}", px(x + dx * r), px(y + dy * r));
+      return fmt::format("{} {}", px(x + dx * kMarker), px(y + dy * kMarker));
     };
-    std::string path;
+    const auto polygon = [](const auto&... corners) {
+      std::string path;
+      ((path += (path.empty() ? "M" : "L") + corners), ...);
+      return std::pair{"path", fmt::format(R"(d="{}Z")", path)};
+    };
     switch (colour(series)) {
       case 1:
-        path = fmt::format("M{}L{}L{}L{}Z", at(0, -1.35), at(1.35, 0), at(0, 1.35), at(-1.35, 0));
-        break;
+        return polygon(at(0, -1.35), at(1.35, 0), at(0, 1.35), at(-1.35, 0));
       case 2:
-        path = fmt::format("M{}L{}L{}L{}Z", at(-1, -1), at(1, -1), at(1, 1), at(-1, 1));
-        break;
+        return polygon(at(-1, -1), at(1, -1), at(1, 1), at(-1, 1));
       case 3:
-        path = fmt::format("M{}L{}L{}Z", at(0, -1.3), at(1.25, 0.95), at(-1.25, 0.95));
-        break;
+        return polygon(at(0, -1.3), at(1.25, 0.95), at(-1.25, 0.95));
       case 4:
-        path = fmt::format("M{}L{}L{}Z", at(0, 1.3), at(1.25, -0.95), at(-1.25, -0.95));
-        break;
+        return polygon(at(0, 1.3), at(1.25, -0.95), at(-1.25, -0.95));
       default:
-        path = fmt::format("M{0}A{1} {1} 0 1 1 {2}A{1} {1} 0 1 1 {0}Z", at(-1, 0), px(r), at(1, 0));
-        break;
+        return {"circle", fmt::format(R"(cx="{}" cy="{}" r="{}")", px(x), px(y), px(kMarker))};
     }
-    const std::string style = series.hollow ? fmt::format("gf-hollow gf-s{}", colour(series))
-                                            : fmt::format("gf-mark gf-f{}", colour(series));
-    return fmt::format(R"(<path d="{}" class="{}{}"{}{})", path, style, attributes.empty() ? "" : " gf-tip",
-                       attributes, attributes.empty() ? "/>" : ">");
+  }
+
+  static std::string marker_style(const FigureSeries& series) {
+    return series.hollow ? fmt::format("gf-hollow gf-s{}", colour(series))
+                         : fmt::format("gf-mark gf-f{}", colour(series));
   }
 
   std::string attributes(const std::string& tip, const std::optional<std::size_t>& note) {
     if (tip.empty()) return "";
     if (options_.standalone) return " ";
+    // The page's script lets the arrow keys go on from the first. Thousands of points make every attribute
+    // count.
     const bool first = !std::exchange(focusable_, true);
-    return fmt::format(R"( role="img" tabindex="{}"{} aria-label="{}")", first ? 0 : -1,
+    return fmt::format(R"( role="img"{}{} aria-label="{}")", first ? R"( tabindex="0")" : "",
                        note ? fmt::format(" data-note=\"{}\"", *note) : "", xml_escape(tip));
-  }
-
-  std::string close_tip(const std::string& tip) const {
-    return options_.standalone ? fmt::format("<title>{}</title></path>", xml_escape(tip)) : "</path>";
   }
 
   void element(const char* tag, const std::string& geometry, const std::string& style, const std::string& tip,

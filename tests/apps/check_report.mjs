@@ -3,7 +3,7 @@
 // GOSHAWK is the program, RESULTS a directory of run directories. Needs nothing but Node.js and Chromium, which it
 // speaks to over a pipe. check_report.sh finds both.
 import { spawn, execFileSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -301,6 +301,8 @@ try {
   for (const [name, run] of Object.entries(runs)) {
     const out = join(scratch, 'reports', name);
     execFileSync(goshawk, ['report', run, '--out', out]);
+    const bytes = statSync(join(out, 'report.html')).size;
+    if (bytes >= 2_000_000) problems.push(`${name}: the page has ${bytes} bytes, 2 MB or more`);
     for (const width of [1280, 390]) {
       for (const scheme of ['light', 'dark']) await checkPage(name, join(out, 'report.html'), width, scheme);
     }
