@@ -35,7 +35,7 @@ def main():
     parser.add_argument("--batch", type=int, default=128, help="pictures of PyTorch's products")
     parser.add_argument("--microbatch", type=int, default=32, help="pictures of Goshawk's microbatches")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--graph-memory", type=int, help="MiB for Goshawk's kept graphs (3.4 a picture); else its default")
+    parser.add_argument("--graph-memory", type=int, help="MiB for Goshawk's kept graphs (some 3 a picture); else its default")
     parser.add_argument("--seconds", type=float, default=5, help="of PyTorch's products, each time and layout")
     parser.add_argument("--goshawk", default=str(root / "build/release/apps/goshawk"))
     parser.add_argument("--json", action="store_true")
