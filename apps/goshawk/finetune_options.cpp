@@ -102,6 +102,7 @@ nlohmann::ordered_json FineTuneProblem::fine_tune(const RunDirectory& directory,
                                      .calibration_seed = options_.run.seed,
                                      .metadata = std::move(metadata)});
   nlohmann::ordered_json result = evaluation_json(tuned.test);
+  result["untuned"] = evaluation_json(tuned.untuned);
   result["weight_compression"] = tuned.size.weight_compression();
   result["activation_compression"] = tuned.size.activation_compression();
   result["total_compression"] = tuned.size.total_compression();

@@ -32,7 +32,11 @@ ReportTable main_table(const ReportRun& run) {
   const bool packed =
       std::any_of(run.rows.begin(), run.rows.end(), [](const auto& row) { return row.packed; });
   ReportTable table;
-  std::vector<std::string> head{"quantization", "w-bits", "a-bits", "accuracy", "drop", "W-comp", "A-comp"};
+  const bool untuned =
+      std::any_of(run.rows.begin(), run.rows.end(), [](const auto& row) { return row.untuned; });
+  std::vector<std::string> head{"quantization", "w-bits", "a-bits"};
+  if (untuned) head.emplace_back("untuned");
+  head.insert(head.end(), {"accuracy", "drop", "W-comp", "A-comp"});
   if (packed) head.emplace_back("packed kB");
   table.groups = {{"", 1}, {"this run", static_cast<int>(head.size()) - 1}};
   if (paper) {
@@ -41,15 +45,13 @@ ReportTable main_table(const ReportRun& run) {
   }
   table.rows.push_back(std::move(head));
   for (const ReportRow& row : run.rows) {
-    std::vector<std::string> line{
-        row.name,
-        row.weight_bits,
-        row.activation_bits,
-        row.seeds > 1 ? fmt::format("{:.2f} ± {:.2f} ({})", row.accuracy, row.deviation, row.seeds)
-                      : fmt::format("{:.2f}", row.accuracy),
-        row.drop ? fmt::format("{:.2f}", *row.drop) : "-",
-        ratio(row.weight_compression),
-        ratio(row.activation_compression)};
+    std::vector<std::string> line{row.name, row.weight_bits, row.activation_bits};
+    if (untuned) line.push_back(row.untuned ? fmt::format("{:.2f}", *row.untuned) : "-");
+    line.insert(line.end(),
+                {row.seeds > 1 ? fmt::format("{:.2f} ± {:.2f} ({})", row.accuracy, row.deviation, row.seeds)
+                               : fmt::format("{:.2f}", row.accuracy),
+                 row.drop ? fmt::format("{:.2f}", *row.drop) : "-", ratio(row.weight_compression),
+                 ratio(row.activation_compression)});
     if (packed)
       line.push_back(row.packed ? fmt::format("{:.1f}", static_cast<double>(row.packed->total()) / 1000)
                                 : "-");
@@ -66,6 +68,10 @@ ReportTable main_table(const ReportRun& run) {
       "Accuracy in percent of the test pictures after the last epoch, drop from each one's own baseline in "
       "points. "
       "W-comp: bits of the weights against 32; A-comp: bits of the layers' inputs against 32.";
+  if (untuned)
+    table.caption +=
+        " Untuned: accuracy right before fine-tuning, with every layer quantized and the inputs' ranges "
+        "calibrated.";
   if (paper) table.caption += " Paper: Dong et al., HAWQ, ICCV 2019, table of CIFAR-10 on ResNet20.";
   return table;
 }

@@ -181,6 +181,7 @@ class Reader {
     row.weight_compression = result.number("weight_compression");
     row.activation_compression = result.number("activation_compression");
     row.packed = packed_size(result.object("packed_bytes"));
+    if (result.has("untuned")) row.untuned = 100 * result.object("untuned").number("accuracy", 0, 1);
     if (const auto it = run_.bits.find(kModelJob); it != run_.bits.end()) {
       row.weight_bits = widths_text(it->second, &LayerBits::weight);
       row.activation_bits = widths_text(it->second, &LayerBits::activation);
@@ -230,6 +231,7 @@ class Reader {
     if (line.has("standard_deviation")) row.deviation = line.number("standard_deviation");
     if (line.has("images")) row.images = line.integer("images");
     if (line.has("seeds")) row.seeds = std::max<std::size_t>(1, line.objects("seeds").size());
+    if (line.has("untuned_accuracy")) row.untuned = line.number("untuned_accuracy", 0, 100);
     if (line.has("drop")) row.drop = line.number("drop");
     row.weight_compression = line.number("weight_compression");
     row.activation_compression = line.number("activation_compression");

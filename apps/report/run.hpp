@@ -24,8 +24,9 @@ struct ReportRow {
     double accuracy = 0, drop = 0, weight_compression = 1, activation_compression = 1;
   };
   std::string slug, name, weight_bits, activation_bits;
-  double accuracy = 0;   ///< percent, the mean over the seeds
-  double deviation = 0;  ///< between seeds
+  std::optional<double> untuned = {};  ///< accuracy right before fine-tuning, percent
+  double accuracy = 0;                 ///< percent, the mean over the seeds
+  double deviation = 0;                ///< between seeds
   std::int64_t images = 0;
   std::size_t seeds = 1;
   std::optional<double> drop = {};

@@ -21,17 +21,19 @@ std::string result_file(const std::string& job) {
 }
 
 nlohmann::ordered_json to_json(const JobResult& r) {
-  return {{"row", r.row},
-          {"seed", r.seed},
-          {"weight_bits", r.weight_bits},
-          {"activation_bits", r.activation_bits},
-          {"accuracy", r.accuracy()},
-          {"correct", r.correct},
-          {"images", r.images},
-          {"weight_compression", r.weight_compression},
-          {"activation_compression", r.activation_compression},
-          {"total_compression", r.total_compression},
-          {"packed_bytes", packed_to_json(r.packed)}};
+  nlohmann::ordered_json json{{"row", r.row},
+                              {"seed", r.seed},
+                              {"weight_bits", r.weight_bits},
+                              {"activation_bits", r.activation_bits},
+                              {"accuracy", r.accuracy()},
+                              {"correct", r.correct},
+                              {"images", r.images}};
+  if (r.untuned_correct) json["untuned_correct"] = *r.untuned_correct;
+  json["weight_compression"] = r.weight_compression;
+  json["activation_compression"] = r.activation_compression;
+  json["total_compression"] = r.total_compression;
+  json["packed_bytes"] = packed_to_json(r.packed);
+  return json;
 }
 
 // "2", or "2 MP" when wider layers are mixed in. `widths`: LayerBits::weight or activation.
@@ -177,6 +179,7 @@ JobResult make_job(const Experiment& experiment, Sensitivities& sensitivities, c
           .activation_bits = activation_bits,
           .correct = tuned.test.correct,
           .images = tuned.test.images,
+          .untuned_correct = tuned.untuned.correct,
           .weight_compression = tuned.size.weight_compression(),
           .activation_compression = tuned.size.activation_compression(),
           .total_compression = tuned.size.total_compression(),
@@ -200,6 +203,8 @@ std::optional<JobResult> stored_result(const Experiment& experiment, const Row& 
                      .activation_compression = value.at("activation_compression"),
                      .total_compression = value.at("total_compression")};
     result.packed = packed_from_json(value.at("packed_bytes"));
+    if (value.contains("untuned_correct"))
+      result.untuned_correct = value.at("untuned_correct").get<std::int64_t>();
     return result;
   } catch (const nlohmann::json::exception& e) {
     fail("[reproduce_cifar] {} is damaged: {}; remove it and resume", experiment.run().file(file), e.what());

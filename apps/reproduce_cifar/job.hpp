@@ -22,12 +22,22 @@ struct JobResult {
   std::string activation_bits;  ///< "4"
   std::int64_t correct = 0;     ///< of `images` test pictures
   std::int64_t images = 0;
+  /// Right before fine-tuning, with every layer quantized; absent for the baseline and in older runs.
+  std::optional<std::int64_t> untuned_correct = {};
   double weight_compression = 1;
   double activation_compression = 1;
   double total_compression = 1;
   PackedSize packed = {};  ///< of the packed file; zeros for the baseline
 
-  double accuracy() const { return 100.0 * static_cast<double>(correct) / static_cast<double>(images); }
+  double accuracy() const { return percent(correct); }
+  std::optional<double> untuned_accuracy() const {
+    return untuned_correct ? std::optional(percent(*untuned_correct)) : std::nullopt;
+  }
+
+ private:
+  double percent(std::int64_t right) const {
+    return 100.0 * static_cast<double>(right) / static_cast<double>(images);
+  }
 };
 
 /// The result in results/JOB.json; nothing when there is none.

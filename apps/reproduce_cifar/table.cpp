@@ -48,13 +48,15 @@ std::optional<Accuracy> baseline_of(const TableInput& input) {
 }
 
 Cells main_table(const TableInput& input) {
-  Cells cells{{"quantization", "w-bits", "a-bits", "accuracy", "drop", "W-comp", "A-comp", "packed kB",
-               "paper: accuracy", "drop", "W-comp", "A-comp"}};
+  Cells cells{{"quantization", "w-bits", "a-bits", "untuned", "accuracy", "drop", "W-comp", "A-comp",
+               "packed kB", "paper: accuracy", "drop", "W-comp", "A-comp"}};
   const std::optional<Accuracy> baseline = baseline_of(input);
   for (const auto& [row, results] : finished_rows(input)) {
     const JobResult& r = results->front();
     const Accuracy accuracy = accuracy_of(*results);
-    std::vector<std::string> line{row->name, r.weight_bits, r.activation_bits, show(accuracy)};
+    const std::optional<double> untuned = r.untuned_accuracy();
+    std::vector<std::string> line{row->name, r.weight_bits, r.activation_bits,
+                                  untuned ? fmt::format("{:.2f}", *untuned) : "-", show(accuracy)};
     line.push_back(baseline ? fmt::format("{:.2f}", drop_of(*baseline, accuracy).value) : "");
     line.push_back(ratio(r.weight_compression));
     line.push_back(ratio(r.activation_compression));
@@ -172,6 +174,7 @@ nlohmann::ordered_json table_json(const TableInput& input) {
                                 {"activation_compression", r.activation_compression},
                                 {"total_compression", r.total_compression},
                                 {"packed_bytes", packed_to_json(r.packed)}};
+    if (const auto untuned = r.untuned_accuracy()) line["untuned_accuracy"] = *untuned;
     if (baseline) line["drop"] = baseline->mean - accuracy.mean;
     if (row->paper) {
       line["paper"] = {{"accuracy", row->paper->accuracy},
@@ -193,6 +196,8 @@ std::string table_markdown(const TableInput& input) {
   text +=
       "\nAccuracy and drop (from each one's own baseline) in percent of the test pictures, after the last "
       "epoch;\nwith several seeds their mean ± standard deviation (number of seeds).\n"
+      "untuned: accuracy right before fine-tuning, with every layer quantized and the inputs' ranges "
+      "calibrated.\n"
       "W-comp: 32 x weights / (sum of weights x bits) over all convolution and linear weight tensors, "
       "counted at the\n"
       "bits each is stored with.\nA-comp: 32 / mean bits of the layers' inputs; the picture itself (8 bits) "

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "apps/support/data_source.hpp"
 #include "core/safetensors.hpp"
@@ -18,6 +19,15 @@ constexpr std::array kPackedParts = {
     std::pair("codes", &PackedSize::codes),   std::pair("scales", &PackedSize::scales),
     std::pair("ranges", &PackedSize::ranges), std::pair("full_weights", &PackedSize::full_weights),
     std::pair("other", &PackedSize::other),   std::pair("header", &PackedSize::header)};
+
+// Every layer quantized, with calibrated ranges and nothing trained.
+Evaluation test_untuned(const FineTuningInput& input, std::span<const Tensor> calibration) {
+  const auto model = input.baseline();
+  QuantizedModel quantized(*model, input.bits, input.quantizer);
+  quantized.calibrate(calibration);
+  quantized.enable_all();
+  return evaluate(*model, input.test_set, {.normalization = input.training.loader.normalization});
+}
 
 // The packed file, read back and tested: the sizes and accuracies that are reported are those of files.
 PackedSize check_packed(const FineTuningInput& input, const QuantizedModel& quantized,
@@ -62,6 +72,7 @@ FineTuned fine_tune(const RunDirectory& run, const FineTuningInput& input) {
   train(*model, &quantized, input.stages, input.train_set, input.test_set, input.training);
 
   FineTuned result;
+  result.untuned = test_untuned(input, calibration);
   result.test = evaluate(*model, input.test_set, {.normalization = normalization});
   result.size = measure_size(quantized);
   write_safetensors(run.file(fmt::format("{}.safetensors", input.job)), dequantized_state_dict(quantized),

@@ -33,7 +33,8 @@ struct FineTuningInput {
 };
 
 struct FineTuned {
-  Evaluation test;
+  Evaluation untuned;  ///< calibrated and all layers quantized, before any training
+  Evaluation test;     ///< after it
   SizeReport size;
   PackedSize packed;
 };

@@ -68,6 +68,7 @@ TEST_CASE("goshawk quantize keeps the budget, and its files give goshawk finetun
   CHECK(result.at("weight_compression") >= 10);
   CHECK(result.at("activation_compression") == 4);  // 32 / 8
   CHECK(result.at("baseline").at("images") == 32);
+  CHECK(result.at("untuned").at("images") == 32);
   const std::string packed = p.scratch / "whole/model.packed.safetensors";
   CHECK(result.at("packed_bytes").at("total") == std::filesystem::file_size(packed));
   const BitAssignment bits = read_bits(p.scratch / "whole/bits.json");
@@ -170,6 +171,8 @@ TEST_CASE("goshawk quantize: interrupted anywhere and resumed, the bytes are the
 TEST_CASE("goshawk finetune takes what goshawk allocate writes, at once and without any training") {
   const Problem p;
   check_success(run_built_program("goshawk", p.quantize("costs", {"--cost", "delta-norm"}, 0)));
+  const nlohmann::json untrained = p.json("costs", "result.json");
+  for (const char* same : {"correct", "loss"}) CHECK(untrained.at("untuned").at(same) == untrained.at(same));
   const std::string bits = p.scratch / "bits.json";
   check_success(run_built_program("goshawk", {"allocate", "--costs", p.scratch / "costs/costs.json",
                                               "--method", "greedy", "--budget-ratio", "12", "--out", bits}));

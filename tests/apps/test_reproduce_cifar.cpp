@@ -68,7 +68,10 @@ TEST_CASE("a run leaves all its files, with the same bytes for one thread and fo
   REQUIRE(table.size() == 4);
   CHECK(table[1].at("weight_compression") == 16.0);
   for (const std::size_t row : {2, 3}) CHECK(table[row].at("weight_compression") >= 13.11);
-  for (const auto& row : table) CHECK(row.at("images") == 32);
+  for (const auto& row : table) {
+    CHECK(row.at("images") == 32);
+    CHECK(row.contains("untuned_accuracy") == (row.at("row") != "baseline"));
+  }
   // The packed file is as small as its bits say, and its size is the one in the table.
   for (const std::size_t row : {1, 2, 3}) {
     const std::string slug = table[row].at("row");
