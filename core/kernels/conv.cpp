@@ -26,9 +26,12 @@ constexpr Index kMaxJoinedChannels = 4;  // an input with so few channels has it
 constexpr Index kTasks = 16;             // aim for this many tasks when the batch alone has fewer
 constexpr Index kMinTaskRows = 4;        // fewer rows would mostly copy halo
 constexpr Index kMaxScratchBytes = Index{384} * 1024;  // of one task, to stay in the second-level cache
-constexpr Index kGroupBytes =
-    Index{48} * 1024;                    // of a weight-gradient group, to stay in the first-level cache
-constexpr Index kMinGroupPixels = 64;    // enough to pay for loading and storing the register block
+// A weight-gradient group is what fits the first-level cache. Where the sums do not fit as well, loading and
+// storing them takes more pixels to pay, as long as these stay in the second-level cache.
+constexpr Index kGroupBytes = Index{48} * 1024;
+constexpr Index kSmallSumsBytes = Index{24} * 1024;
+constexpr Index kGroupPixels = 512;
+constexpr Index kMinGroupPixels = 64;    // whatever they take
 constexpr Index kMinChunkPixels = 1024;  // enough to pay for summing one more chunk
 constexpr Index kAliasBytes = 2048;      // half of what the sets of a first-level cache hold once
 constexpr Index kMaxSumsBytes = Index{64} * 1024 * 1024;  // of all chunks together
@@ -282,7 +285,15 @@ void input_grad(const Geometry& g, const T* gy, const T* w, const Output<T>& gx)
                {g.kw, g.ci * g.co, 1, g.co}, gx);
 }
 
-/// The direct sums of a weight gradient, in groups of rows that fit the first-level cache.
+/// How many rows or images of `pixels` output pixels and `bytes` of operands each make a group of a weight
+/// gradient, with `fixed_bytes` more for all of them.
+Index group_length(Index pixels, Index bytes, Index fixed_bytes, bool large_sums) {
+  const auto fitting = [&](Index limit) { return (limit - fixed_bytes) / bytes; };
+  const Index wanted = large_sums ? std::min(divide_up(kGroupPixels, pixels), fitting(kMaxScratchBytes)) : 0;
+  return std::max({Index{1}, fitting(kGroupBytes), wanted, divide_up(kMinGroupPixels, pixels)});
+}
+
+/// The direct sums of a weight gradient, in groups of rows or images that stay in a cache.
 template <class T>
 simd::WeightGrad weight_grad_groups(const Geometry& g) {
   const Index lanes = current_target<T>().lanes;
@@ -303,17 +314,15 @@ simd::WeightGrad weight_grad_groups(const Geometry& g) {
   grad.images = g.n;
   grad.padded_outputs = divide_up(g.co, lanes) * lanes;
 
+  const bool large_sums = g.kh * g.kw * g.ci * grad.padded_outputs * size > kSmallSumsBytes;
   const Index row_bytes = (g.params.stride_h * (g.w + 2 * g.params.pad_w) * g.ci + g.ow * g.co) * size;
   const Index halo_bytes = (g.kh - 1) * (g.w + 2 * g.params.pad_w) * g.ci * size;
-  const Index rows =
-      std::max({Index{1}, (kGroupBytes - halo_bytes) / row_bytes, divide_up(kMinGroupPixels, g.ow)});
+  const Index rows = group_length(g.ow, row_bytes, halo_bytes, large_sums);
   grad.row_groups = divide_up(g.oh, std::min(rows, g.oh));
   grad.group_rows = divide_up(g.oh, grad.row_groups);
   grad.row_groups = divide_up(g.oh, grad.group_rows);
   const Index image_bytes = halo_bytes + g.oh * row_bytes;
-  grad.group_images = grad.row_groups > 1
-                          ? 1
-                          : std::max({Index{1}, kGroupBytes / image_bytes, kMinGroupPixels / (g.oh * g.ow)});
+  grad.group_images = grad.row_groups > 1 ? 1 : group_length(g.oh * g.ow, image_bytes, 0, large_sums);
   return grad;
 }
 
