@@ -48,7 +48,7 @@ enum class RowGroup : std::uint8_t {
   main,         ///< Baseline, Direct, HAWQ and HAWQ-V2
   comparators,  ///< the other rows of HAWQ's table
   methods,      ///< other ways to choose the bits, at equal size
-  ablations,    ///< HAWQ with one thing undone
+  ablations,    ///< HAWQ with one thing undone, the last one quantization itself
 };
 
 struct Row {

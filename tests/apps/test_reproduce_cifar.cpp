@@ -137,7 +137,7 @@ TEST_CASE("all rows, several seeds, two processes at once: the same files as one
   const ProgramResult all = run_built_program(kProgram, tiny(one, {"--only", "all"}));
   REQUIRE_MESSAGE(all.status == 0, all.err);
   const auto table = nlohmann::json::parse(file_bytes(one + "/table.json")).at("rows");
-  CHECK(table.size() == 25);
+  CHECK(table.size() == 26);
   for (const auto& row : table) {
     const std::string slug = row.at("row");
     CAPTURE(slug);
@@ -145,6 +145,11 @@ TEST_CASE("all rows, several seeds, two processes at once: the same files as one
       CHECK(row.at("weight_compression") >= 13.11);
     if (slug == "dnas-16.6") CHECK(row.at("weight_compression") >= 16.6);
     if (slug == "dorefa-2-2") CHECK(row.at("weight_compression") == doctest::Approx(15.81).epsilon(1e-3));
+    if (slug == "fine-tuned") {
+      CHECK(row.at("weight_compression") == 1);
+      CHECK(row.at("activation_compression") == 1);
+      CHECK(row.at("untuned_accuracy") == table[0].at("accuracy"));
+    }
     if (slug == "lq-nets-3-32") CHECK(row.at("activation_compression") == 1);
     // The bits of the row with mixed activations: their mean is the other rows' width, or just below.
     if (slug == "hawq-v2-activations") {
