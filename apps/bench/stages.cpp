@@ -91,7 +91,8 @@ struct Bench {
               const auto [begin, end] = range(b);
               return loss(begin, end);
             },
-            {.graph_bytes = graph_bytes, .road = road}};
+            {.graph_bytes = graph_bytes},
+            road};
   }
   Vector direction(std::uint64_t seed) const {
     std::vector<Shape> shapes;

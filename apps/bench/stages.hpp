@@ -17,7 +17,7 @@ struct BenchOptions {
   /// Images of one microbatch where batch norm is in eval mode, so that images do not interact; several are
   /// at work at the same time. 0: chosen by the size of the pictures.
   std::int64_t microbatch = 0;
-  /// MiB for gradient graphs that are kept between products (HessianOptions::graph_bytes).
+  /// MiB for gradient graphs that are kept between products (MicrobatchOptions::graph_bytes).
   std::int64_t graph_megabytes = 512;
   int rounds = 3;                 ///< times that all stages are set up, in turn
   int repetitions = 5;            ///< timed runs of each stage in a round

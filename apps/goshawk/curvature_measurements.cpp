@@ -130,7 +130,6 @@ class Measurements {
   bool exact() const { return road_.road == Road::exact; }
 
   MicrobatchOptions kept_graphs() const { return {.graph_bytes = options_.graph_bytes()}; }
-  HessianOptions hessian_options() const { return {.graph_bytes = options_.graph_bytes()}; }
 
   HutchinsonOptions probing(std::uint64_t first_stream) const {
     HutchinsonOptions probing{
@@ -146,7 +145,7 @@ class Measurements {
     const Json item = exact() ? exact_item(OutputMetric::softmax_cross_entropy) : state_.item("traces", [&] {
       return probe_parts("traces", Purpose::trace, [&](const Part& part) {
         return std::make_unique<HessianOperator>(problem_.variables(part), problem_.sizes(),
-                                                 problem_.loss_of_microbatch(), hessian_options());
+                                                 problem_.loss_of_microbatch(), kept_graphs());
       });
     });
     for (Json& part : parts) {
@@ -354,7 +353,7 @@ class Measurements {
                                                    kept_graphs());
     }
     return std::make_unique<HessianOperator>(problem_.variables(part), problem_.sizes(),
-                                             problem_.loss_of_microbatch(), hessian_options());
+                                             problem_.loss_of_microbatch(), kept_graphs());
   }
 
   void add_eigenvalues(Json& parts) {

@@ -7,7 +7,6 @@
 
 #include "apps/support/suggestions.hpp"
 #include "autograd/curvature/microbatches.hpp"
-#include "core/memory.hpp"
 #include "datasets/loader.hpp"
 #include "models/registry.hpp"
 #include "nn/layer_recorder.hpp"
@@ -36,7 +35,7 @@ bool CurvatureOptions::wants(const std::string& measurement) const {
 }
 
 std::int64_t CurvatureOptions::graph_bytes() const {
-  return graph_megabytes < 0 ? physical_memory() / 4 : graph_megabytes << 20;
+  return graph_megabytes < 0 ? MicrobatchOptions::for_this_machine().graph_bytes : graph_megabytes << 20;
 }
 
 CurvatureProblem::CurvatureProblem(const CurvatureOptions& options) {

@@ -65,7 +65,8 @@ Costs make_costs(const Options& options, const FineTuneProblem& problem, const R
                                      {.road = road_of(options.road),
                                       .trace_error = options.error,
                                       .max_probes = options.max_probes,
-                                      .seed = options.run.seed});
+                                      .seed = options.run.seed,
+                                      .microbatches = MicrobatchOptions::for_this_machine()});
   const MeasuredCosts measured = measurement.measure(options.cost);
   const Costs costs = cost_file(options, candidates, measured);
   directory.log({{"sensitivity", measured.name},

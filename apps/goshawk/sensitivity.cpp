@@ -118,7 +118,8 @@ void run(const Options& options) {
                                      {.road = road,
                                       .trace_error = options.error,
                                       .max_probes = options.max_probes,
-                                      .seed = options.problem.seed});
+                                      .seed = options.problem.seed,
+                                      .microbatches = MicrobatchOptions::for_this_machine()});
   std::vector<MeasuredCosts> measured;
   Progress progress("sensitivities", static_cast<std::int64_t>(names.size()));
   for (const std::string& name : names) {

@@ -288,7 +288,9 @@ void run(Options options) {
     result["held_out_split"] = options.held_out_split;
   }
   for (const WeightCandidates::Layer& layer : candidates.layers) result["layers"].push_back(layer.name);
-  SensitivityMeasurement measurement(calibration, candidates, {.seed = options.problem.seed});
+  SensitivityMeasurement measurement(
+      calibration, candidates,
+      {.seed = options.problem.seed, .microbatches = MicrobatchOptions::for_this_machine()});
   std::vector<MeasuredCosts> measured;
   Progress progress("sensitivities", static_cast<std::int64_t>(options.costs.size()));
   for (const std::string& name : options.costs) {

@@ -108,7 +108,8 @@ void Sensitivities::measure_weights(const std::vector<std::string>& names) const
                                      {.road = road_of(options.road),
                                       .trace_error = options.trace_error,
                                       .max_probes = options.max_probes,
-                                      .seed = options.seed});
+                                      .seed = options.seed,
+                                      .microbatches = MicrobatchOptions::for_this_machine()});
   std::vector<MeasuredCosts> measured;
   for (const std::string& name : names) {
     say(fmt::format("measuring {} on {} pictures", name, options.curvature_images));

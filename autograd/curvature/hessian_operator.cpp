@@ -5,13 +5,12 @@
 namespace goshawk {
 
 HessianOperator::HessianOperator(std::vector<Variable> parameters, MicrobatchSizes sizes, Loss loss,
-                                 HessianOptions options)
+                                 MicrobatchOptions options, HvpRoad road)
     : parameters_(std::move(parameters)),
       shapes_(leaf_shapes(parameters_, "HessianOperator")),
       loss_(std::move(loss)),
-      wanted_road_(options.road),
-      graphs_(std::move(sizes), {.graph_bytes = options.graph_bytes, .concurrency = options.concurrency},
-              "HessianOperator"),
+      wanted_road_(road),
+      graphs_(std::move(sizes), options, "HessianOperator"),
       losses_(graphs_.sizes().count()) {
   check(loss_ != nullptr, "[HessianOperator] the loss function is empty");
 }
@@ -57,10 +56,8 @@ std::vector<QuadraticForms> HessianOperator::quadratic_forms(std::span<const Vec
 }
 
 HessianOperator HessianOperator::block(std::span<const std::size_t> indices) const {
-  const MicrobatchOptions& kept = graphs_.options();
-  HessianOperator part(
-      select_parameters(parameters_, indices, "HessianOperator"), graphs_.sizes(), loss_,
-      {.graph_bytes = kept.graph_bytes, .concurrency = kept.concurrency, .road = wanted_road_});
+  HessianOperator part(select_parameters(parameters_, indices, "HessianOperator"), graphs_.sizes(), loss_,
+                       graphs_.options(), wanted_road_);
   part.losses_ = losses_;
   return part;
 }

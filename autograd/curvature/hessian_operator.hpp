@@ -13,14 +13,6 @@
 
 namespace goshawk {
 
-struct HessianOptions {
-  std::int64_t graph_bytes = MicrobatchOptions().graph_bytes;  ///< as in MicrobatchOptions
-  int concurrency = 0;                                         ///< as in MicrobatchOptions
-  /// How products are computed. `automatic` measures on the first microbatch, before the first product, and
-  /// keeps to what it finds: leave it where results must be the same bits in every run.
-  HvpRoad road = HvpRoad::reverse_over_reverse;
-};
-
 /// H = Σ_b (n_b / N) ∇² L_b over microbatches b of n_b samples, N = Σ n_b, L_b the mean loss over microbatch
 /// b: the Hessian of the mean loss over all samples, whatever the microbatches' sizes. Products by
 /// GradientGraph, accumulated over the microbatches in f64 in their order.
@@ -28,18 +20,20 @@ class HessianOperator final : public LinearOperator {
  public:
   /// The mean loss over the samples of one microbatch, a scalar Variable that depends on every parameter. It
   /// must give the same bits each time (batch norm in eval mode, no dropout or random augmentation) and may
-  /// be called from several threads at once (see HessianOptions::concurrency).
+  /// be called from several threads at once (see MicrobatchOptions::concurrency).
   using Loss = std::function<Variable(std::size_t microbatch)>;
 
   /// `parameters`: the leaves (one dtype) that span the operator's blocks, in order. `microbatch_sizes`:
   /// number of samples in each microbatch, all positive. The weights must stay as they are while the operator
-  /// lives.
+  /// lives. `road`: how products are computed; `automatic` measures on the first microbatch, before the first
+  /// product, and keeps to what it finds: leave it where results must be the same bits in every run.
   HessianOperator(std::vector<Variable> parameters, std::vector<std::int64_t> microbatch_sizes, Loss loss,
-                  HessianOptions options = {})
+                  MicrobatchOptions options = {}, HvpRoad road = HvpRoad::reverse_over_reverse)
       : HessianOperator(std::move(parameters),
                         MicrobatchSizes(std::move(microbatch_sizes), "HessianOperator"), std::move(loss),
-                        options) {}
-  HessianOperator(std::vector<Variable> parameters, MicrobatchSizes sizes, Loss loss, HessianOptions options);
+                        options, road) {}
+  HessianOperator(std::vector<Variable> parameters, MicrobatchSizes sizes, Loss loss,
+                  MicrobatchOptions options, HvpRoad road);
 
   const std::vector<Shape>& shapes() const override { return shapes_; }
   DType dtype() const override { return parameters_.front().dtype(); }

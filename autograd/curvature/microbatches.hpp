@@ -32,6 +32,9 @@ struct MicrobatchOptions {
   /// Microbatches at work at the same time; 0 for as many as threads. With 1 the caller's functions are never
   /// called from two threads at once. The result does not depend on it.
   int concurrency = 0;
+
+  /// Graphs in up to a quarter of the machine's memory: for programs that do one thing at a time.
+  static MicrobatchOptions for_this_machine() { return {.graph_bytes = physical_memory() / 4}; }
 };
 
 /// Calls compute(i) for i < n, on up to `concurrency` threads (0: all), and fold(i, result) for each, one at

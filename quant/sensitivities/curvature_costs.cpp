@@ -37,7 +37,7 @@ RoadChoice road_for(const SensitivityData& data, Road wanted) {
 
 std::vector<Estimate> hutchinson_traces(const SensitivityData& data, const TraceCostOptions& options,
                                         double& projected_seconds) {
-  const HessianOperator hessian = data.hessian({.concurrency = options.concurrency});
+  const HessianOperator hessian = data.hessian(options.microbatches);
   std::vector<Estimate> traces;
   projected_seconds = 0;
   for (std::size_t l = 0; l < data.layers().size(); ++l) {
@@ -71,7 +71,7 @@ std::vector<Estimate> first_derivative_traces(const SensitivityData& data, int c
 }  // namespace
 
 EigenvalueCosts eigenvalue_costs(const SensitivityData& data, const WeightCandidates& candidates, Road road,
-                                 std::uint64_t seed) {
+                                 std::uint64_t seed, MicrobatchOptions microbatches) {
   EigenvalueCosts result;
   result.road = road_for(data, road);
   const auto add = [&](const LinearOperator& block, std::size_t l) {
@@ -82,10 +82,11 @@ EigenvalueCosts eigenvalue_costs(const SensitivityData& data, const WeightCandid
     result.score.push_back(std::abs(top.value) / elements(candidates, l));
   };
   if (result.road.road == Road::exact) {
-    const GaussNewtonOperator gauss_newton(data.weights(), data.sizes(), data.pass());
+    const GaussNewtonOperator gauss_newton(data.weights(), data.sizes(), data.pass(),
+                                           OutputMetric::softmax_cross_entropy, microbatches);
     for (std::size_t l = 0; l < candidates.layers.size(); ++l) add(gauss_newton.block(l), l);
   } else {
-    const HessianOperator hessian = data.hessian();
+    const HessianOperator hessian = data.hessian(microbatches);
     for (std::size_t l = 0; l < candidates.layers.size(); ++l) add(hessian.block(l), l);
   }
   std::vector<double> magnitude;
@@ -100,7 +101,7 @@ TraceCosts trace_costs(const SensitivityData& data, const WeightCandidates& cand
   TraceCosts result;
   result.road = road_for(data, options.road);
   if (result.road.road == Road::exact) {
-    result.trace = first_derivative_traces(data, options.concurrency);
+    result.trace = first_derivative_traces(data, options.microbatches.concurrency);
     result.seconds = result.projected_seconds = seconds_since(start);
   } else {
     result.trace = hutchinson_traces(data, options, result.projected_seconds);

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "autograd/curvature/classifier_traces.hpp"
+#include "autograd/curvature/microbatches.hpp"
 #include "quant/sensitivities/candidates.hpp"
 
 namespace goshawk {
@@ -21,7 +22,8 @@ struct EigenvalueCosts {
 /// road a product is one with the Gauss–Newton block, otherwise one by double backward; some ten to fifty a
 /// layer. One eigenvalue says nothing about the other directions, where nearly all of Δw lies.
 EigenvalueCosts eigenvalue_costs(const SensitivityData& data, const WeightCandidates& candidates,
-                                 Road road = Road::automatic, std::uint64_t seed = 0);
+                                 Road road = Road::automatic, std::uint64_t seed = 0,
+                                 MicrobatchOptions microbatches = {});
 
 struct TraceCosts {
   RoadChoice road;
@@ -37,7 +39,7 @@ struct TraceCosts {
 struct TraceCostOptions {
   Road road = Road::automatic;
   HutchinsonOptions hutchinson = {.relative_error = 0.02};  ///< of the double-backward road, for each layer
-  int concurrency = 0;
+  MicrobatchOptions microbatches = {};
 };
 
 /// HAWQ-V2's Ω = Tr(H)/n · ‖Δw‖₂² (Dong et al., arXiv 1911.03852, equation 11). On the exact road C − 1

@@ -67,7 +67,7 @@ std::vector<Variable> SensitivityData::weights() const {
   return weights;
 }
 
-HessianOperator SensitivityData::hessian(HessianOptions options) const {
+HessianOperator SensitivityData::hessian(MicrobatchOptions options) const {
   return {weights(), sizes_,
           [this](std::size_t b) { return softmax_cross_entropy((*model_)(images_[b]), labels_[b]); },
           options};

@@ -39,7 +39,7 @@ class SensitivityData {
   ClassifierPass pass() const;
   /// The weights of all layers, and the Hessian of the mean loss in them by double backward.
   std::vector<Variable> weights() const;
-  HessianOperator hessian(HessianOptions options = {}) const;
+  HessianOperator hessian(MicrobatchOptions options = {}) const;
   /// Mean cross-entropy of the model as it is now, in f64 from its logits. The result does not depend on
   /// `concurrency`, the microbatches at work at the same time (0: as many as threads).
   double loss(int concurrency = 0) const;

@@ -50,7 +50,8 @@ SensitivityMeasurement::SensitivityMeasurement(const SensitivityData& data,
 const SensitivityMeasurement::Changes& SensitivityMeasurement::changes() {
   if (!changes_) {
     const Timer timer;
-    LogitChanges changes = candidate_changes(data_, candidates_, {.concurrency = options_.concurrency});
+    LogitChanges changes =
+        candidate_changes(data_, candidates_, {.concurrency = options_.microbatches.concurrency});
     changes_ = Changes{std::move(changes), timer.seconds()};
   }
   return *changes_;
@@ -59,7 +60,8 @@ const SensitivityMeasurement::Changes& SensitivityMeasurement::changes() {
 const SensitivityMeasurement::Eigenvalues& SensitivityMeasurement::eigenvalues() {
   if (!eigenvalues_) {
     const Timer timer;
-    EigenvalueCosts costs = eigenvalue_costs(data_, candidates_, options_.road, options_.seed);
+    EigenvalueCosts costs =
+        eigenvalue_costs(data_, candidates_, options_.road, options_.seed, options_.microbatches);
     eigenvalues_ = Eigenvalues{std::move(costs), timer.seconds()};
   }
   return *eigenvalues_;
@@ -77,7 +79,7 @@ MeasuredCosts SensitivityMeasurement::measure(std::string_view name) {
   } else if (name == "snr") {
     result.costs = noise_to_signal_costs(candidates_);
   } else if (name == "loss-change") {
-    result.costs = loss_change_costs(data_, candidates_, options_.concurrency);
+    result.costs = loss_change_costs(data_, candidates_, options_.microbatches.concurrency);
   } else if (name == "hawq" || name == "hawq-s") {
     const bool known = eigenvalues_.has_value();
     const Eigenvalues& found = eigenvalues();
@@ -100,7 +102,7 @@ MeasuredCosts SensitivityMeasurement::measure(std::string_view name) {
                         .relative_error = options_.trace_error,
                         .min_samples = std::min(HutchinsonOptions().min_samples, options_.max_probes),
                         .max_samples = options_.max_probes},
-         .concurrency = options_.concurrency});
+         .microbatches = options_.microbatches});
     result.costs = traces.costs;
     result.score = traces.score;
     result.road = road_text(traces.road);
@@ -117,7 +119,7 @@ MeasuredCosts SensitivityMeasurement::measure(std::string_view name) {
                       {"trace_samples", samples}};
     projected = traces.projected_seconds;
   } else if (name == "fisher") {
-    FisherCosts fisher = fisher_costs(data_, candidates_, options_.concurrency);
+    FisherCosts fisher = fisher_costs(data_, candidates_, options_.microbatches.concurrency);
     result.costs = std::move(fisher.costs);
     result.errors = std::move(fisher.error);
   } else {

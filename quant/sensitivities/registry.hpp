@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "autograd/curvature/microbatches.hpp"
 #include "quant/costs.hpp"
 #include "quant/sensitivities/curvature_costs.hpp"
 #include "quant/sensitivities/quadratic.hpp"
@@ -45,7 +46,7 @@ struct MeasureOptions {
   double trace_error = 0.02;    ///< relative, of hawq-v2 by double backward and of hawq-v2-hutchinson
   int max_probes = 1000;        ///< for each layer's trace
   std::uint64_t seed = 0;
-  int concurrency = 0;
+  MicrobatchOptions microbatches = {};
 };
 
 /// Measures sensitivities of one model. The data and candidates must outlive it.

@@ -204,8 +204,9 @@ struct ConvNet {
     h = activate(conv2d(h, p[1], {.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1}));
     return softmax_cross_entropy(matmul(global_avg_pool(h), p[2]), labels[b]);
   }
-  HessianOperator hessian(HessianOptions options = {}) const {
-    return {parameters, sizes, [this](std::size_t b) { return loss(b); }, options};
+  HessianOperator hessian(MicrobatchOptions options = {},
+                          HvpRoad road = HvpRoad::reverse_over_reverse) const {
+    return {parameters, sizes, [this](std::size_t b) { return loss(b); }, options, road};
   }
 };
 

@@ -175,12 +175,12 @@ TEST_CASE("both roads give the same Hessian, and the automatic one is either of 
   for (Activation activation : {Activation::tanh, Activation::relu}) {
     const ConvNet net(activation, {3, 3, 2});
     const HessianOperator reverse = net.hessian();
-    const HessianOperator forward = net.hessian({.road = HvpRoad::forward_over_reverse});
+    const HessianOperator forward = net.hessian({}, HvpRoad::forward_over_reverse);
     CHECK(largest_difference(dense(forward), dense(reverse)) < 1e-14);
     CHECK(largest_difference(dense(forward.block(1)), dense(reverse.block(1))) < 1e-14);
     CHECK(reverse.road() == HvpRoad::reverse_over_reverse);
 
-    const HessianOperator measured = net.hessian({.road = HvpRoad::automatic});
+    const HessianOperator measured = net.hessian({}, HvpRoad::automatic);
     const Vector v = random_vector(reverse, 4), product = measured.apply(v);
     CHECK(measured.road() != HvpRoad::automatic);
     const bool is_forward = measured.road() == HvpRoad::forward_over_reverse;
