@@ -16,7 +16,7 @@ struct MemoryStats {
 };
 
 MemoryStats memory_stats();
-/// Bytes of main memory that the machine has.
+/// Bytes of main memory that this process may use: the machine's, or a container's limit where that is less.
 std::int64_t physical_memory();
 void reset_peak_memory();
 /// Returns every cached free block to the system.

@@ -286,7 +286,7 @@ void input_grad(const Geometry& g, const T* gy, const T* w, const Output<T>& gx)
 }
 
 /// How many rows or images of `pixels` output pixels and `bytes` of operands each make a group of a weight
-/// gradient, with `fixed_bytes` more for all of them.
+/// gradient, with `fixed_bytes` more for all of them. `large_sums`: the sums are more than small.
 Index group_length(Index pixels, Index bytes, Index fixed_bytes, bool large_sums) {
   const auto fitting = [&](Index limit) { return (limit - fixed_bytes) / bytes; };
   const Index wanted = large_sums ? std::min(divide_up(kGroupPixels, pixels), fitting(kMaxScratchBytes)) : 0;

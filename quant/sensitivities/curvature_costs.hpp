@@ -20,7 +20,8 @@ struct EigenvalueCosts {
 
 /// HAWQ's Ω = |λ| ‖Δw‖₂² (Dong et al., arXiv 1905.03696, equation 6) with λ by power iteration. On the exact
 /// road a product is one with the Gauss–Newton block, otherwise one by double backward; some ten to fifty a
-/// layer. One eigenvalue says nothing about the other directions, where nearly all of Δw lies.
+/// layer. One eigenvalue says nothing about the other directions, where nearly all of Δw lies. The result
+/// does not depend on `microbatches`.
 EigenvalueCosts eigenvalue_costs(const SensitivityData& data, const WeightCandidates& candidates,
                                  Road road = Road::automatic, std::uint64_t seed = 0,
                                  MicrobatchOptions microbatches = {});

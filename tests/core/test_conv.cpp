@@ -170,6 +170,8 @@ TEST_CASE("shapes that split rows, images, chunks and parts equal the reference"
   for (const Case& c : {
            Case{20, 16, 16, 16, 3, 3, 16, {1, 1, 1, 1}},  // several chunks of the weight gradient
            Case{18, 4, 4, 32, 3, 3, 48, {1, 1, 1, 1}},    // several images in a group
+           Case{11, 8, 8, 32, 3, 3, 32, {1, 1, 1, 1}},    // large sums: eight images in a group, then three
+           Case{2, 40, 30, 32, 3, 3, 24, {1, 1, 1, 1}},   // large sums: rows in groups beyond the first cache
            Case{1, 65, 67, 3, 3, 3, 16, {1, 1, 1, 1}},    // one large image: rows in parallel
            Case{2, 64, 64, 3, 7, 7, 20, {2, 2, 3, 3}},    // a wide stem
            Case{3, 33, 31, 10, 3, 3, 17, {2, 2, 1, 1}},   // rows left over by the stride
