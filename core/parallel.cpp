@@ -20,7 +20,7 @@ void set_num_threads(int threads) {
         threads);
   if (threads == 0) threads = tbb::info::default_concurrency();
   std::lock_guard lock(mutex);
-  control.reset();
+  // The lower of two limits holds, so there is no moment without any.
   control = std::make_unique<tbb::global_control>(tbb::global_control::max_allowed_parallelism,
                                                   static_cast<std::size_t>(threads));
 }

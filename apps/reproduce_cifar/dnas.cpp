@@ -49,7 +49,6 @@ BitAssignment dnas_bits(const Experiment& experiment, double bytes, int activati
                           {"confidence", e.confidence},
                           {"seconds", timer.seconds()}});
     timer = {};
-    if (progress) progress->clear();
     say(fmt::format("DNAS search epoch {:3}  loss {:.4f}  expected size {:.0f} bytes", e.epoch + 1,
                     e.weight_loss, e.expected_bytes));
   };

@@ -1,5 +1,7 @@
 #include "apps/reproduce_cifar/experiment.hpp"
 
+#include <algorithm>
+
 #include "apps/reproduce_cifar/rows.hpp"
 #include "apps/support/data_source.hpp"
 #include "apps/support/normalization.hpp"
@@ -64,6 +66,10 @@ std::unique_ptr<Module> Experiment::baseline_model() const {
 
 std::vector<Batch> Experiment::training_pictures(std::int64_t count, std::int64_t batch_size) const {
   return random_batches(train_set_, count, batch_size, options_.seed, normalization_);
+}
+
+std::int64_t Experiment::curvature_images() const {
+  return std::min(options_.curvature_images, train_set_->size());
 }
 
 Evaluation Experiment::test(Module& model) const {

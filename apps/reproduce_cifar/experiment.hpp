@@ -28,8 +28,11 @@ class Experiment {
   /// A model with the baseline's weights, in eval mode.
   std::unique_ptr<Module> baseline_model() const;
 
-  /// `count` training pictures drawn under the run's seed, unaugmented, in batches.
+  /// `count` training pictures drawn under the run's seed, or all if there are fewer, unaugmented, in
+  /// batches.
   std::vector<Batch> training_pictures(std::int64_t count, std::int64_t batch_size) const;
+  /// How many of them the curvature is averaged over.
+  std::int64_t curvature_images() const;
   Evaluation test(Module& model) const;
 
   /// The fine-tuning recipe of all rows; `job` names the checkpoint and the lines of the log.

@@ -117,15 +117,22 @@ BitAssignment make_bits(const Experiment& experiment, Sensitivities& sensitiviti
 }
 
 BitAssignment assign_bits(const Experiment& experiment, Sensitivities& sensitivities, const Row& row) {
-  const FileLock lock = experiment.run().lock(kBits);
+  const RunDirectory& run = experiment.run();
+  // The rows of the differentiable search share it. Nobody else waits while one row's bits are made.
+  const FileLock making = run.lock(fmt::format("bits-{}", row.bits == BitsFrom::dnas ? "dnas" : row.slug));
+  const auto stored = [&] {
+    const FileLock reading = run.lock(kBits);
+    return stored_bits(experiment);
+  };
+  if (const auto all = stored(); all.contains(row.slug)) return all.at(row.slug);
+  const BitAssignment bits = make_bits(experiment, sensitivities, row);
+  const FileLock writing = run.lock(kBits);
   auto all = stored_bits(experiment);
-  if (!all.contains(row.slug)) {
-    all.emplace(row.slug, make_bits(experiment, sensitivities, row));
-    nlohmann::ordered_json json;
-    for (const auto& [slug, bits] : all) json[slug] = nlohmann::ordered_json::parse(to_json(bits));
-    experiment.run().write_json(kBits, json);
-  }
-  return all.at(row.slug);
+  all.emplace(row.slug, bits);
+  nlohmann::ordered_json json;
+  for (const auto& [slug, value] : all) json[slug] = nlohmann::ordered_json::parse(to_json(value));
+  run.write_json(kBits, json);
+  return bits;
 }
 
 std::vector<Stage> make_stages(const Experiment& experiment, Sensitivities& sensitivities, const Row& row,

@@ -139,6 +139,11 @@ void add_reproduce_options(CLI::App& program, ReproduceOptions& options) {
       .add_option("--finetune-seeds", options.finetune_seeds,
                   "Fine-tune each of these rows N times, with the seeds S, S + 1, …")
       ->type_name("N");
+  program
+      .add_option("--jobs", options.jobs,
+                  "Make N rows at the same time, each on its share of the threads, 0 for one per thread; "
+                  "results do not depend on it")
+      ->type_name("N");
   add_config_option(program);
   program.add_flag("--quiet", options.quiet, "Show no progress");
 }

@@ -1,11 +1,13 @@
 #include "apps/reproduce_cifar/pipeline.hpp"
 
 #include <algorithm>
+#include <vector>
 
 #include "apps/report/write.hpp"
 #include "apps/reproduce_cifar/table.hpp"
 #include "apps/support/command_line.hpp"
 #include "apps/support/progress.hpp"
+#include "apps/support/side_by_side.hpp"
 #include "core/file.hpp"
 
 namespace goshawk {
@@ -22,6 +24,22 @@ std::vector<const Row*> wanted_rows(const ReproduceOptions& options) {
     if (named && row.bits != BitsFrom::nothing) wanted.push_back(&row);
   }
   return wanted;
+}
+
+struct Job {
+  const Row* row;
+  std::uint64_t seed;
+};
+
+// All rows have their first seed before any has its second.
+std::vector<Job> wanted_jobs(const ReproduceOptions& options) {
+  std::vector<Job> jobs;
+  for (std::uint64_t k = 0; k < options.finetune_seeds; ++k) {
+    for (const Row* row : wanted_rows(options)) {
+      if (k == 0 || row->bits != BitsFrom::nothing) jobs.push_back({row, options.seed + k});
+    }
+  }
+  return jobs;
 }
 
 // Everything the run has, whoever made it: rows of earlier calls and of other processes too.
@@ -58,14 +76,14 @@ void reproduce(const ReproduceOptions& options) {
   Experiment experiment(options);
   experiment.make_baseline();
   Sensitivities sensitivities(experiment);
-  // All rows have their first seed before any has its second.
-  for (std::uint64_t k = 0; k < options.finetune_seeds; ++k) {
-    for (const Row* row : wanted_rows(options)) {
-      if (row->bits == BitsFrom::nothing && k > 0) continue;
-      run_job(experiment, sensitivities, *row, options.seed + k);
-      write_table(experiment);
-    }
-  }
+  std::vector<Job> jobs = wanted_jobs(options);
+  std::erase_if(jobs,
+                [&](const Job& job) { return stored_result(experiment, *job.row, job.seed).has_value(); });
+  const std::size_t at_once = options.jobs > 0 ? options.jobs : jobs.size();
+  side_by_side(jobs.size(), at_once, [&](std::size_t i) {
+    run_job(experiment, sensitivities, *jobs[i].row, jobs[i].seed);
+    write_table(experiment);
+  });
   write_table(experiment);
   print_result(read_file(experiment.run().file("table.md")));
   const ReportFiles report = write_report(options.out, options.out);

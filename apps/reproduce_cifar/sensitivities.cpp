@@ -27,12 +27,13 @@ const std::vector<double>& detail(const MeasuredCosts& measured, std::string_vie
 
 // sensitivity.json: what "hawq" and "hawq-v2" are made of.
 Sensitivity describe_curvature(const WeightCandidates& candidates, const MeasuredCosts& hawq,
-                               const MeasuredCosts& v2, const ReproduceOptions& options) {
+                               const MeasuredCosts& v2, const Experiment& experiment) {
+  const ReproduceOptions& options = experiment.options();
   Sensitivity s;
   s.model = options.model;
   s.weights = "baseline.safetensors";
   s.quantizer = describe(initial_weight_spec(options.quantizer));
-  s.images = options.curvature_images;
+  s.images = experiment.curvature_images();
   for (std::size_t l = 0; l < candidates.layers.size(); ++l) {
     const WeightCandidates::Layer& from = candidates.layers[l];
     LayerSensitivity& layer = s.layers.emplace_back();
@@ -56,6 +57,7 @@ Sensitivity describe_curvature(const WeightCandidates& candidates, const Measure
 }  // namespace
 
 const Costs& Sensitivities::costs(const std::string& name) {
+  const std::lock_guard guard(mutex_);
   if (const auto it = known_.find(name); it != known_.end()) return it->second;
   const RunDirectory& run = experiment_.run();
   {
@@ -80,9 +82,9 @@ void Sensitivities::measure_activations() const {
   const RunDirectory& run = experiment_.run();
   const auto model = experiment_.baseline_model();
   const SensitivityData data(*model,
-                             experiment_.training_pictures(options.curvature_images, kCurvatureBatch));
+                             experiment_.training_pictures(experiment_.curvature_images(), kCurvatureBatch));
   const QuantizationOptions quantizer = quantization_options(options.quantizer);
-  say(fmt::format("measuring activations on {} pictures", options.curvature_images));
+  say(fmt::format("measuring activations on {} pictures", experiment_.curvature_images()));
   const Timer timer;
   const auto layers =
       goshawk::activation_costs(data, {.bits = options.activation_widths,
@@ -101,7 +103,7 @@ void Sensitivities::measure_weights(const std::vector<std::string>& names) const
   const RunDirectory& run = experiment_.run();
   const auto model = experiment_.baseline_model();
   const SensitivityData data(*model,
-                             experiment_.training_pictures(options.curvature_images, kCurvatureBatch));
+                             experiment_.training_pictures(experiment_.curvature_images(), kCurvatureBatch));
   const WeightCandidates candidates =
       weight_candidates(data, options.bits, initial_weight_spec(options.quantizer));
   SensitivityMeasurement measurement(data, candidates,
@@ -112,7 +114,7 @@ void Sensitivities::measure_weights(const std::vector<std::string>& names) const
                                       .microbatches = MicrobatchOptions::for_this_machine()});
   std::vector<MeasuredCosts> measured;
   for (const std::string& name : names) {
-    say(fmt::format("measuring {} on {} pictures", name, options.curvature_images));
+    say(fmt::format("measuring {} on {} pictures", name, experiment_.curvature_images()));
     measured.push_back(measurement.measure(name));
     run.log({{"sensitivity", name},
              {"seconds", measured.back().seconds},
@@ -121,7 +123,7 @@ void Sensitivities::measure_weights(const std::vector<std::string>& names) const
   }
   if (measured.size() == 2) {
     write_sensitivity(run.file("sensitivity.json"),
-                      describe_curvature(candidates, measured[0], measured[1], options));
+                      describe_curvature(candidates, measured[0], measured[1], experiment_));
   }
   for (const MeasuredCosts& m : measured)
     write_file_atomic(run.file(costs_file(m.name)),

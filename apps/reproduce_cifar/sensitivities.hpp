@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -16,7 +17,7 @@ class Sensitivities {
 
   /// The costs that measure(name) of SensitivityMeasurement finds (docs/sensitivity.md), for the run's
   /// candidate widths and weight quantizer; kept as costs-NAME.json. "hawq" and "hawq-v2" are measured
-  /// together and leave sensitivity.json. One process at a time measures.
+  /// together and leave sensitivity.json. One thread of one process at a time measures.
   const Costs& costs(const std::string& name);
   /// HAWQ-V2's costs of the layers' inputs at the run's candidate widths, every input counted once; kept as
   /// costs-activations.json. Quantizers that learn their range are taken at the calibrated one.
@@ -30,6 +31,7 @@ class Sensitivities {
   void measure_weights(const std::vector<std::string>& names) const;
 
   const Experiment& experiment_;
+  std::mutex mutex_;
   std::map<std::string, Costs> known_;
 };
 

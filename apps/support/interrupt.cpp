@@ -53,6 +53,10 @@ bool DeferInterrupt::interrupted() {
   return pending.load();
 }
 
+void DeferInterrupt::request() {
+  pending = true;
+}
+
 void throw_interrupted() {
   throw Interrupted("interrupted; " + remedy_text);
 }

@@ -34,6 +34,8 @@ class DeferInterrupt {
 
   /// Whether a signal has come: time to save and to throw_interrupted().
   static bool interrupted();
+  /// Asks for the same without a signal: other work of this process has failed.
+  static void request();
 };
 
 /// Throws Interrupted with the handler's remedy.

@@ -1,18 +1,47 @@
 #include "apps/support/progress.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <fmt/format.h>
+#include <mutex>
 #include <unistd.h>
+#include <vector>
 
 namespace goshawk {
 namespace {
 
 bool silent = false;
 
+// What is said and drawn, one at a time.
+std::mutex mutex;
+
+// What the renewing line says of each piece of work: with details when it is alone, or the short form.
+struct Shown {
+  const Progress* work;
+  std::string brief, detail;
+};
+std::vector<Shown> shown;
+bool drawn = false;
+
 bool on_terminal() {
   static const bool terminal = isatty(STDERR_FILENO) != 0;
   return terminal;
+}
+
+void erase_line() {
+  if (drawn) fmt::print(stderr, "\r{:79}\r", "");
+  drawn = false;
+}
+
+void draw_line() {
+  if (shown.empty()) return;
+  std::string line = shown.front().brief;
+  if (shown.size() == 1) line += shown.front().detail;
+  for (std::size_t i = 1; i < shown.size(); ++i) line += " | " + shown[i].brief;
+  fmt::print(stderr, "\r{:<79.79}", line);
+  std::fflush(stderr);
+  drawn = true;
 }
 
 }  // namespace
@@ -25,7 +54,11 @@ std::string format_duration(double seconds) {
 }
 
 void say(const std::string& text) {
-  if (!silent) fmt::print(stderr, "{}\n", text);
+  if (silent) return;
+  const std::lock_guard lock(mutex);
+  erase_line();
+  fmt::print(stderr, "{}\n", text);
+  draw_line();
 }
 
 Progress::Progress(std::string label, std::int64_t total, std::int64_t done)
@@ -46,22 +79,29 @@ void Progress::update(std::int64_t done, const std::string& detail) {
   const double rate = static_cast<double>(done - start_done_) / std::max(elapsed, 1e-9);
   const std::string left =
       rate > 0 ? format_duration(static_cast<double>(total_ - done) / rate) + " left" : "estimating";
-  const std::string line =
-      fmt::format("{} {:3.0f} %  {}{}{}", label_,
-                  100.0 * static_cast<double>(done) / static_cast<double>(std::max<std::int64_t>(1, total_)),
-                  left, detail.empty() ? "" : "  ", detail);
-  if (on_terminal()) {
-    fmt::print(stderr, "\r{:<79.79}", line);
-    std::fflush(stderr);
-    shown_ = true;
-  } else {
-    fmt::print(stderr, "{}\n", line);
+  const std::string brief = fmt::format(
+      "{} {:3.0f} %  {}", label_,
+      100.0 * static_cast<double>(done) / static_cast<double>(std::max<std::int64_t>(1, total_)), left);
+  const std::string more = detail.empty() ? "" : "  " + detail;
+  const std::lock_guard lock(mutex);
+  if (!on_terminal()) {
+    fmt::print(stderr, "{}{}\n", brief, more);
+    return;
   }
+  const auto known = std::find_if(shown.begin(), shown.end(), [&](const Shown& s) { return s.work == this; });
+  if (known == shown.end()) {
+    shown.push_back({this, brief, more});
+  } else {
+    *known = {this, brief, more};
+  }
+  draw_line();
 }
 
 void Progress::clear() {
-  if (shown_) fmt::print(stderr, "\r{:79}\r", "");
-  shown_ = false;
+  const std::lock_guard lock(mutex);
+  if (std::erase_if(shown, [&](const Shown& s) { return s.work == this; }) == 0) return;
+  erase_line();
+  draw_line();
 }
 
 void Progress::silence() {

@@ -1,4 +1,5 @@
 // Progress of long work on standard error: a line that renews itself on a terminal, seldom lines in a log.
+// Pieces of work at the same time, in threads of their own, share the line.
 #pragma once
 
 #include <chrono>
@@ -10,7 +11,8 @@ namespace goshawk {
 /// "1 h 05 min", "3 min 20 s", "12 s".
 std::string format_duration(double seconds);
 
-/// One line for people on standard error, unless progress was silenced.
+/// One line for people on standard error, above the renewing line if there is one; nothing when progress was
+/// silenced.
 void say(const std::string& text);
 
 /// One piece of work with a known number of units. Prints nothing when it was silenced.
@@ -24,7 +26,7 @@ class Progress {
 
   /// Reports the units done so far, with `detail` behind the time left.
   void update(std::int64_t done, const std::string& detail = "");
-  /// Ends the renewing line, so that other output can follow.
+  /// Takes this work off the renewing line, so that other output can follow.
   void clear();
 
   /// No progress output at all from now on (--quiet).
@@ -37,7 +39,6 @@ class Progress {
   std::int64_t start_done_;
   Clock::time_point start_;
   Clock::time_point last_;
-  bool shown_ = false;
 };
 
 }  // namespace goshawk

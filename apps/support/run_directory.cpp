@@ -2,6 +2,7 @@
 
 #include <sstream>
 
+#include "apps/support/progress.hpp"
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "core/json.hpp"
@@ -25,6 +26,7 @@ RunDirectory::RunDirectory(std::filesystem::path path, const nlohmann::ordered_j
     : path_(std::move(path)) {
   const nlohmann::json stored = stored_config(path_);
   if (stored.is_null()) {
+    if (resume) say(fmt::format("there is no run in {} yet; it begins now", path_.string()));
     make_directories(path_.string());
     make_directories(file("checkpoints"));
     write_json(kConfig, config);

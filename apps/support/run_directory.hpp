@@ -14,9 +14,10 @@ namespace goshawk {
 class RunDirectory {
  public:
   /// Opens `path` for a run with this configuration, making it and its config.json if needed. A directory
-  /// that already holds a run is only accepted with `resume`, and its configuration must be the same. Throws
-  /// UsageError for an existing run without `resume` and for another configuration (naming the first
-  /// difference), Error when the directory cannot be written or config.json is damaged.
+  /// that already holds a run is only accepted with `resume`, and its configuration must be the same; one
+  /// that holds none is with `resume` as well, and people are told. Throws UsageError for an existing run
+  /// without `resume` and for another configuration (naming the first difference), Error when the directory
+  /// cannot be written or config.json is damaged.
   RunDirectory(std::filesystem::path path, const nlohmann::ordered_json& config, bool resume);
 
   /// The configuration stored in `path`, or null when it holds no run.

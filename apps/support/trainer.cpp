@@ -228,7 +228,6 @@ void train(Module& model, QuantizedModel* quantized, const std::vector<Stage>& s
       position.step = batch->step + 1;
       if (DeferInterrupt::interrupted()) {
         run.save(position);
-        progress.clear();
         throw_interrupted();
       }
       progress.update(step + 1, fmt::format("epoch {}/{}  loss {:.3f}", epoch + 1, options.epochs,
@@ -242,7 +241,6 @@ void train(Module& model, QuantizedModel* quantized, const std::vector<Stage>& s
         static_cast<double>(position.images - images_before) / std::max(training_seconds, 1e-9);
     report.test = evaluate(model, test_set, {.normalization = options.loader.normalization});
     report.seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    progress.clear();
     if (options.on_epoch) options.on_epoch(report);
     position = {.epochs_done = epoch + 1};
     run.save(position);

@@ -1,4 +1,5 @@
 // The table program as its users run it, on a few synthetic pictures.
+#include <algorithm>
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -95,7 +96,7 @@ TEST_CASE("a run leaves all its files, with the same bytes for one thread and fo
   CHECK(resumed.out == whole.out);
   check_same_results(two, killed);
 
-  // The log has each epoch of each row once, in order, whatever was killed.
+  // The log has each epoch of each row once, in order, whatever was killed; rows at the same time are mixed.
   const auto epochs = [](const std::filesystem::path& run) {
     std::vector<std::string> lines;
     std::istringstream log(file_bytes(run / "log.jsonl"));
@@ -105,6 +106,9 @@ TEST_CASE("a run leaves all its files, with the same bytes for one thread and fo
       lines.push_back(fmt::format("{} {} {}", value.at("row").get<std::string>(),
                                   value.at("stage").get<int>(), value.at("epoch").get<int>()));
     }
+    std::stable_sort(lines.begin(), lines.end(), [](const std::string& a, const std::string& b) {
+      return a.substr(0, a.find(' ')) < b.substr(0, b.find(' '));
+    });
     return lines;
   };
   CHECK(epochs(killed) == epochs(two));
@@ -122,6 +126,17 @@ TEST_CASE("rows can be chosen, and a finished run only prints its table again") 
   const ProgramResult again = run_built_program(kProgram, {"--out", out, "--resume", "--only", "direct"});
   CHECK(again.status == 0);
   CHECK(again.out == first.out);
+}
+
+TEST_CASE("curvature is averaged over the pictures there are, and a run that is not there is begun") {
+  const ScratchDirectory scratch;
+  const std::string out = (scratch.path() / "run").string();
+  const ProgramResult run = run_built_program(
+      kProgram, {"--train-images", "16", "--test-images", "16", "--epochs", "1", "--finetune-epochs", "1",
+                 "--batch-size", "16", "--stages", "1", "--only", "hawq", "--resume", "--out", out});
+  REQUIRE_MESSAGE(run.status == 0, run.err);
+  CHECK(run.out.find("the mean loss over 16 training pictures") != std::string::npos);
+  CHECK(run.err.find("there is no run in " + out) != std::string::npos);
 }
 
 TEST_CASE("all rows, several seeds, two processes at once: the same files as one after another") {
