@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/kernels/levels.hpp"
 #include "core/parallel.hpp"
 
 namespace goshawk {
@@ -277,6 +278,54 @@ Tensor even_basis(const Tensor& steps, int bits) {
   return basis;
 }
 
+// x rounded to many levels. With `statistics`, also how many elements each code has and their sum.
+template <class T>
+Tensor search_levels(const Tensor& x, const Levels<T>& levels, Statistics* statistics) {
+  Tensor out = Tensor::empty_like(x);
+  const TableSearch<T> search(levels);
+  const T* from = x.data<T>();
+  T* to = out.data<T>();
+  const T* values = levels.values.data();
+  if (statistics == nullptr) {
+    parallel_for(x.numel(), kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
+      search.for_each(from, begin, end, [=](std::int64_t i, std::size_t at) { to[i] = values[at]; });
+    });
+    return out;
+  }
+  // Counts and sums of a chunk by level. Neighbours often share a level (behind a ReLU, zero), and an
+  // addition would wait for the one before it, so they add to different copies.
+  constexpr std::int64_t kCopies = 4, kGrain = 4 * kElementwiseGrain;
+  struct Cell {
+    double count = 0, sum = 0;
+  };
+  const std::size_t cells = levels.values.size();
+  const std::int64_t chunks = (x.numel() + kGrain - 1) / kGrain;
+  std::vector<Cell> partial(static_cast<std::size_t>(chunks) * cells);
+  parallel_for(x.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+    // A few cells more than 256: copies a whole page apart would be taken for one another.
+    std::array<std::array<Cell, (1 << kMaxBits) + 4>, kCopies> copies;
+    for (auto& copy : copies) std::fill_n(copy.begin(), cells, Cell{});
+    search.for_each(from, begin, end, [&](std::int64_t i, std::size_t at) {
+      to[i] = values[at];
+      Cell& cell = copies[static_cast<std::size_t>(i % kCopies)][at];
+      cell.count += 1;
+      cell.sum += static_cast<double>(from[i]);
+    });
+    Cell* const sums = partial.data() + static_cast<std::size_t>(begin / kGrain) * cells;
+    for (const auto& copy : copies) {
+      for (std::size_t c = 0; c < cells; ++c) {
+        sums[c].count += copy[c].count;
+        sums[c].sum += copy[c].sum;
+      }
+    }
+  });
+  for (std::size_t i = 0; i < partial.size(); ++i) {
+    statistics->count[levels.codes[i % cells]] += partial[i].count;
+    statistics->sum[levels.codes[i % cells]] += partial[i].sum;
+  }
+  return out;
+}
+
 }  // namespace
 
 Tensor choose_basis(const Tensor& w, int bits, Granularity granularity) {
@@ -342,54 +391,27 @@ BasisActivation quantize_by_basis(const Tensor& x, const Tensor& basis, BasisCod
             basis.dim(1) <= kMaxBits && basis.dtype() == x.dtype(),
         "[quantize_by_basis] the basis must be [1, bits] with 1 to {} bits, of the activation's type",
         kMaxBits);
-  BasisActivation out{.values = Tensor::empty_like(x), .refit = {}};
+  BasisActivation out;
   dispatch_floating(x.dtype(), "quantize_by_basis", [&]<class T>() {
     const Basis v = read_row<T>(basis, 0);
     const Levels<T> levels(v, codes);
-    const TableSearch<T> search(levels);
     out.low = levels.values.front();
     out.high = levels.values.back();
-    const T* from = x.data<T>();
-    T* to = out.values.data<T>();
-    const T* values = levels.values.data();
-    if (!refit) {
-      parallel_for(x.numel(), kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
-        search.for_each(from, begin, end, [=](std::int64_t i, std::size_t at) { to[i] = values[at]; });
-      });
-      return;
-    }
-    // Counts and sums of a chunk by level. Neighbours often share a level (behind a ReLU, zero), and an
-    // addition would wait for the one before it, so they add to different copies.
-    constexpr std::int64_t kCopies = 4, kGrain = 4 * kElementwiseGrain;
-    struct Cell {
-      double count = 0, sum = 0;
-    };
-    const std::size_t cells = levels.values.size();
-    const std::int64_t chunks = (x.numel() + kGrain - 1) / kGrain;
-    std::vector<Cell> partial(static_cast<std::size_t>(chunks) * cells);
-    parallel_for(x.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
-      // A few cells more than 256: copies a whole page apart would be taken for one another.
-      std::array<std::array<Cell, (1 << kMaxBits) + 4>, kCopies> copies;
-      for (auto& copy : copies) std::fill_n(copy.begin(), cells, Cell{});
-      search.for_each(from, begin, end, [&](std::int64_t i, std::size_t at) {
-        to[i] = values[at];
-        Cell& cell = copies[static_cast<std::size_t>(i % kCopies)][at];
-        cell.count += 1;
-        cell.sum += static_cast<double>(from[i]);
-      });
-      Cell* const sums = partial.data() + static_cast<std::size_t>(begin / kGrain) * cells;
-      for (const auto& copy : copies) {
-        for (std::size_t c = 0; c < cells; ++c) {
-          sums[c].count += copy[c].count;
-          sums[c].sum += copy[c].sum;
-        }
-      }
-    });
     Statistics s;
-    for (std::size_t i = 0; i < partial.size(); ++i) {
-      s.count[levels.codes[i % cells]] += partial[i].count;
-      s.sum[levels.codes[i % cells]] += partial[i].sum;
+    if (levels.values.size() <= kernels::kFewLevels) {
+      const std::vector<double> values(levels.values.begin(), levels.values.end());
+      const std::vector<double> thresholds(levels.thresholds.begin(),
+                                           levels.thresholds.begin() + std::ssize(values) - 1);
+      std::vector<kernels::LevelSum> sums;
+      out.values = kernels::round_to_levels(x, values, thresholds, refit ? &sums : nullptr);
+      for (std::size_t k = 0; k < sums.size(); ++k) {
+        s.count[levels.codes[k]] = sums[k].count;
+        s.sum[levels.codes[k]] = sums[k].sum;
+      }
+    } else {
+      out.values = search_levels(x, levels, refit ? &s : nullptr);
     }
+    if (!refit) return;
     const Basis fitted = fit<T>(s, v, codes);
     out.refit = Tensor::empty_like(basis);
     for (std::size_t k = 0; k < fitted.size(); ++k) {
