@@ -347,11 +347,23 @@ std::optional<ReportFigure> order_figure(const ReportRun& run) {
 
 // ── table ──
 
-ReportTable layer_table(const ReportRun& run) {
-  ReportTable table{.caption = "All numbers of the layers", .folded = true};
+// Rows that do not give all layers the same bits.
+std::vector<std::string> mixed_rows(const ReportRun& run) {
   std::vector<std::string> slugs;
   for (const auto& [slug, bits] : assignments(run)) {
     if (!is_uniform(*bits)) slugs.push_back(slug);
+  }
+  return slugs;
+}
+
+// More of them would make the table of the layers too wide to read; only the papers' two methods stay in it.
+constexpr std::size_t kMostColumns = 3;
+
+ReportTable layer_table(const ReportRun& run) {
+  ReportTable table{.caption = "All numbers of the layers", .folded = true};
+  std::vector<std::string> slugs = mixed_rows(run);
+  if (slugs.size() > kMostColumns) {
+    std::erase_if(slugs, [](const std::string& slug) { return slug != "hawq" && slug != "hawq-v2"; });
   }
   std::vector<std::string> head{"layer", "n", "λ", "residual", "Tr(H)", "± error", "samples", "Tr(H)/n"};
   for (const std::string& slug : slugs) {
@@ -376,6 +388,24 @@ ReportTable layer_table(const ReportRun& run) {
       line.push_back(omega ? readable(*omega) : "-");
     }
     table.rows.push_back(std::move(line));
+  }
+  return table;
+}
+
+// Each row's bits from the first layer to the last, where the table of the layers has no room for all.
+std::optional<ReportTable> rows_bits_table(const ReportRun& run) {
+  const std::vector<std::string> slugs = mixed_rows(run);
+  if (slugs.size() <= kMostColumns) return std::nullopt;
+  ReportTable table{
+      .rows = {{"quantization", "bytes of the weights", "bits, from the first layer to the last"}},
+      .caption = "Weight bits of each row",
+      .folded = true};
+  for (const std::string& slug : slugs) {
+    const BitAssignment& bits = run.bits.at(slug);
+    std::vector<int> widths;
+    for (const LayerBits& layer : bits.layers) widths.push_back(layer.weight);
+    table.rows.push_back({job_title(slug), with_thousands(size_report(bits).weight_bytes()),
+                          fmt::format("{}", fmt::join(widths, " "))});
   }
   return table;
 }
@@ -447,6 +477,7 @@ ReportSection layers_section(const ReportRun& run) {
   }
   add(order_figure(run));
   if (run.sensitivity && !run.sensitivity->layers.empty()) section.blocks.emplace_back(layer_table(run));
+  if (auto table = rows_bits_table(run)) section.blocks.emplace_back(std::move(*table));
   return section;
 }
 

@@ -624,6 +624,27 @@ TEST_CASE("goshawk report shows what there is of a run and says what is not") {
   CHECK(!contains(html, "table.json"));
 }
 
+TEST_CASE(
+    "goshawk report: of many rows the layers' table has the papers' two, and all are in one of their own") {
+  const Run run;
+  nlohmann::json all{{"direct", bits("direct", {2, 2, 2})}};
+  for (const char* slug : {"hawq", "hawq-v2", "mpqco", "joint"}) all[slug] = bits(slug, {4, 2, 8});
+  write(run.path / "bits.json", all.dump());
+  CHECK(run.report().status == 0);
+  CHECK(contains(run.html(), "<th>HAWQ bits</th>"));
+  CHECK(!contains(run.html(), "<th>MPQCO bits</th>"));
+  CHECK(contains(run.html(), "Weight bits of each row"));
+  CHECK(contains(run.html(), "<td>640</td>"));
+  CHECK(contains(run.html(), "<td>4 2 8</td>"));
+  CHECK(!contains(run.html(), "<td>2 2 2</td>"));  // said in the figure's caption
+
+  all.erase("joint");
+  write(run.path / "bits.json", all.dump());
+  CHECK(run.report().status == 0);
+  CHECK(contains(run.html(), "<th>MPQCO bits</th>"));
+  CHECK(!contains(run.html(), "Weight bits of each row"));
+}
+
 TEST_CASE("goshawk report stays small for a deep network with a long frontier") {
   const Run run;
   nlohmann::json layers = nlohmann::json::array(), points = nlohmann::json::array();
