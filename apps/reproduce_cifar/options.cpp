@@ -140,9 +140,10 @@ void add_reproduce_options(CLI::App& program, ReproduceOptions& options) {
                   "Fine-tune each of these rows N times, with the seeds S, S + 1, …")
       ->type_name("N");
   program
-      .add_option("--jobs", options.jobs,
-                  "Make N rows at the same time, each on its share of the threads, 0 for one per thread; "
-                  "results do not depend on it")
+      .add_option(
+          "--jobs", options.jobs,
+          "Make N rows at the same time, each on its share of the threads, 0 for one per thread, up to 8; "
+          "results do not depend on it")
       ->type_name("N");
   add_config_option(program);
   program.add_flag("--quiet", options.quiet, "Show no progress");

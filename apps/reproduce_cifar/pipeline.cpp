@@ -26,6 +26,10 @@ std::vector<const Row*> wanted_rows(const ReproduceOptions& options) {
   return wanted;
 }
 
+// Rows at the same time unless told otherwise: each takes half a gigabyte and more, and with several threads
+// to a row, more rows gain nothing.
+constexpr std::size_t kMostJobs = 8;
+
 struct Job {
   const Row* row;
   std::uint64_t seed;
@@ -79,7 +83,7 @@ void reproduce(const ReproduceOptions& options) {
   std::vector<Job> jobs = wanted_jobs(options);
   std::erase_if(jobs,
                 [&](const Job& job) { return stored_result(experiment, *job.row, job.seed).has_value(); });
-  const std::size_t at_once = options.jobs > 0 ? options.jobs : jobs.size();
+  const std::size_t at_once = options.jobs > 0 ? options.jobs : kMostJobs;
   side_by_side(jobs.size(), at_once, [&](std::size_t i) {
     run_job(experiment, sensitivities, *jobs[i].row, jobs[i].seed);
     write_table(experiment);
