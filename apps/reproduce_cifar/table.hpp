@@ -29,6 +29,8 @@ struct Accuracy {
   std::int64_t images = 0;
   /// Standard deviation of one such accuracy: over seeds, and by the choice of test pictures, √(p(1−p)/N).
   double spread() const;
+  /// Of the mean: the first part falls with the number of seeds.
+  double standard_error() const;
 };
 Accuracy accuracy_of(const std::vector<JobResult>& results);
 

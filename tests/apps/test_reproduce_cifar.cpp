@@ -1,5 +1,6 @@
 // The table program as its users run it, on a few synthetic pictures.
 #include <algorithm>
+#include <cmath>
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -73,6 +74,15 @@ TEST_CASE("a run leaves all its files, with the same bytes for one thread and fo
     CHECK(row.at("images") == 32);
     CHECK(row.contains("untuned_accuracy") == (row.at("row") != "baseline"));
   }
+  const auto lead_of = [&](const nlohmann::json& row) {
+    const double low = table[1].at("accuracy"), high = row.at("accuracy");
+    const auto variance = [](double percent) { return percent * (100 - percent) / 32; };
+    return fmt::format("{} leads Direct by {:.2f} ± {:.2f} points", row.at("name").get<std::string>(),
+                       high - low, std::sqrt(variance(low) + variance(high)));
+  };
+  CHECK(whole.out.find(lead_of(table[2]) + "; in the paper by 1.88.") != std::string::npos);
+  CHECK(whole.out.find(lead_of(table[3]) + ".") != std::string::npos);
+
   // The packed file is as small as its bits say, and its size is the one in the table.
   for (const std::size_t row : {1, 2, 3}) {
     const std::string slug = table[row].at("row");
