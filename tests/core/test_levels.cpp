@@ -2,12 +2,13 @@
 #include <cmath>
 #include <doctest/doctest.h>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "core/kernels/levels.hpp"
-#include "core/parallel.hpp"
 #include "core/random.hpp"
 #include "tests/support/target_guard.hpp"
+#include "tests/support/threads.hpp"
 
 using namespace goshawk;
 using namespace goshawk::kernels;
@@ -96,12 +97,10 @@ TEST_CASE("results do not depend on threads, and wrong numbers of levels are err
   const Tensor x = random_normal({100'000}, DType::f32, random);
   const std::vector<double> values{-1.5, -0.2, 0.3, 2}, thresholds{-1, 0, 1};
   std::vector<LevelSum> one, many;
-  const int before = num_threads();
-  set_num_threads(1);
-  round_to_levels(x, values, thresholds, &one);
-  set_num_threads(4);
-  round_to_levels(x, values, thresholds, &many);
-  set_num_threads(before);
+  for (const auto& [threads, sums] : {std::pair(1, &one), std::pair(4, &many)}) {
+    const Threads limit(threads);
+    round_to_levels(x, values, thresholds, sums);
+  }
   for (std::size_t k = 0; k < values.size(); ++k) CHECK(one[k].sum == many[k].sum);
 
   CHECK_THROWS_WITH_AS(round_to_levels(x, values, values), doctest::Contains("4 levels and 4 thresholds"),

@@ -11,22 +11,11 @@
 #include "core/error.hpp"
 #include "core/parallel.hpp"
 #include "tests/support/scratch_directory.hpp"
+#include "tests/support/threads.hpp"
 
 using namespace goshawk;
 
 namespace {
-
-// Restores the number of threads at the end of a test.
-class Threads {
- public:
-  explicit Threads(int n) : before_(num_threads()) { set_num_threads(n); }
-  ~Threads() { set_num_threads(before_); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-
- private:
-  int before_;
-};
 
 using Chunk = std::pair<std::int64_t, std::int64_t>;
 

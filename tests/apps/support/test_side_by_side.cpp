@@ -11,24 +11,9 @@
 #include "apps/support/interrupt.hpp"
 #include "apps/support/side_by_side.hpp"
 #include "core/parallel.hpp"
+#include "tests/support/threads.hpp"
 
 using namespace goshawk;
-
-namespace {
-
-// A number of threads for one test.
-class Threads {
- public:
-  explicit Threads(int threads) : before_(num_threads()) { set_num_threads(threads); }
-  ~Threads() { set_num_threads(before_); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-
- private:
-  int before_;
-};
-
-}  // namespace
 
 TEST_CASE("tasks share the threads, and the last one has them all") {
   const Threads four(4);
