@@ -92,6 +92,7 @@ void check_values(const ReproduceOptions& o) {
   require(o.epochs >= 0 && o.finetune_epochs >= 0, "--epochs and --finetune-epochs must not be negative");
   require(o.finetune_seeds >= 1 && o.finetune_seeds <= kMaxSeeds,
           fmt::format("--finetune-seeds must be 1 to {}", kMaxSeeds));
+  require(o.jobs >= 0, "--jobs must not be negative");
   require(o.batch_size > 0, "--batch-size must be positive");
   check_recipe(o.recipe);
   require(o.lr > 0 && o.finetune_lr > 0, "--lr and --finetune-lr must be positive");

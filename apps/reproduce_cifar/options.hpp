@@ -48,7 +48,7 @@ struct ReproduceOptions {
   bool resume = false;
   std::vector<std::string> only;     ///< rows or groups of rows to make
   std::uint64_t finetune_seeds = 1;  ///< fine-tunings of each row, with the seeds seed, seed + 1, …
-  std::size_t jobs = 0;              ///< rows made at the same time; 0: one per thread, up to 8
+  std::int64_t jobs = 0;             ///< rows made at the same time; 0: one per thread, up to 8
   bool quiet = false;
 };
 

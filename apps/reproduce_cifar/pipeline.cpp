@@ -83,7 +83,7 @@ void reproduce(const ReproduceOptions& options) {
   std::vector<Job> jobs = wanted_jobs(options);
   std::erase_if(jobs,
                 [&](const Job& job) { return stored_result(experiment, *job.row, job.seed).has_value(); });
-  const std::size_t at_once = options.jobs > 0 ? options.jobs : kMostJobs;
+  const std::size_t at_once = options.jobs > 0 ? static_cast<std::size_t>(options.jobs) : kMostJobs;
   side_by_side(jobs.size(), at_once, [&](std::size_t i) {
     run_job(experiment, sensitivities, *jobs[i].row, jobs[i].seed);
     write_table(experiment);

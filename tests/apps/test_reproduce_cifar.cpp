@@ -264,6 +264,7 @@ TEST_CASE("wrong use and bad input: one line that names the culprit, and nothing
   expect({"--epoch", "3"}, 2, "--epoch");
   expect({"--only", "PACT", "--out", out}, 2, "the rows are Baseline, DoReFa 2/2");
   expect({"--finetune-seeds", "0", "--out", out}, 2, "--finetune-seeds");
+  expect({"--jobs", "-1", "--out", out}, 2, "--jobs");
   expect({"--road", "scenic", "--out", out}, 2, "scenic");
   expect({"--recipe", "secret", "--out", out}, 2, "he2016");
   expect({"--bits", "2,9", "--out", out}, 2, "9");
