@@ -22,9 +22,10 @@ if(GOSHAWK_SANITIZE)
   target_compile_definitions(goshawk_settings INTERFACE GOSHAWK_NO_CACHING_ALLOCATOR)
 endif()
 
-# goshawk_floor(NAME LINK libs...): the library goshawk_NAME from every source below NAME/.
+# goshawk_floor(NAME LINK libs... [PRIVATE_HEADERS dir KEEP headers...]): the library goshawk_NAME from every source below
+# NAME/. Its headers are installed, except for those in dir (only KEEP of them) and parts of sources (-inl.hpp).
 function(goshawk_floor name)
-  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  cmake_parse_arguments(ARG "" "PRIVATE_HEADERS" "LINK;KEEP" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.cpp)
   if(NOT sources)
     return()
@@ -33,4 +34,12 @@ function(goshawk_floor name)
   # Settings are for this build; who links the installed library has their own.
   target_link_libraries(goshawk_${name} PUBLIC $<BUILD_INTERFACE:goshawk_settings> ${ARG_LINK})
   target_compile_features(goshawk_${name} PUBLIC cxx_std_20)
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.hpp)
+  list(FILTER headers EXCLUDE REGEX "-inl\\.hpp$")
+  if(ARG_PRIVATE_HEADERS)
+    list(FILTER headers EXCLUDE REGEX "/${ARG_PRIVATE_HEADERS}/")
+    list(APPEND headers ${ARG_KEEP})
+  endif()
+  # Headers keep their paths, so that they find each other.
+  target_sources(goshawk_${name} PUBLIC FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR} FILES ${headers})
 endfunction()

@@ -13,18 +13,8 @@ target_link_libraries(goshawk_all INTERFACE ${floor_targets})
 set_target_properties(goshawk_all PROPERTIES EXPORT_NAME goshawk)
 add_library(goshawk::goshawk ALIAS goshawk_all)
 
-# Headers keep their paths, so that they find each other. What only kernels include stays at home.
-foreach(floor ${floors})
-  install(DIRECTORY ${PROJECT_SOURCE_DIR}/${floor} DESTINATION ${header_dir}
-          FILES_MATCHING PATTERN "*.hpp"
-          PATTERN "*-inl.hpp" EXCLUDE
-          PATTERN "core/kernels/*" EXCLUDE)
-endforeach()
-install(FILES ${PROJECT_SOURCE_DIR}/core/kernels/conv.hpp ${PROJECT_SOURCE_DIR}/core/kernels/pool.hpp
-        DESTINATION ${header_dir}/core/kernels)
-
 install(TARGETS goshawk_all ${floor_targets} EXPORT goshawk
-        ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} INCLUDES DESTINATION ${header_dir})
+        ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} FILE_SET HEADERS DESTINATION ${header_dir})
 install(EXPORT goshawk NAMESPACE goshawk:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/goshawk FILE goshawkTargets.cmake)
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/goshawkConfig.cmake.in goshawkConfig.cmake
                               INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/goshawk)
