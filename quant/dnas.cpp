@@ -224,25 +224,38 @@ BitAssignment SuperNet::most_probable(int activation_bits) const {
   return most_probable_within(kNoBudget, activation_bits);
 }
 
-BitAssignment SuperNet::most_probable_within(double bytes, int activation_bits) const {
+BitAssignment SuperNet::most_probable_within(double bytes, int activation_bits, double at_least) const {
   const Tensor log_p = log_softmax(theta_.detach()).value().to(DType::f64);
   const double* cost = log_p.data<double>();
   std::vector<std::vector<KnapsackOption>> items;
-  double smallest = pinned_bits_ / 8;
+  double smallest = pinned_bits_ / 8, largest = smallest;
   for (const SuperNetGroup& group : groups_) {
     items.emplace_back();
+    const double widest = static_cast<double>(group.weights) * options_.candidates.back() / 8;
     for (int candidate : options_.candidates) {
       const double size = static_cast<double>(group.weights) * candidate / 8;
-      items.back().push_back({.size = {size, 0}, .cost = -*cost++});
+      // What is saved from the largest network is the second resource: a limit on it is a least size.
+      items.back().push_back({.size = {size, at_least > 0 ? widest - size : 0}, .cost = -*cost++});
     }
     smallest += items.back().front().size[0];
+    largest += widest;
   }
   check(smallest <= bytes,
         "[most_probable_within] the smallest network takes {} bytes, more than the {} allowed; raise the "
         "budget "
         "or offer fewer bits",
         smallest, bytes);
-  const KnapsackSolution best = solve_knapsack(items, {bytes - pinned_bits_ / 8, kNoBudget});
+  check(at_least <= largest,
+        "[most_probable_within] the largest network takes {} bytes, less than the {} asked for; offer more "
+        "bits",
+        largest, at_least);
+  const Sizes budget{bytes - pinned_bits_ / 8, at_least > 0 ? largest - at_least : kNoBudget};
+  KnapsackSolution best;
+  try {
+    best = solve_knapsack(items, budget);
+  } catch (const Error& e) {
+    fail("[most_probable_within] for {} to {} bytes: {}", at_least, bytes, e.what());
+  }
   BitAssignment bits = assignment(best.choice, activation_bits);
   if (std::isfinite(bytes)) bits.budget_bytes = bytes;
   return bits;

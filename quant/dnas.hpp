@@ -89,9 +89,12 @@ class SuperNet {
   // Assignments; `activation_bits` is written to every layer. Their omega is −log of their probability.
   /// The most probable candidate of every group.
   BitAssignment most_probable(int activation_bits = kFullPrecision) const;
-  /// The most probable assignment whose weights take at most this many bytes: exact, by the knapsack solver.
-  /// Throws Error when none fits, with the smallest size there is.
-  BitAssignment most_probable_within(double bytes, int activation_bits = kFullPrecision) const;
+  /// The most probable assignment whose weights take at most this many bytes, and at least `at_least` of them
+  /// when a network of a certain size is wanted from a search that ended at a smaller one: exact, by the
+  /// knapsack solver. Throws Error when none fits, with the smallest size there is, or when none lies
+  /// between.
+  BitAssignment most_probable_within(double bytes, int activation_bits = kFullPrecision,
+                                     double at_least = 0) const;
   /// Every group drawn from softmax(θ), as the paper draws the networks that it trains.
   BitAssignment sample(Random& random, int activation_bits = kFullPrecision) const;
 

@@ -17,9 +17,10 @@ Variable fake_quantize(const Variable& w, const WeightSpec& spec, const WeightGr
 /// Q(w) with a learned step (LSQ, Esser et al. 2020, equations 1 to 3): `step` is [1] or [channels], the
 /// scheme twos_complement as in the paper, symmetric or mid_rise. ∂Q/∂w is 1 strictly inside the clip range,
 /// else 0; ∂Q/∂step is level − w/step inside and the outermost level outside, times 1/√(n · q), with n
-/// elements a step and q the outermost level in steps. At 1 bit ∂Q/∂w is 1 everywhere and ∂Q/∂step is the
-/// level. The magnitude of the step counts, so that an optimiser's step across zero does no harm; a step that
-/// is zero or not finite is an Error.
+/// elements a step and q the outermost level in steps. Unless the clip rule is lsq, the paper's, also times
+/// (7.5/q)^1.5 where q > 7.5, from 5 bits on (docs/quantizers.md). At 1 bit ∂Q/∂w is 1 everywhere and
+/// ∂Q/∂step is the level. The magnitude of the step counts, so that an optimiser's step across zero does no
+/// harm; a step that is zero or not finite is an Error.
 Variable learned_step_quantize(const Variable& w, const Variable& step, const WeightSpec& spec);
 
 /// The same for activations: x has any shape whose first dimension is the batch, `step` is [1]. The levels

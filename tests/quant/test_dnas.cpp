@@ -273,14 +273,24 @@ TEST_CASE("assignments: the most probable, the most probable that fits, and samp
   CHECK(net.most_probable().method == "dnas");
   // Against all sixteen.
   const Tensor log_p = log_softmax(net.theta()).value();
-  for (double budget : {8.0 * kLinear / 8 + (kConv1 + kConv2) / 8, 100.0, 130.0, 180.0, 250.0, 1000.0}) {
+  const double smallest = 8.0 * kLinear / 8 + (kConv1 + kConv2) / 8;
+  for (const auto& [at_least, budget] : std::vector<std::pair<double, double>>{{0, smallest},
+                                                                               {0, 100},
+                                                                               {0, 130},
+                                                                               {0, 180},
+                                                                               {0, 250},
+                                                                               {0, 1000},
+                                                                               {85, 130},
+                                                                               {140, 200},
+                                                                               {300, 350}}) {
     double best = 1e9;
     std::vector<int> widths;
     for (int a = 0; a < 4; ++a) {
       for (int b = 0; b < 4; ++b) {
         const int first = net.options().candidates[static_cast<std::size_t>(a)];
         const int second = net.options().candidates[static_cast<std::size_t>(b)];
-        if ((first * kConv1 + second * kConv2 + 8 * kLinear) / 8 > budget) continue;
+        const double size = (first * kConv1 + second * kConv2 + 8 * kLinear) / 8;
+        if (size > budget || size < at_least) continue;
         const double cost = -log_p.data<float>()[a] - log_p.data<float>()[4 + b];
         if (cost < best) {
           best = cost;
@@ -288,12 +298,17 @@ TEST_CASE("assignments: the most probable, the most probable that fits, and samp
         }
       }
     }
-    const BitAssignment bits = net.most_probable_within(budget);
+    REQUIRE(best < 1e9);
+    const BitAssignment bits = net.most_probable_within(budget, kFullPrecision, at_least);
     CHECK(weight_bits(bits) == widths);
     CHECK(bits.omega == Approx(best).epsilon(1e-6));
     CHECK(bits.budget_bytes == budget);
   }
   CHECK_THROWS_AS(net.most_probable_within(60), Error);
+  CHECK_THROWS_WITH_AS(net.most_probable_within(1000, kFullPrecision, 999),
+                       doctest::Contains("the largest network takes"), Error);
+  CHECK_THROWS_WITH_AS(net.most_probable_within(100.5, kFullPrecision, 100.4),
+                       doctest::Contains("for 100.4 to 100.5"), Error);
   Random random(8);
   const int n = 20000;
   std::vector<double> counts(8);

@@ -150,6 +150,36 @@ TEST_CASE("LSQ gradients: by hand") {
   CHECK(b[1].item() == doctest::Approx((-1 - 2 + 3 + 4 + 5) * 0.5 / std::sqrt(5 * 0.5)).epsilon(1e-12));
 }
 
+TEST_CASE("learned steps of many levels move no faster for their size than those of 4 bits") {
+  // The largest weight lies on the end of the range, as min_max and mostly mse choose it, and alone has a
+  // gradient: the step's share of its size that a unit of learning rate moves it by.
+  const auto relative_speed = [](int bits, ClipRule clip) {
+    const Variable w = leaf({1, 0.1, -0.3, 0.2}, {4, 1});
+    const double half = 1 << (bits - 1), outermost = half - 0.5;
+    const Variable s = leaf({1 / half}, {1});
+    const WeightSpec spec{
+        .bits = bits,
+        .scheme = clip == ClipRule::lsq ? WeightScheme::twos_complement : WeightScheme::mid_rise,
+        .clip = clip};
+    const auto g = pullback(learned_step_quantize(w, s, spec), {w, s}, {1, 0, 0, 0});
+    CHECK(values(g[0])[0] == 0);  // clipped
+    const double level = clip == ClipRule::lsq ? half - 1 : outermost;
+    if (clip == ClipRule::lsq) {
+      CHECK(g[1].item() == doctest::Approx(level / std::sqrt(4 * level)).epsilon(1e-12));
+    }
+    return g[1].item() * half;
+  };
+  const double four = relative_speed(4, ClipRule::learned);
+  CHECK(four == doctest::Approx(8 * 7.5 / std::sqrt(4 * 7.5)).epsilon(1e-12));
+  for (int bits : {5, 6, 7, 8}) {
+    const double speed = relative_speed(bits, ClipRule::learned);
+    CHECK(speed <= four);
+    CHECK(speed > 0.9 * four);
+  }
+  for (int bits : {2, 3}) CHECK(relative_speed(bits, ClipRule::learned) < four);
+  CHECK(relative_speed(8, ClipRule::lsq) > 60 * four);  // the paper's scale as it is
+}
+
 TEST_CASE("LSQ with the paper's ranges: by hand") {
   // Weights, 3 bits: Q_N = 4, Q_P = 3; s = 0.5: positions −5, −3.6, 0.2, 2.6, 5.
   const Variable w = leaf({-2.5, -1.8, 0.1, 1.3, 2.5}, {5, 1}), s = leaf({0.5}, {1});
