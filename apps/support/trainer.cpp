@@ -1,10 +1,12 @@
 #include "apps/support/trainer.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <numeric>
+#include <sstream>
 
 #include "apps/support/interrupt.hpp"
 #include "apps/support/progress.hpp"
@@ -96,7 +98,8 @@ class Run {
     if (quantized_ != nullptr) append(quantized_->state(), kQuantizerPrefix);
     std::map<std::string, std::string> metadata{{"format", "goshawk-training"},
                                                 {"epochs_done", std::to_string(position.epochs_done)},
-                                                {"plan", plan()}};
+                                                {"plan", plan()},
+                                                {"quantization", quantization()}};
     if (position.step > 0) {
       metadata["step"] = std::to_string(position.step);
       metadata["loss"] = fmt::format("{}", position.loss);  // all digits
@@ -123,6 +126,7 @@ class Run {
     check(metadata("plan") == plan(),
           "[train] {} belongs to another training plan ({}, now {}); use another run directory or remove it",
           file, metadata("plan"), plan());
+    check_quantization(metadata("quantization"), file);
     const auto number = [&](const std::string& key, auto value) {
       const std::string text = metadata(key);
       const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -180,6 +184,37 @@ class Run {
     std::string text = fmt::format("{}:", options_.label);
     for (const Stage& stage : stages_) text += fmt::format(" {}x{}", stage.layers.size(), stage.epochs);
     return text;
+  }
+
+  // The quantizers, then each layer's bits and stage, one a line: a step for every channel has the same shape
+  // whatever the bits are, so a checkpoint of other bits would fit.
+  std::string quantization() const {
+    if (quantized_ == nullptr) return "none";
+    const QuantizationOptions& o = quantized_->options();
+    std::string text = fmt::format("{} {} {} weights, {} activations", weight_scheme_name(o.weight_scheme),
+                                   granularity_name(o.weight_granularity), clip_rule_name(o.weight_clip),
+                                   activation_scheme_name(o.activation_scheme));
+    for (const LayerBits& layer : quantized_->bits().layers) {
+      text += fmt::format("\n{} at {}/{} bits", layer.name, layer.weight, layer.activation);
+      for (std::size_t k = 0; k < stages_.size(); ++k) {
+        if (std::ranges::count(stages_[k].layers, layer.name) == 0) continue;
+        text += fmt::format(" from stage {} on", k + 1);
+        break;
+      }
+    }
+    return text;
+  }
+
+  void check_quantization(const std::string& stored, const std::string& file) const {
+    std::istringstream then(stored), now(quantization());
+    std::string before, after;
+    for (;;) {
+      const bool more_before = !!std::getline(then, before), more_after = !!std::getline(now, after);
+      if (!more_before && !more_after) return;
+      check(more_before && more_after && before == after,
+            "[train] {} was trained with {} where this run has {}; use another run directory or remove it",
+            file, more_before ? before : "nothing", more_after ? after : "nothing");
+    }
   }
 
   Module& model_;
