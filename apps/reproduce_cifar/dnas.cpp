@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "apps/support/interrupt.hpp"
 #include "apps/support/progress.hpp"
 #include "core/timer.hpp"
 #include "quant/dnas_search.hpp"
@@ -50,6 +51,8 @@ BitAssignment dnas_bits(const Experiment& experiment, double bytes, int activati
   search_options.on_step = [&](std::int64_t done, std::int64_t total) {
     if (!progress) progress.emplace("DNAS search", total, done);
     progress->update(done);
+    // Another row has failed, or the user waits for rows beside this one; the last epoch is saved.
+    if (DeferInterrupt::interrupted()) throw_interrupted();
   };
   Timer timer;
   search_options.on_epoch = [&](const DnasEpoch& e) {
