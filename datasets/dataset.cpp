@@ -25,9 +25,10 @@ ImageDataset::ImageDataset(Tensor images, Tensor labels, std::vector<std::string
       labels_(std::move(labels)),
       class_names_(std::move(class_names)),
       name_(std::move(name)) {
-  check(images_.defined() && images_.dtype() == DType::u8 && images_.ndim() == 4 && images_.dim(3) == 3,
-        "[ImageDataset] images of {} must be u8 [N, H, W, 3] but are {} {}", name_, images_.dtype(),
-        images_.shape());
+  check(images_.defined() && images_.dtype() == DType::u8 && images_.ndim() == 4 && images_.dim(3) == 3 &&
+            images_.dim(1) > 0 && images_.dim(2) > 0,
+        "[ImageDataset] images of {} must be u8 [N, H, W, 3] with at least one pixel but are {} {}", name_,
+        images_.dtype(), images_.shape());
   check(labels_.defined() && labels_.dtype() == DType::i64 && labels_.shape() == Shape{images_.dim(0)},
         "[ImageDataset] labels of {} must be i64 [{}], one for each image, but are {} {}", name_,
         images_.dim(0), labels_.dtype(), labels_.shape());

@@ -57,7 +57,8 @@ class Dataset {
 /// A data set held in memory.
 class ImageDataset : public Dataset {
  public:
-  /// `images`: u8 [N, H, W, 3]; `labels`: i64 [N], each below class_names.size(). Throws Error otherwise.
+  /// `images`: u8 [N, H, W, 3], H and W at least 1; `labels`: i64 [N], each below class_names.size(). Throws
+  /// Error otherwise.
   ImageDataset(Tensor images, Tensor labels, std::vector<std::string> class_names, std::string name);
 
   std::int64_t size() const override { return images_.dim(0); }

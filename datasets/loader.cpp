@@ -100,6 +100,10 @@ class Loader::Worker {
   }
 
   LoaderState state() const { return consume_; }
+  bool failed() {
+    const std::lock_guard lock(mutex_);
+    return error_ != nullptr;
+  }
   std::int64_t steps() const { return steps_; }
   const Dataset& dataset() const { return *dataset_; }
   const LoaderOptions& options() const { return options_; }
@@ -217,7 +221,7 @@ const LoaderOptions& Loader::options() const {
   return worker_->options();
 }
 void Loader::seek(LoaderState state) {
-  if (state != worker_->state()) worker_->start(state);
+  if (state != worker_->state() || worker_->failed()) worker_->start(state);
 }
 
 }  // namespace goshawk

@@ -9,7 +9,7 @@
 namespace goshawk {
 
 /// How hard the set is. A class is a shape (disc, square, triangle, ring, cross) filled with a texture
-/// (stripes or checks); colours, place, size, rotation, background, distractors, a bar across and noise tell
+/// (stripes or checks); colours, place, size, rotation, background, distractors and noise tell
 /// nothing about the class.
 struct SyntheticOptions {
   std::uint64_t seed = 0;

@@ -1,7 +1,5 @@
 #include "quant/bits.hpp"
 
-#include <limits>
-
 #include "core/file.hpp"
 #include "quant/json_file.hpp"
 #include "quant/quantizer.hpp"
@@ -10,7 +8,6 @@ namespace goshawk {
 namespace {
 
 constexpr std::string_view kFormat = "goshawk-bits-1";
-constexpr std::int64_t kMax = std::numeric_limits<std::int64_t>::max();
 
 int read_width(const JsonObject& json, const char* key) {
   const std::int64_t bits = json.integer(key);
@@ -21,8 +18,8 @@ int read_width(const JsonObject& json, const char* key) {
 
 LayerBits read_layer(const JsonObject& json) {
   return {.name = json.string("name"),
-          .parameters = json.integer("parameters", 1, kMax),
-          .input_elements = json.integer("input_elements", 0, kMax),
+          .parameters = json.integer("parameters", 1, kMaxCount),
+          .input_elements = json.integer("input_elements", 0, kMaxCount),
           .weight = read_width(json, "weight_bits"),
           .activation = read_width(json, "activation_bits"),
           .pinned = json.boolean("pinned")};

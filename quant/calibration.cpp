@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "quant/rounding.hpp"
@@ -108,8 +109,11 @@ void ActivationObserver::observe(const Tensor& x, std::string_view layer) {
     maximum_ = sample_.empty() ? high : std::max(maximum_, high);
     minima_.push_back(low);
     maxima_.push_back(high);
-    // Evenly spaced, and odd so that the samples do not all fall on one channel of an NHWC image.
-    const std::int64_t step = ((n + kSamplesPerBatch - 1) / kSamplesPerBatch) | 1;
+    // Evenly spaced, and without a factor in common with the channels, all of which are then seen equally
+    // often.
+    const std::int64_t channels = x.dim(-1);
+    std::int64_t step = ((n + kSamplesPerBatch - 1) / kSamplesPerBatch) | 1;
+    while (std::gcd(step, channels) != 1) step += 2 - channels % 2;
     for (std::int64_t i = 0; i < n; i += step) sample_.push_back(static_cast<double>(p[i]));
   });
 }
@@ -177,6 +181,10 @@ WeightGrid calibrated_grid(const ActivationObserver& observer, int bits, DType d
 }
 
 double initial_step(const ActivationObserver& observer, int bits, bool is_signed) {
+  check_bits(bits, "initial_step");
+  check(bits != kFullPrecision && (!is_signed || bits >= 2),
+        "[initial_step] {} bits have no {} step; use 2 to 8 (1 as well when the activation is unsigned)",
+        bits, is_signed ? "signed" : "unsigned");
   check_options(observer, {});
   double sum = 0;
   for (double x : observer.sample()) sum += std::abs(x);

@@ -24,6 +24,7 @@ CalibrationRule parse_calibration_rule(std::string_view name);
 /// spaced sample of at most `kSamplesPerBatch` elements a batch.
 class ActivationObserver {
  public:
+  /// Values kept of each batch at most, as f64: 512 KiB a layer and batch.
   static constexpr std::int64_t kSamplesPerBatch = 65536;
 
   /// Throws Error for values that are not finite, naming `layer`.

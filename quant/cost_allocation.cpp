@@ -301,8 +301,8 @@ std::vector<int> search_jointly(const PairwiseCost& cost, const Problem& problem
 }
 
 std::vector<int> solve(const Costs& costs, const Problem& problem, AllocationMethod method,
-                       const std::vector<int>& exact) {
-  if (method == AllocationMethod::exact) return exact;
+                       const std::optional<KnapsackSolution>& exact) {
+  if (method == AllocationMethod::exact) return exact.value().choice;
   if (method == AllocationMethod::greedy) {
     const std::optional<KnapsackSolution> greedy = greedy_knapsack(problem.items(), problem.budget());
     check(
@@ -352,22 +352,27 @@ CostAllocation allocate(const Costs& costs, AllocationMethod method, const Alloc
         "[allocate] there is no budget; give one or two");
   const Problem problem(costs, budgets);
   problem.check_possible();
-  const KnapsackSolution exact = solve_knapsack(problem.items(), problem.budget());
+  std::optional<KnapsackSolution> exact;
+  try {
+    exact = solve_knapsack(problem.items(), problem.budget());
+  } catch (const TooManyPartialSolutions&) {
+    // To the other methods it is only something to be compared with.
+    if (method == AllocationMethod::exact || method == AllocationMethod::joint) throw;
+  }
   std::optional<PairwiseCost> joint;
   if (method == AllocationMethod::joint || !costs.pairs.empty()) joint = joint_cost_of_groups(costs, problem);
-  const std::vector<int> choice = method == AllocationMethod::joint
-                                      ? search_jointly(*joint, problem)
-                                      : solve(costs, problem, method, exact.choice);
+  const std::vector<int> choice = method == AllocationMethod::joint ? search_jointly(*joint, problem)
+                                                                    : solve(costs, problem, method, exact);
 
   CostAllocation allocation;
   allocation.budgets = budgets;
   allocation.objective = knapsack_solution(problem.items(), choice).cost;
   if (joint) {
     allocation.joint_objective = joint->cost(choice);
-    allocation.separable_joint_objective = joint->cost(exact.choice);
+    if (exact) allocation.separable_joint_objective = joint->cost(exact->choice);
     if (method == AllocationMethod::joint) allocation.objective = *allocation.joint_objective;
   }
-  allocation.exact_objective = exact.cost;
+  if (exact) allocation.exact_objective = exact->cost;
   allocation.bound = knapsack_bound(problem.items(), problem.budget());
   allocation.bops = allocation.latency_ms = 0;
   for (const auto& [name, known] : kMethods) {
@@ -446,11 +451,15 @@ std::string to_json(const CostAllocation& allocation) {
   }
   if (allocation.joint_objective) {
     json["joint_objective"] = *allocation.joint_objective;
-    json["separable_joint_objective"] = *allocation.separable_joint_objective;
+    if (allocation.separable_joint_objective) {
+      json["separable_joint_objective"] = *allocation.separable_joint_objective;
+    }
   }
   if (!is_joint(allocation)) {
-    json["exact_objective"] = allocation.exact_objective;
-    json["gap_to_exact"] = allocation.objective - allocation.exact_objective;
+    if (allocation.exact_objective) {
+      json["exact_objective"] = *allocation.exact_objective;
+      json["gap_to_exact"] = allocation.objective - *allocation.exact_objective;
+    }
     json["lp_bound"] = allocation.bound;
     json["gap_to_lp"] = allocation.objective - allocation.bound;
   }

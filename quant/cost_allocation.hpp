@@ -39,8 +39,10 @@ struct CostAllocation {
   double bytes = 0;                 ///< Σ bytes
   std::optional<double> bops = {};  ///< Σ bops, when all layers list them
   std::optional<double> latency_ms = {};
-  double exact_objective = 0;  ///< Σ cost of the exact optimum under the same budgets
-  double bound = 0;            ///< of the linear programme: below every Σ cost
+  /// Σ cost of the exact optimum under the same budgets; nothing when it is too many to enumerate (see
+  /// solve_knapsack).
+  std::optional<double> exact_objective = {};
+  double bound = 0;  ///< of the linear programme: below every Σ cost
   /// With what pairs add, for costs that have pairs: of this assignment, and of the separable optimum that
   /// the search started from.
   std::optional<double> joint_objective = {}, separable_joint_objective = {};

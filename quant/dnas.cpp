@@ -240,7 +240,9 @@ BitAssignment SuperNet::most_probable_within(double bytes, int activation_bits, 
     smallest += items.back().front().size[0];
     largest += widest;
   }
-  check(smallest <= bytes,
+  check(at_least <= bytes, "[most_probable_within] at least {} bytes are more than the {} allowed", at_least,
+        bytes);
+  check(fits({smallest, 0}, {bytes, kNoBudget}),
         "[most_probable_within] the smallest network takes {} bytes, more than the {} allowed; raise the "
         "budget "
         "or offer fewer bits",

@@ -150,8 +150,8 @@ class Search {
 
   void check_finite(double loss, const char* phase, const Batch& batch) const {
     check(std::isfinite(loss),
-          "[dnas search] the loss of the {} became {} at step {} of epoch {}; lower the learning rate and "
-          "resume",
+          "[dnas search] the loss of the {} became {} at step {} of epoch {}; start again with a lower "
+          "learning rate",
           phase, loss, batch.step, batch.epoch);
   }
 

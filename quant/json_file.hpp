@@ -14,6 +14,10 @@
 
 namespace goshawk {
 
+/// Largest count of weights or inputs of a layer in a file: 32 bits for each of many layers still add up in
+/// 64 bits.
+inline constexpr std::int64_t kMaxCount = std::int64_t{1} << 47;
+
 /// One JSON object of a file, and where in the file it is. Every getter throws Error naming the file and the
 /// entry when the key is missing or its value has another type.
 class JsonObject {

@@ -101,11 +101,12 @@ class Labelling {
         remove_dominated(labels);
         reached += labels.size();
       }
-      check(
-          reached <= kMaxLabels,
-          "[solve_knapsack] more than {} partial solutions remain after item {} of {}; use fewer options or "
-          "another budget",
-          kMaxLabels, i + 1, items_.size());
+      if (reached > kMaxLabels) {
+        throw TooManyPartialSolutions(fmt::format(
+            "[solve_knapsack] more than {} partial solutions remain after item {} of {}; use fewer options, "
+            "another budget or the greedy method",
+            kMaxLabels, i + 1, items_.size()));
+      }
       now.swap(next);
       if (limits == 1 && i % kImproveEvery == 0 && reached > kMany) lower_ceiling(now[0], i + 1);
       for (auto& labels : next) labels.clear();
@@ -143,7 +144,7 @@ class Labelling {
       const Tails::Tail& tail = tails.at(i, limit);
       double bound = label.cost + tail.reduced;
       for (std::size_t k = 0; k < kBudgets; ++k) {
-        if (label.size[k] + tail.least[k] > budget_[k] * (1 + 1e-12)) return false;
+        if (label.size[k] + tail.least[k] > budget_[k] * (1 + kBudgetRounding)) return false;
         // What is left of a budget in the end is priced although it is not used.
         bound += price[k] * (label.size[k] - std::min(budget_[k], label.size[k] + tail.most[k]));
       }
@@ -306,7 +307,7 @@ std::optional<std::vector<int>> cheapest_within(const Items& items, const Sizes&
 
 bool fits(const Sizes& size, const Sizes& budget) {
   for (std::size_t k = 0; k < kBudgets; ++k) {
-    if (size[k] > budget[k] * (1 + 1e-12)) return false;
+    if (size[k] > budget[k] * (1 + kBudgetRounding)) return false;
   }
   return true;
 }

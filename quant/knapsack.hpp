@@ -7,6 +7,8 @@
 #include <optional>
 #include <vector>
 
+#include "core/error.hpp"
+
 namespace goshawk {
 
 /// How many budgets can hold at once.
@@ -14,6 +16,16 @@ inline constexpr std::size_t kBudgets = 2;
 /// An amount for each budget, such as {bytes, BOPs}; that of an unused budget is zero.
 using Sizes = std::array<double, kBudgets>;
 inline constexpr double kNoBudget = std::numeric_limits<double>::infinity();
+
+/// Sums of sizes are compared with a budget up to this share of it, the rounding of a sum of doubles.
+inline constexpr double kBudgetRounding = 1e-12;
+
+/// What solve_knapsack throws when a problem has a solution that it cannot find in the memory it allows
+/// itself.
+class TooManyPartialSolutions : public Error {
+ public:
+  using Error::Error;
+};
 
 struct KnapsackOption {
   Sizes size{};     ///< ≥ 0
@@ -34,7 +46,7 @@ struct KnapsackSolution {
   double cost = 0;
 };
 
-/// True when `size` is within `budget`, up to the rounding of a sum of doubles (1e-12 of the budget).
+/// True when `size` is within `budget`, up to kBudgetRounding.
 bool fits(const Sizes& size, const Sizes& budget);
 
 /// Sums of the options chosen.
@@ -45,8 +57,8 @@ KnapsackSolution knapsack_solution(const std::vector<std::vector<KnapsackOption>
 /// first size. Exact: a dynamic programme over partial solutions that no other one dominates, among those
 /// whose Lagrangian bound lies within δ of the dual optimum, for growing δ until there is a solution; the
 /// bound makes that solution optimal (the core idea of Pisinger, "A minimal algorithm for the multiple-choice
-/// knapsack problem", 1995). Throws Error when nothing fits, when an item has no option, and when more than
-/// four million partial solutions remain.
+/// knapsack problem", 1995). Throws Error when nothing fits and when an item has no option,
+/// TooManyPartialSolutions when more than four million remain.
 KnapsackSolution solve_knapsack(const std::vector<std::vector<KnapsackOption>>& items, const Sizes& budget,
                                 Assignments assignments = Assignments::all);
 

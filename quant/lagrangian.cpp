@@ -14,6 +14,9 @@ class Search {
  public:
   Search(const Items& items, const Sizes& budget, Assignments assignments)
       : items_(items), budget_(budget), assignments_(assignments) {
+    // As fits() does: the least sizes there are may add up to a budget but for rounding, and no price would
+    // bring the relaxation below them.
+    for (double& limit : budget_) limit += kBudgetRounding * std::abs(limit);
     double costs = 0;
     Sizes sizes{};
     for (const auto& item : items) {

@@ -42,8 +42,14 @@ std::vector<OrderedBlock> finetune_order(const Costs& costs, const BitAssignment
     if (layer.weight != kFullPrecision) block->omega += costs.choice(layer.name, layer.weight).cost;
     block->layers.push_back(layer.name);
   }
-  std::stable_sort(blocks.begin(), blocks.end(),
-                   [](const OrderedBlock& a, const OrderedBlock& b) { return a.omega > b.omega; });
+  const auto quantized = [&](const OrderedBlock& block) {
+    return std::any_of(block.layers.begin(), block.layers.end(),
+                       [&](const std::string& layer) { return bits.layer(layer).weight != kFullPrecision; });
+  };
+  std::stable_sort(blocks.begin(), blocks.end(), [&](const OrderedBlock& a, const OrderedBlock& b) {
+    const bool first = quantized(a), second = quantized(b);
+    return first != second ? first : a.omega > b.omega;
+  });
   return blocks;
 }
 

@@ -47,8 +47,9 @@ Tensor pack(const Tensor& codes, const WeightSpec& spec) {
   return packed;
 }
 
-Tensor unpack(const Tensor& packed, const Shape& shape, const WeightSpec& spec) {
-  const int code_min = code_range(spec).code_min;
+// `what` names the tensor and its file in errors.
+Tensor unpack(const Tensor& packed, const Shape& shape, const WeightSpec& spec, const std::string& what) {
+  const auto [code_min, code_max, half] = code_range(spec);
   Tensor codes = Tensor::empty(shape, code_type(spec));
   const auto* from = packed.data<std::uint8_t>();
   for (std::int64_t i = 0; i < codes.numel(); ++i) {
@@ -58,6 +59,8 @@ Tensor unpack(const Tensor& packed, const Shape& shape, const WeightSpec& spec) 
       field |= ((static_cast<unsigned>(from[at / 8]) >> (at % 8)) & 1U) << k;
     }
     const int code = static_cast<int>(field) + code_min;
+    check(code <= code_max, "[packed model] code {} of {} is {}, above the highest, {}; the file is damaged",
+          i, what, code, code_max);
     if (codes.dtype() == DType::u8) {
       codes.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(code);
     } else {
@@ -65,6 +68,13 @@ Tensor unpack(const Tensor& packed, const Shape& shape, const WeightSpec& spec) 
     }
   }
   return codes;
+}
+
+void check_numbers(const Tensor& numbers, bool is_scale, const std::string& what) {
+  for (const float v : numbers.span<float>()) {
+    check(std::isfinite(v) && (!is_scale || v >= 0), "[packed model] {} holds {}; the file is damaged", what,
+          v);
+  }
 }
 
 // Only asymmetric levels have an offset of their own; that of the others is a constant part of a step.
@@ -164,6 +174,9 @@ QuantizationOptions quantizer_from_json(const std::string& text, const std::stri
     o.input_bits = json.at("input_bits").get<int>();
     o.weight_clip = ClipRule::min_max;  // the levels are stored, not chosen
     return o;
+  } catch (const UsageError& e) {
+    fail("[packed model] the metadata \"quantizer\" of {}: {}; this file is of another program or damaged",
+         source, e.what());
   } catch (const nlohmann::json::exception& e) {
     fail("[packed model] the metadata \"quantizer\" of {} is damaged: {}; write the file again", source,
          e.what());
@@ -237,7 +250,7 @@ PackedSize write_packed_model(const std::string& path, const QuantizedModel& qua
         grid.offset = offset_of(grid.scale, spec);
       }
     }
-    const Tensor back = dequantize(to_memory_layout(unpack(codes, file_shape, spec)), spec, grid);
+    const Tensor back = dequantize(to_memory_layout(unpack(codes, file_shape, spec, weight)), spec, grid);
     check(std::memcmp(back.raw(), q.dequantized.raw(), static_cast<std::size_t>(byte_size(back))) == 0,
           "[packed model] the levels of '{}' do not come back to the bit from {} {} codes; keep the unpacked "
           "file and report this",
@@ -289,7 +302,8 @@ PackedModel load_packed_model(const std::string& path, Module& model) {
                         (levels->dim(0) == 1 || levels->dim(0) == now.dim(-1));
       check(fits, "[packed model] {}: '{}' is {} {}; it is of another model or damaged", path,
             weight + kLevels, levels->dtype(), levels->shape());
-      const Tensor places = to_memory_layout(unpack(codes, file_shape, counting_spec(spec.bits)));
+      const Tensor places = to_memory_layout(unpack(codes, file_shape, counting_spec(spec.bits),
+                                                    fmt::format("'{}' in {}", weight + kCodes, path)));
       weights.emplace_back(weight, to_file_layout(weights_of_levels(places, *levels, weight + kCodes, path)));
       continue;
     }
@@ -302,7 +316,13 @@ PackedModel load_packed_model(const std::string& path, Module& model) {
       grid.offset = spec.scheme == WeightScheme::asymmetric ? take(weight + kOffset, {groups}, DType::f32)
                                                             : offset_of(grid.scale, spec);
     }
-    const Tensor unpacked = to_memory_layout(unpack(codes, file_shape, spec));
+    for (const auto& [numbers, suffix] :
+         {std::pair(grid.scale, kScale), {grid.offset, kOffset}, {grid.basis, kBasis}}) {
+      if (numbers.defined())
+        check_numbers(numbers, suffix == kScale, fmt::format("'{}' in {}", weight + suffix, path));
+    }
+    const Tensor unpacked =
+        to_memory_layout(unpack(codes, file_shape, spec, fmt::format("'{}' in {}", weight + kCodes, path)));
     weights.emplace_back(weight, to_file_layout(dequantize(unpacked, spec, grid)));
   }
   for (const auto& [name, tensor] : file.tensors) {

@@ -229,8 +229,11 @@ QuantizedModel::QuantizedModel(Module& model, const BitAssignment& bits, const Q
   check(bits.layers.size() == weighted.size(),
         "[QuantizedModel] the assignment has {} layers and the model {}", bits.layers.size(),
         weighted.size());
+  bits_.layers.clear();
   for (const auto& [name, layer] : weighted) {
     const LayerBits& assigned = bits.layer(name);
+    bits_.layers.push_back(
+        assigned);  // in network order: what is counted of a network begins behind its first layer
     check_bits(assigned.weight, "QuantizedModel");
     check_bits(assigned.activation, "QuantizedModel");
     check(assigned.parameters == layer->weight_count(),
@@ -272,15 +275,16 @@ QuantizedModel::Layer& QuantizedModel::find(std::string_view name) const {
 
 void QuantizedModel::calibrate(std::span<const Tensor> batches) {
   check(!batches.empty(), "[calibrate] there is no calibration batch");
-  // Restores the model's mode and transforms however this ends.
+  // Restores the modes, which modules may have of their own, and the transforms, however this ends.
   struct Restore {
     QuantizedModel& self;
-    Mode mode;
+    std::vector<std::pair<Module*, Mode>> modes;
     ~Restore() {
-      self.model_.set_mode(mode);
+      for (const auto& [module, mode] : modes) module->set_mode(mode);  // each before those below it
       for (const auto& entry : self.layers_) entry->install();
     }
-  } restore{*this, model_.mode()};
+  } restore{*this, {}};
+  for (const NamedModule& m : model_.named_modules()) restore.modes.emplace_back(m.module, m.module->mode());
   {
     const NoGrad no_grad;
     model_.set_mode(Mode::eval);

@@ -57,10 +57,11 @@ enum class StateOf : std::uint8_t { all, activations };
 
 /// Attaches quantizers to a model's weighted layers and takes them off again when it is destroyed. The life
 /// of one:
-///   QuantizedModel quantized(model, bits, options);   // changes nothing yet
-///   quantized.calibrate(batches);                     // full precision forwards that set the activation
-///   clips quantized.enable(stage.layers);                   // these layers' weights are quantized from now
-///   on Sgd sgd({{model.named_parameters()}, quantized.parameter_group(…)}, …)
+///
+///     QuantizedModel quantized(model, bits, options);  // changes nothing yet
+///     quantized.calibrate(batches);                    // sets the activations' clips
+///     quantized.enable(stage.layers);                  // from now on these weights are quantized
+///
 /// A layer at 32 bits is never touched, so that a model with 32 bits everywhere computes the same bits as
 /// without. The model must outlive this object and have no other transforms. Forward only reads, so several
 /// threads may run it at once; calibrate, enable and load_state may not run beside it. One exception: with

@@ -11,10 +11,11 @@
 
 namespace goshawk {
 
+/// NaN stays NaN: a network that has diverged must not look like one that has not.
 template <class T>
 inline T clamp_between(T v, T low, T high) {
-  v = v > low ? v : low;
-  return v < high ? v : high;
+  v = v < low ? low : v;
+  return v > high ? high : v;
 }
 
 /// The nearest-rank percentile, in [0, 100], of values that are not empty. Reorders them.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <limits>
 
 #include "core/file.hpp"
 #include "quant/json_file.hpp"
@@ -13,20 +12,19 @@ namespace goshawk {
 namespace {
 
 constexpr std::string_view kFormat = "goshawk-sensitivity-1";
-constexpr std::int64_t kMax = std::numeric_limits<std::int64_t>::max();
 
 LayerSensitivity read_layer(const JsonObject& json) {
   LayerSensitivity layer;
   layer.name = json.string("name");
-  layer.parameters = json.integer("parameters", 1, kMax);
-  layer.macs = json.integer("macs", 0, kMax);
-  layer.input_elements = json.integer("input_elements", 0, kMax);
+  layer.parameters = json.integer("parameters", 1, kMaxCount);
+  layer.macs = json.integer("macs", 0, kMaxCount);
+  layer.input_elements = json.integer("input_elements", 0, kMaxCount);
   layer.lambda_max = json.number("lambda_max");
   layer.lambda_residual = json.number("lambda_residual");
   const JsonObject trace = json.object("trace");
   layer.trace.value = trace.number("value");
   layer.trace.standard_error = trace.number("standard_error");
-  layer.trace.samples = trace.integer("samples", 0, kMax);
+  layer.trace.samples = trace.integer("samples", 0, kMaxCount);
   const JsonObject perturbation = json.object("perturbation");
   for (const auto& [key, value] : perturbation.json().items()) {
     int bits = 0;
@@ -87,7 +85,7 @@ Sensitivity sensitivity_from_json(std::string_view text, const std::string& sour
   sensitivity.model = json.string("model");
   sensitivity.weights = json.string("weights");
   sensitivity.quantizer = json.string("quantizer");
-  sensitivity.images = json.integer("images", 0, kMax);
+  sensitivity.images = json.integer("images", 0, kMaxCount);
   sensitivity.layers = json.named_list("layers", read_layer);
   return sensitivity;
 }

@@ -28,6 +28,8 @@ std::string frontier_json(const std::vector<FrontierPoint>& frontier) {
 
 void run(const Options& options) {
   options.budgets.check();
+  check_apart({"--out", options.out}, {{"--costs", options.costs}, {"--frontier", options.frontier}});
+  check_apart({"--frontier", options.frontier}, {{"--costs", options.costs}});
   const Costs costs = read_costs(options.costs);
   const CostAllocation allocation =
       allocate(costs, allocation_method(options.method), options.budgets.of(costs));
@@ -43,11 +45,14 @@ void run(const Options& options) {
                  allocation.objective, allocation.bytes, *allocation.separable_joint_objective);
     return;
   }
-  print_result(
-      "{}: objective {:.6g}, {:.6g} bytes; exact optimum {:.6g} (gap {:.3g}), LP bound {:.6g} (gap {:.3g})\n",
-      allocation.method, allocation.objective, allocation.bytes, allocation.exact_objective,
-      allocation.objective - allocation.exact_objective, allocation.bound,
-      allocation.objective - allocation.bound);
+  const std::string exact =
+      allocation.exact_objective
+          ? fmt::format("exact optimum {:.6g} (gap {:.3g})", *allocation.exact_objective,
+                        allocation.objective - *allocation.exact_objective)
+          : "the exact optimum takes too much memory to find";
+  print_result("{}: objective {:.6g}, {:.6g} bytes; {}, LP bound {:.6g} (gap {:.3g})\n", allocation.method,
+               allocation.objective, allocation.bytes, exact, allocation.bound,
+               allocation.objective - allocation.bound);
 }
 
 }  // namespace

@@ -76,7 +76,7 @@ class Faulty : public Dataset {
     ++decoded;
     if (random != nullptr) drew_region = true;
     std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds_));
-    check(index != bad_, "[test] picture {} is bad; replace it", index);
+    check(index != bad_ || repaired, "[test] picture {} is bad; replace it", index);
     std::fill(out.begin(), out.end(), std::uint8_t{0});
   }
   const std::vector<std::string>& class_names() const override { return names_; }
@@ -84,6 +84,7 @@ class Faulty : public Dataset {
 
   mutable std::atomic<int> decoded = 0;
   mutable std::atomic<bool> drew_region = false;
+  std::atomic<bool> repaired = false;
 
  private:
   std::int64_t bad_;
@@ -229,6 +230,20 @@ TEST_CASE("a picture that cannot be read is an error at its batch, after the goo
     CHECK(loader.state() == LoaderState{0, 2});
     CHECK(error_of([&] { loader.next(); }) == "[test] picture 25 is bad; replace it");
     loader.seek({0, 3});
+    CHECK(loader.next()->step == 3);
+  }
+}
+
+TEST_CASE("what could not be read once can be tried again") {
+  for (const std::int64_t prefetch : {0, 2}) {
+    const auto set = std::make_shared<Faulty>(25);
+    Loader loader(set, {.batch_size = 10, .prefetch = prefetch});
+    loader.next();
+    loader.next();
+    CHECK(error_of([&] { loader.next(); }) == "[test] picture 25 is bad; replace it");
+    set->repaired = true;
+    loader.seek(loader.state());
+    CHECK(loader.next()->step == 2);
     CHECK(loader.next()->step == 3);
   }
 }

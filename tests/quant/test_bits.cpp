@@ -133,6 +133,8 @@ TEST_CASE("bits.json: a damaged file is an error that names it") {
   fails(replaced(good, "\"pinned\": false", "\"pinned\": 0"), "true or false");
   fails(replaced(good, "\"parameters\": 432", "\"parameters\": 0"), "parameters");
   fails(replaced(good, "\"parameters\": 432", "\"parameters\": 18446744073709551615"), "integer");
+  fails(replaced(good, "\"parameters\": 432", "\"parameters\": 576460752303423488"),
+        "parameters");  // 32 of them overflow
   fails(replaced(good, "layer1.0.conv1", "conv1"), "twice");
   CHECK_THROWS_AS(read_bits("no/such/bits.json"), Error);
 }

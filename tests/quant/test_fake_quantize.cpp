@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
+#include <limits>
 
 #include "autograd/grad.hpp"
 #include "autograd/ops.hpp"
@@ -299,4 +301,36 @@ TEST_CASE("calibration: max, percentile and the least-squares clip") {
   CHECK_THROWS_AS(dead.observe(Tensor::full({2}, DType::f32, INFINITY), "layer"), Error);
   CHECK(parse_calibration_rule("mse") == CalibrationRule::mse);
   CHECK_THROWS_AS(parse_calibration_rule("median"), UsageError);
+}
+
+TEST_CASE(
+    "a calibration sample sees all channels equally often, also where their number has a factor in common") {
+  for (const std::int64_t channels : {9, 24, 45, 64}) {
+    // One loud channel: the largest value is there and nowhere else.
+    Tensor x = Tensor::full({16, 32, 32, channels}, DType::f32, 0.1);
+    for (std::int64_t i = 4; i < x.numel(); i += channels) x.data<float>()[i] = 5;
+    ActivationObserver observer;
+    observer.observe(x, "layer");
+    const auto& sample = observer.sample();
+    const auto loud = static_cast<double>(std::count(sample.begin(), sample.end(), 5.0));
+    CHECK(static_cast<std::int64_t>(sample.size()) <= ActivationObserver::kSamplesPerBatch);
+    CHECK(loud ==
+          doctest::Approx(static_cast<double>(sample.size()) / static_cast<double>(channels)).epsilon(0.001));
+  }
+}
+
+TEST_CASE("a weight that is no number stays none: a network that has diverged must not look sound") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const Variable w = leaf({0.5, nan, -0.25, 0.125}, {4, 1});
+  const WeightGrid grid{Tensor::from<double>({0.25}, {1}), Tensor::from<double>({0}, {1})};
+  const auto only_the_second = [](const Variable& q) {
+    const std::vector<double> v = values(q);
+    return !std::isnan(v[0]) && std::isnan(v[1]) && !std::isnan(v[2]) && !std::isnan(v[3]);
+  };
+  for (const WeightScheme scheme :
+       {WeightScheme::symmetric, WeightScheme::asymmetric, WeightScheme::twos_complement}) {
+    CHECK(only_the_second(fake_quantize(w, {.bits = 3, .scheme = scheme, .clip = ClipRule::min_max}, grid)));
+  }
+  CHECK(only_the_second(learned_step_quantize(w, leaf({0.25}, {1}), {.bits = 3})));
+  CHECK(only_the_second(learned_step_activation(w, leaf({0.25}, {1}), 3)));
 }

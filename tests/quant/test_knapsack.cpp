@@ -143,6 +143,39 @@ TEST_CASE("the linear programme's bound by hand") {
   CHECK(solve_knapsack(items, {3, kNoBudget}).cost == 11);
 }
 
+TEST_CASE("a budget that only rounding keeps from the least sizes still has a bound") {
+  Random random(11);
+  for (int trial = 0; trial < 200; ++trial) {
+    Items items(4 + random.below(20));
+    double least = 0, cost = 0;
+    for (auto& item : items) {
+      const double size = random.uniform();
+      item = {{{size, 0}, 1 + random.uniform()}, {{2 * size, 0}, random.uniform()}};
+      least += size;
+      cost += item[0].cost;
+    }
+    for (const Assignments assignments : {Assignments::all, Assignments::monotone}) {
+      for (const double budget : {least, std::nextafter(least, 0.0)}) {
+        CHECK(solve_knapsack(items, {budget, kNoBudget}, assignments).cost == doctest::Approx(cost));
+        const double bound = knapsack_bound(items, {budget, kNoBudget}, assignments);
+        CHECK(bound <= cost * (1 + 1e-12));
+        CHECK(bound > cost - 1e-6);
+      }
+    }
+  }
+}
+
+TEST_CASE("greedy under two budgets takes the steps that fit both, or has no start") {
+  // By hand. Of item 0 the second option needs too much of the second budget; item 1's steps fit.
+  const Items items = {{{{1, 1}, 9}, {{2, 9}, 1}}, {{{1, 1}, 5}, {{2, 2}, 2}, {{4, 3}, 1}}};
+  const KnapsackSolution greedy = greedy_knapsack(items, {6, 5}).value();
+  CHECK(greedy.choice == std::vector<int>{0, 2});
+  CHECK(greedy.cost == 10);
+  CHECK(greedy.size == Sizes{5, 4});
+  CHECK_FALSE(greedy_knapsack(items, {6, 1}).has_value());
+  CHECK_FALSE(greedy_knapsack(items, {1, 6}).has_value());
+}
+
 TEST_CASE("the frontier is that of brute force") {
   Random random(8);
   for (int trial = 0; trial < 100; ++trial) {

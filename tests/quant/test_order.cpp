@@ -68,6 +68,10 @@ TEST_CASE("the order is by descending omega") {
   e.bits.layers[4].weight = 32;
   CHECK(names(finetune_order(e.costs, e.bits, false)) ==
         Names{"layer1.0.conv2", "layer1.0.conv1", "conv1", "layer1.1.conv1", "linear"});
+  // What stays at 32 bits is last also where quantizing lowers the loss.
+  e.costs.layers[0].choices[0].cost = -1;
+  CHECK(names(finetune_order(e.costs, e.bits, false)) ==
+        Names{"layer1.0.conv2", "layer1.0.conv1", "layer1.1.conv1", "conv1", "linear"});
   e.bits.layers[0].weight = 3;
   CHECK_THROWS_WITH_AS(finetune_order(e.costs, e.bits), doctest::Contains("3 bits for layer 'conv1'"), Error);
 }

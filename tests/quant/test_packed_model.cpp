@@ -219,4 +219,41 @@ TEST_CASE("what does not fit is refused with the file's name") {
   });
   CHECK_THROWS_WITH_AS(load_packed_model(path, *fresh), doctest::Contains("layer1.0.conv1.weight.codes"),
                        Error);
+  rewrite([](SafeTensors& f) {
+    const std::string text = f.metadata.at("quantizer");
+    f.metadata["quantizer"] = std::string(text).replace(text.find("mid_rise"), 8, "mid_fall");
+  });
+  CHECK_THROWS_WITH_AS(load_packed_model(path, *fresh), doctest::Contains("packed.safetensors: "), Error);
+  for (const float bad : {NAN, INFINITY, -1.0F}) {
+    rewrite([&](SafeTensors& f) {
+      for (auto& [name, tensor] : f.tensors) {
+        if (name != "conv1.weight.scale") continue;
+        tensor = tensor.clone();
+        tensor.data<float>()[3] = bad;
+      }
+    });
+    CHECK_THROWS_WITH_AS(load_packed_model(path, *fresh), doctest::Contains("'conv1.weight.scale' in "),
+                         Error);
+  }
+}
+
+TEST_CASE("a code beyond the quantizer's levels is damage, not a weight") {
+  const ScratchDirectory scratch;
+  const std::string path = (scratch.path() / "packed.safetensors").string();
+  const auto model = resnet(1);
+  // 8 symmetric bits have 255 levels.
+  QuantizedModel quantized(
+      *model, uniform_assignment(layer_list(*model), 8, kFullPrecision),
+      {.weight_scheme = WeightScheme::symmetric, .weight_clip = ClipRule::min_max, .calibration = {}});
+  quantized.enable_all();
+  write_packed_model(path, quantized);
+  SafeTensors file = read_safetensors(path);
+  for (auto& [name, tensor] : file.tensors) {
+    if (name != "conv1.weight.codes") continue;
+    tensor = tensor.clone();
+    tensor.data<std::uint8_t>()[5] = 255;
+  }
+  write_safetensors(path, file.tensors, file.metadata);
+  CHECK_THROWS_WITH_AS(load_packed_model(path, *resnet(3)),
+                       doctest::Contains("code 5 of 'conv1.weight.codes' in"), Error);
 }

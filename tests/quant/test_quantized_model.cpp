@@ -459,6 +459,33 @@ TEST_CASE("signed activations get a signed quantizer") {
   CHECK(!binary.conv2.input_transform);
 }
 
+TEST_CASE("calibration leaves every module in the mode that it had") {
+  SmallNet net;
+  QuantizedModel quantized(net, assign(net, 2, 4), {});
+  net.set_mode(Mode::train);
+  net.conv2.set_mode(Mode::eval);  // frozen by hand
+  quantized.calibrate(std::vector{pictures()});
+  CHECK(net.mode() == Mode::train);
+  CHECK(net.conv1.mode() == Mode::train);
+  CHECK(net.conv2.mode() == Mode::eval);
+}
+
+TEST_CASE("an assignment's layers may come in any order") {
+  SmallNet net;
+  BitAssignment bits = assign(net, 2, 4), reversed = bits;
+  bits.layers[0].activation = reversed.layers[0].activation = 8;
+  bits.layers[2].activation = reversed.layers[2].activation = 2;
+  std::reverse(reversed.layers.begin(), reversed.layers.end());
+  double in_order = 0;
+  {
+    const QuantizedModel quantized(net, bits, {});
+    in_order = size_report(quantized.bits()).activation_compression();
+  }
+  const QuantizedModel quantized(net, reversed, {});
+  CHECK(quantized.bits().layers[0].name == "conv1");
+  CHECK(size_report(quantized.bits()).activation_compression() == in_order);
+}
+
 TEST_CASE("wrong assignments are errors, and a model has one quantizer at a time") {
   SmallNet net;
   BitAssignment bits = assign(net, 2, 4);
