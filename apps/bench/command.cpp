@@ -14,28 +14,28 @@ void add_bench_options(CLI::App& command, BenchCommand& bench) {
       ->type_name("NAME")
       ->capture_default_str();
   command.add_option("--batch", options.batch, "Images at a time")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   command
       .add_option("--microbatch", options.microbatch,
                   "Images of a microbatch where batch norm is in eval mode; 0: by the size of the pictures")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->type_name("N")
       ->capture_default_str();
   command
       .add_option("--graph-memory", options.graph_megabytes,
                   "MiB for gradient graphs that are kept between products where batch norm is in eval mode; "
                   "those of the other microbatches are built again for each product")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->type_name("MIB")
       ->capture_default_str();
   command.add_option("--rounds", options.rounds, "Times that all stages are run in turn")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   command.add_option("--repetitions", options.repetitions, "Timed runs of each stage in a round")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   std::vector<std::string> names;

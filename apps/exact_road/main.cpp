@@ -226,16 +226,16 @@ int main(int argc, char** argv) {
     program.add_option("--model", options.model, "Name of the model")->check(CLI::IsMember(model_names()));
     program.add_option("--weights", options.weights, "Its state dict (safetensors)")->required();
     program.add_option("--data", options.data, "Data set, as for goshawk evaluate")->required();
-    program.add_option("--images", options.images, "The first so many pictures")->check(CLI::PositiveNumber);
+    program.add_option("--images", options.images, "The first so many pictures")->check(positive_number());
     program.add_option("--microbatch", options.microbatch, "Pictures of a microbatch")
-        ->check(CLI::PositiveNumber);
+        ->check(positive_number());
     program.add_option("--samples", options.samples, "Random directions per picture; 0 for the exact sum")
-        ->check(CLI::NonNegativeNumber);
-    program.add_option("--rounds", options.rounds, "Timed repetitions")->check(CLI::PositiveNumber);
+        ->check(non_negative_number());
+    program.add_option("--rounds", options.rounds, "Timed repetitions")->check(positive_number());
     program
         .add_option("--probes", options.probes,
                     "Hutchinson probes for each layer by double backward; 8 at least, or 0 for none")
-        ->check(CLI::NonNegativeNumber)
+        ->check(non_negative_number())
         ->check(CLI::Validator(
             [](const std::string& text) -> std::string {
               const bool few = text.size() == 1 && text >= "1" && text <= "7";
@@ -245,8 +245,9 @@ int main(int argc, char** argv) {
     program
         .add_option("--check", options.check_images,
                     "Compare products and quadratic costs with double backward in f64 on so many pictures")
-        ->check(CLI::NonNegativeNumber);
-    program.add_option("--seed", options.seed, "Of the probes and random directions");
+        ->check(non_negative_number());
+    program.add_option("--seed", options.seed, "Of the probes and random directions")
+        ->check(non_negative_number());
     program.add_option("--out", options.out, "JSON file to write");
     add_threads_option(program);
     std::string convolution = "winograd";

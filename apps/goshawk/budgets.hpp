@@ -15,7 +15,7 @@ struct BudgetOptions {
   /// add(NAME, member, help, type name) declares an option and returns it.
   template <class Add>
   void add_to(Add add) {
-    const CLI::Validator positive = CLI::PositiveNumber;
+    const CLI::Validator positive = positive_number();
     add("budget-ratio", ratio, "At most 1/R of the 32-bit weights' bytes", "R").check(positive);
     add("budget-bytes", bytes, "At most so many bytes of weights", "N").check(positive);
     add("budget-bops", bops, "At most so many bit operations of one picture", "N").check(positive);

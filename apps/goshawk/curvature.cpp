@@ -67,8 +67,7 @@ void run(const CurvatureOptions& options) {
   }
   const CurvatureProblem problem(options);
   const RunDirectory directory(options.out, configuration(options), options.resume);
-  const InterruptHandler on_interrupt(
-      "goshawk", fmt::format("continue with goshawk curvature --resume --out {}", options.out));
+  const InterruptHandler on_interrupt("goshawk", resume_hint("goshawk curvature", options.out));
   const nlohmann::ordered_json curvature = measure_curvature(options, problem, directory);
   const std::string table = curvature_table(curvature);
   directory.write_json("curvature.json", curvature);
@@ -158,6 +157,15 @@ void add_measurement_options(CLI::App& command, CurvatureOptions& options) {
       .add_option("--landscape-points", options.landscape_points,
                   "Points of the landscape along each direction (odd)")
       ->check(CLI::Range(3, 1001))
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            const bool even = !text.empty() && (text.back() - '0') % 2 == 0;
+            return even ? fmt::format(
+                              "{} is even; the middle point is the network itself, so give an odd number",
+                              text)
+                        : std::string();
+          },
+          ""))
       ->type_name("N")
       ->capture_default_str();
 }
@@ -177,13 +185,13 @@ void add_curvature_command(CLI::App& program) {
           "--images", options->images,
           "Number of images: drawn at random from a data set (1024 or all, if not given), the first of a "
           "batch file (all)")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N");
   command
       .add_option(
           "--microbatch", options->microbatch,
           "Images at a time; the spread between microbatches gives the error from the choice of images")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   command
@@ -191,10 +199,11 @@ void add_curvature_command(CLI::App& program) {
           "--graph-memory", options->graph_megabytes,
           "MiB for gradient graphs that are kept between products, by default a quarter of the machine's; "
           "those of the other microbatches are built again for each product")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative_number())
       ->type_name("MIB");
   add_measurement_options(command, *options);
   command.add_option("--seed", options->seed, "Of the choice of images and of all random vectors")
+      ->check(non_negative_number())
       ->type_name("S")
       ->capture_default_str();
   command.add_option("--dtype", options->dtype, "f32 or f64: type of the computation")

@@ -118,6 +118,7 @@ void add_data_command(CLI::App& program) {
   command.add_option("data", options->source.path, kDataHelp)->type_name("PATH");
   command.add_flag("--synthetic", options->source.synthetic, kSyntheticHelp);
   command.add_option("--synthetic-seed", options->source.synthetic_seed, kSyntheticSeedHelp)
+      ->check(non_negative_number())
       ->type_name("S")
       ->capture_default_str();
   command
@@ -129,9 +130,12 @@ void add_data_command(CLI::App& program) {
   command
       .add_option("--images", options->images,
                   "Measure mean and std on N pictures of each split, drawn at random; all if not given")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N");
-  command.add_option("--seed", options->seed, "Of that choice")->type_name("S")->capture_default_str();
+  command.add_option("--seed", options->seed, "Of that choice")
+      ->check(non_negative_number())
+      ->type_name("S")
+      ->capture_default_str();
   command.add_flag("--json", options->json,
                    "Print one JSON object: classes, and for each of splits: split, name, images, counts, "
                    "height, width, mean, std");

@@ -61,10 +61,10 @@ void add_evaluate_command(CLI::App& program) {
   add_picture_options(command, options->pictures);
   command
       .add_option("--images", options->images, "Take only the first N pictures (all when there are fewer)")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N");
   command.add_option("--batch-size", options->batch_size, "Pictures at a time")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   command.add_flag("--json", options->json,

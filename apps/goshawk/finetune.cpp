@@ -50,7 +50,7 @@ void run(const Options& options) {
   const FileLock lock = directory.lock("finetune");
   const InterruptHandler on_interrupt("goshawk", resume_hint(options.settings, options.run));
   problem.announce();
-  if (!directory.has(kResultFile)) {
+  if (!has_result(directory)) {
     directory.write_json(kResultFile, problem.fine_tune(directory, bits, stages));
   }
   print_finetune_result(options, directory.read_json(kResultFile));

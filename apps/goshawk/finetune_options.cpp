@@ -30,7 +30,7 @@ void add_finetune_options(FineTuneOptions& options) {
     settings.add(name, member, text, std::is_same_v<std::decay_t<decltype(member)>, double> ? "P" : "NAME");
   });
   settings.add("epochs", options.epochs, "Epochs of fine-tuning; 0 only calibrates", "N")
-      .check(CLI::Range(0, 1000000));
+      .check(CLI::Range(std::int64_t{0}, kMaxEpochs));
   settings
       .add(
           "stages", options.stages,
@@ -38,9 +38,9 @@ void add_finetune_options(FineTuneOptions& options) {
           "N")
       .check(CLI::Range(1, 10000));
   settings.add("lr", options.lr, "Learning rate of fine-tuning (half a cosine to zero)", "LR")
-      .check(CLI::PositiveNumber);
+      .check(positive_number());
   settings.add("weight-decay", options.weight_decay, "L2 penalty on parameters and activation clips", "W")
-      .check(CLI::NonNegativeNumber);
+      .check(non_negative_number());
 }
 
 FineTuneProblem::FineTuneProblem(const FineTuneOptions& options) : options_(options) {
@@ -109,6 +109,11 @@ nlohmann::ordered_json FineTuneProblem::fine_tune(const RunDirectory& directory,
   result["packed_bytes"] = packed_to_json(tuned.packed);
   result["packed"] = fmt::format("{}.packed.safetensors", kJob);
   return result;
+}
+
+bool has_result(const RunDirectory& directory) {
+  return directory.has(kResultFile) && directory.has(fmt::format("{}.safetensors", kJob)) &&
+         directory.has(fmt::format("{}.packed.safetensors", kJob));
 }
 
 void print_finetune_result(const FineTuneOptions& options, const nlohmann::json& result) {

@@ -112,6 +112,8 @@ Derivatives differentiate(Module& model, const LabelledImages& batch, const Vect
 
 void run(const Options& options) {
   choose_convolution(options.convolution);
+  check_apart({"--out", options.out},
+              {{"--weights", options.weights}, {"--batch", options.batch}, {"--vector", options.vector}});
   const DType dtype = options.dtype == "f64" ? DType::f64 : DType::f32;
   const bool train = options.bn == "train";
   const LoadedModel loaded = load_model(options.model, options.weights, dtype);

@@ -13,6 +13,7 @@ CLI::Option& add_picture_options(CLI::App& command, PictureOptions& options) {
   CLI::Option& data = *command.add_option("--data", options.source.path, kDataHelp)->type_name("PATH");
   command.add_flag("--synthetic", options.source.synthetic, kSyntheticHelp)->excludes(&data);
   command.add_option("--synthetic-seed", options.source.synthetic_seed, kSyntheticSeedHelp)
+      ->check(non_negative_number())
       ->type_name("S")
       ->capture_default_str();
   command.add_option("--split", options.split, "test or train; a batch file is taken whatever the split")

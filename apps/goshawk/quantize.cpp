@@ -136,7 +136,7 @@ void run(const Options& options) {
   const nlohmann::ordered_json baseline = evaluate_baseline(problem, directory);
   const Costs costs = make_costs(options, problem, directory);
   const BitAssignment bits = make_bits(options, problem, costs);
-  if (!directory.has(kResultFile)) {
+  if (!has_result(directory)) {
     nlohmann::ordered_json result =
         problem.fine_tune(directory, bits, stages_within(options.epochs, options.stages, costs, bits));
     result["baseline"] = baseline;
@@ -179,7 +179,7 @@ void add_quantize_command(CLI::App& program) {
   settings
       .add("sensitivity-images", options->images, "Training pictures that the costs are measured on, at most",
            "N")
-      .check(CLI::PositiveNumber);
+      .check(positive_number());
   settings
       .add("road", options->road,
            "Of hawq and hawq-v2: exact (first derivatives), double-backward (any network), or automatic: "

@@ -1,6 +1,7 @@
 #include "apps/goshawk/run_options.hpp"
 
 #include "apps/support/config_file.hpp"
+#include "apps/support/interrupt.hpp"
 #include "core/error.hpp"
 
 namespace goshawk {
@@ -20,14 +21,14 @@ void add_run_options(Settings& settings, RunOptions& options) {
   settings.add("synthetic", options.source.synthetic, kSyntheticHelp);
   settings.add("synthetic-seed", options.source.synthetic_seed, kSyntheticSeedHelp, "S");
   settings.add("train-images", options.train_images, "Use only the first N training pictures; 0 for all", "N")
-      .check(CLI::NonNegativeNumber);
+      .check(non_negative_number());
   settings.add("test-images", options.test_images, "Use only the first N test pictures; 0 for all", "N")
-      .check(CLI::NonNegativeNumber);
+      .check(non_negative_number());
   add_normalization_options(command, options.normalization);
   const NormalizationOptions& n = options.normalization;
   settings.put("mean", [&n] { return triple_or_null(n.mean_given, n.value.mean); });
   settings.put("std", [&n] { return triple_or_null(n.std_given, n.value.stddev); });
-  settings.add("batch-size", options.batch_size, "Pictures a step", "N").check(CLI::PositiveNumber);
+  settings.add("batch-size", options.batch_size, "Pictures a step", "N").check(positive_number());
   settings.add("seed", options.seed, "Of everything random", "S");
   settings.add("convolution", options.convolution, kConvolutionHelp, "NAME");
   command.add_option("--out", options.out, "Run directory")->required()->type_name("RUN");
@@ -40,8 +41,7 @@ void add_run_options(Settings& settings, RunOptions& options) {
 }
 
 std::string resume_hint(const Settings& settings, const RunOptions& options) {
-  return fmt::format("continue with goshawk {} --resume --out {}", settings.command().get_name(),
-                     options.out);
+  return resume_hint("goshawk " + settings.command().get_name(), options.out);
 }
 
 RunData open_run_data(const RunOptions& options) {

@@ -89,6 +89,10 @@ void measure_activations(const Options& options, const SensitivityData& data, co
 
 void run(const Options& options) {
   const std::vector<std::string> names = chosen_costs(options.costs);
+  if (!RunDirectory::stored_config(options.out).is_null()) {
+    throw UsageError(
+        fmt::format("{} already holds sensitivities, or a part of them; give another --out", options.out));
+  }
   const WeightSpec spec = weight_spec_of(options.problem);
   const Road road = road_of(options.road);
   CostFileOptions file_options{.pinned = {}, .activation_bits = options.bops_activation_bits};
@@ -150,7 +154,7 @@ void add_sensitivity_command(CLI::App& program) {
           "--images", options->problem.images,
           "Number of images: drawn at random from a data set (1024 or all, if not given), the first of a "
           "batch file (all)")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N");
   std::string known;
   for (const SensitivityMethod& method : sensitivity_methods()) {

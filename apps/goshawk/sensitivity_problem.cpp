@@ -35,7 +35,7 @@ void add_sensitivity_problem_options(CLI::App& command, SensitivityProblemOption
   command
       .add_option("--microbatch", options.microbatch,
                   "Images at a time; results depend on it by rounding only")
-      ->check(CLI::PositiveNumber)
+      ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
   command
@@ -55,6 +55,7 @@ void add_sensitivity_problem_options(CLI::App& command, SensitivityProblemOption
       ->type_name("P")
       ->capture_default_str();
   command.add_option("--seed", options.seed, "Of the choice of images and of everything random")
+      ->check(non_negative_number())
       ->type_name("S")
       ->capture_default_str();
   command.add_option("--dtype", options.dtype, "f32 or f64: type of the computation")

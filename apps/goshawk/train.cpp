@@ -62,7 +62,7 @@ void run(const Options& options) {
       normalization_for(options.run.normalization, options.run.model, initial, options.weights);
   const RunDirectory directory(options.run.out, options.settings.to_config(), options.run.resume);
   const FileLock lock = directory.lock("train");
-  if (directory.has(kResult)) {
+  if (directory.has(kResult) && directory.has(kWeights)) {
     print(options, directory.read_json(kResult));
     finish_with_report(options.run.out);
     return;
@@ -102,14 +102,14 @@ void add_train_command(CLI::App& program) {
   settings.add("weights", options->weights,
                "Start from this state dict (safetensors) instead of random weights", "FILE");
   settings.add("epochs", options->epochs, "Epochs; by default 12 of the synthetic set and 60 of another", "N")
-      .check(CLI::PositiveNumber);
+      .check(CLI::Range(std::int64_t{1}, kMaxEpochs));
   settings.add("recipe", options->recipe,
                "cosine (one epoch of warm-up, then half a cosine to zero, Nesterov) or he2016 (plain "
                "momentum, a tenth after half and a hundredth after three quarters of the epochs)",
                "NAME");
-  settings.add("lr", options->lr, "Highest learning rate", "LR").check(CLI::PositiveNumber);
+  settings.add("lr", options->lr, "Highest learning rate", "LR").check(positive_number());
   settings.add("weight-decay", options->weight_decay, "L2 penalty on the parameters", "W")
-      .check(CLI::NonNegativeNumber);
+      .check(non_negative_number());
   command.footer(
       "RUN receives config.json, log.jsonl (a line per epoch), model.safetensors, result.json and "
       "report.html. Ctrl-C "

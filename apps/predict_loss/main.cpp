@@ -10,6 +10,7 @@
 #include "apps/goshawk/sensitivity_problem.hpp"
 #include "apps/report/predictions.hpp"
 #include "apps/report/write.hpp"
+#include "apps/support/interrupt.hpp"
 #include "apps/support/program.hpp"
 #include "apps/support/progress.hpp"
 #include "apps/support/run_directory.hpp"
@@ -268,6 +269,7 @@ void run(Options options) {
     other.emplace(of_other, "predict_loss");
   }
   const RunDirectory directory(options.out, configuration(options), options.resume);
+  const InterruptHandler on_interrupt("predict_loss", resume_hint("predict_loss", options.out));
   const SensitivityData calibration = problem.data(0, options.calibration);
   const SensitivityData held_out = other ? other->data_for(problem.model(), 0, other->images())
                                          : problem.data(options.calibration, problem.images());
@@ -330,11 +332,11 @@ int main(int argc, char** argv) {
     set_up_command_line(program);
     add_sensitivity_problem_options(program, options.problem);
     program.add_option("--calibration", options.calibration, "Pictures that the costs are measured on")
-        ->check(CLI::PositiveNumber)
+        ->check(positive_number())
         ->type_name("N")
         ->capture_default_str();
     program.add_option("--held-out", options.held_out, "Other pictures, for the true loss change")
-        ->check(CLI::PositiveNumber)
+        ->check(positive_number())
         ->type_name("N")
         ->capture_default_str();
     program

@@ -24,13 +24,25 @@ std::shared_ptr<const Dataset> open_split(const ReproduceOptions& options, Split
   return source.synthetic ? dataset : load_into_memory(*dataset);
 }
 
+// Before there is a run directory: a run with other options would need another one.
+const ReproduceOptions& checked(const ReproduceOptions& options, const Dataset& train_set) {
+  check(train_set.size() >= options.batch_size,
+        "[data] {} has {} training pictures, fewer than one batch of {}; give a smaller --batch-size",
+        train_set.name(), train_set.size(), options.batch_size);
+  if (!options.weights.empty()) {
+    const auto model = make_model(options.model, {.classes = train_set.num_classes()});
+    load_checkpoint(options.weights, *model);
+  }
+  return options;
+}
+
 }  // namespace
 
 Experiment::Experiment(const ReproduceOptions& options)
     : options_(options),
       train_set_(open_split(options, Split::train)),
       test_set_(open_split(options, Split::test)),
-      run_(options.out, to_config(options), options.resume) {
+      run_(options.out, to_config(checked(options, *train_set_)), options.resume) {
   say(fmt::format("run directory {}", options_.out));
   say(fmt::format("{}: {} training and {} test pictures of {} classes", train_set_->name(),
                   train_set_->size(), test_set_->size(), train_set_->num_classes()));

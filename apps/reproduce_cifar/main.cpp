@@ -20,8 +20,7 @@ int main(int argc, char** argv) {
     program.callback([&] {
       complete_options(program, options);
       if (options.quiet) Progress::silence();
-      const InterruptHandler on_interrupt(
-          "reproduce_cifar", fmt::format("continue with reproduce_cifar --resume --out {}", options.out));
+      const InterruptHandler on_interrupt("reproduce_cifar", resume_hint("reproduce_cifar", options.out));
       reproduce(options);
     });
     run_command_line(program, argc, argv);

@@ -1,5 +1,7 @@
 #include "apps/reproduce_cifar/options.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "apps/reproduce_cifar/rows.hpp"
@@ -89,18 +91,32 @@ void check_values(const ReproduceOptions& o) {
   const auto require = [](bool ok, const std::string& message) {
     if (!ok) throw UsageError(message);
   };
-  require(o.epochs >= 0 && o.finetune_epochs >= 0, "--epochs and --finetune-epochs must not be negative");
+  for (const auto& [name, epochs] :
+       {std::pair("epochs", o.epochs), std::pair("finetune-epochs", o.finetune_epochs)})
+    require(epochs >= 0 && epochs <= kMaxEpochs, fmt::format("--{} must be 0 to {}", name, kMaxEpochs));
   require(o.finetune_seeds >= 1 && o.finetune_seeds <= kMaxSeeds,
           fmt::format("--finetune-seeds must be 1 to {}", kMaxSeeds));
   require(o.jobs >= 0, "--jobs must not be negative");
   require(o.batch_size > 0, "--batch-size must be positive");
   check_recipe(o.recipe);
-  require(o.lr > 0 && o.finetune_lr > 0, "--lr and --finetune-lr must be positive");
+  for (const auto& [name, rate] : {std::pair("lr", o.lr), std::pair("finetune-lr", o.finetune_lr)})
+    require(rate > 0 && std::isfinite(rate), fmt::format("--{}: {} is not a positive number", name, rate));
+  for (const auto& [name, decay] : {std::pair("weight-decay", o.weight_decay),
+                                    std::pair("finetune-weight-decay", o.finetune_weight_decay)})
+    require(decay >= 0 && std::isfinite(decay),
+            fmt::format("--{}: {} is not a non-negative number", name, decay));
   require(o.compression >= 1 && o.compression <= 32, "--compression must lie between 1 and 32");
+  if (!o.bits.empty()) {
+    const int narrowest = *std::min_element(o.bits.begin(), o.bits.end());
+    require(
+        o.compression * narrowest <= 32,
+        fmt::format("--compression {} cannot be reached: the narrowest of --bits is {}, which gives {:.4g}",
+                    o.compression, narrowest, 32.0 / narrowest));
+  }
   require(o.activation_bits == 32 || (o.activation_bits >= 1 && o.activation_bits <= 8),
           "--activation-bits must be 1 to 8, or 32 for none");
   require(o.stages > 0, "--stages must be positive");
-  require(o.trace_error > 0 && o.max_probes >= 8,
+  require(o.trace_error > 0 && std::isfinite(o.trace_error) && o.max_probes >= 8,
           "--trace-error must be positive and --max-probes at least 8");
   require(o.train_images >= 0 && o.test_images >= 0 && o.curvature_images >= 0,
           "numbers of images must not be negative");
@@ -124,7 +140,9 @@ void add_reproduce_options(CLI::App& program, ReproduceOptions& options) {
   program.option_defaults()->always_capture_default();
   for_each_setting(options, [&](const char* name, auto& member) {
     CLI::Option* option = program.add_option(std::string("--") + name, member, description(name));
-    if constexpr (std::is_same_v<std::decay_t<decltype(member)>, std::vector<int>>) option->delimiter(',');
+    using Member = std::decay_t<decltype(member)>;
+    if constexpr (std::is_same_v<Member, std::vector<int>>) option->delimiter(',');
+    if constexpr (std::is_unsigned_v<Member>) option->check(non_negative_number());
   });
   add_threads_option(program);
   program.add_option("--out", options.out,

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <iterator>
 
 #include "apps/support/config_file.hpp"
@@ -64,13 +65,13 @@ void add_triple_option(CLI::App& command, const char* name, std::array<float, 3>
       ->check(validator);
 }
 
-/// A number other than NaN or infinity, and above zero if asked.
-CLI::Validator finite(bool positive) {
+/// A number other than NaN or infinity for which `holds` is true; `kind` is such as "positive ".
+CLI::Validator finite(bool (*holds)(double), const char* kind) {
   return CLI::Validator(
-      [positive](const std::string& text) -> std::string {
-        float value = 0;
-        if (!CLI::detail::lexical_cast(text, value) || !std::isfinite(value) || (positive && value <= 0)) {
-          return fmt::format("'{}' is not a {}number", text, positive ? "positive " : "");
+      [holds, kind](const std::string& text) -> std::string {
+        double value = 0;
+        if (!CLI::detail::lexical_cast(text, value) || !std::isfinite(value) || !holds(value)) {
+          return fmt::format("'{}' is not a {}number", text, kind);
         }
         return {};
       },
@@ -144,11 +145,12 @@ void set_up_command_line(CLI::App& program) {
 }
 
 void run_command_line(CLI::App& program, int argc, const char* const* argv) {
+  Arguments arguments;
   try {
+    arguments = with_config_file(program, {argv + std::min(argc, 1), argv + argc});
     // CLI11 takes a vector from its end.
-    std::vector<std::string> arguments = with_config_file(program, {argv + std::min(argc, 1), argv + argc});
-    std::reverse(arguments.begin(), arguments.end());
-    program.parse(std::move(arguments));
+    std::reverse(arguments.words.begin(), arguments.words.end());
+    program.parse(std::move(arguments.words));
   } catch (const CLI::CallForHelp&) {
     print_result(wrapped(program.help()));  // of the subcommand, if there is one
   } catch (const CLI::CallForVersion& version) {
@@ -157,9 +159,21 @@ void run_command_line(CLI::App& program, int argc, const char* const* argv) {
     // CLI11 looks for required options first, but a word that it does not know is the likelier cause of both
     // errors.
     const std::vector<std::string> unknown = program.remaining(true);
-    const std::string what = unknown.empty() ? error.what() : unknown_argument(program, unknown.front());
+    std::string what = unknown.empty() ? error.what() : unknown_argument(program, unknown.front());
+    for (const std::string& option : arguments.from_file) {
+      if (unknown.empty() && what.starts_with(option + ":"))
+        what = fmt::format("{}: {}", arguments.file, what);
+    }
     throw UsageError(fmt::format("{}; see {} --help", what, invocation(program)));
   }
+}
+
+CLI::Validator positive_number() {
+  return finite([](double x) { return x > 0; }, "positive ");
+}
+
+CLI::Validator non_negative_number() {
+  return finite([](double x) { return x >= 0; }, "non-negative ");
 }
 
 void add_threads_option(CLI::App& command) {
@@ -189,10 +203,27 @@ void add_convolution_option(CLI::App& command, std::string& name) {
 }
 
 void add_normalization_options(CLI::App& command, NormalizationOptions& options) {
-  add_triple_option(command, "--mean", options.value.mean, options.mean_given, finite(false),
+  add_triple_option(command, "--mean", options.value.mean, options.mean_given,
+                    finite([](double) { return true; }, ""),
                     "Mean of the pixels in [0,1] per channel, to be subtracted");
-  add_triple_option(command, "--std", options.value.stddev, options.std_given, finite(true),
+  add_triple_option(command, "--std", options.value.stddev, options.std_given, positive_number(),
                     "Standard deviation per channel, to be divided by");
+}
+
+void check_apart(const NamedFile& out, std::initializer_list<NamedFile> others) {
+  const auto place = [](const std::string& path) {
+    std::error_code none;
+    const auto known = std::filesystem::weakly_canonical(path, none);
+    return none ? std::filesystem::path(path) : known;
+  };
+  for (const NamedFile& other : others) {
+    if (other.path.empty() || out.path.empty()) continue;
+    std::error_code none;
+    if (place(out.path) == place(other.path) || std::filesystem::equivalent(out.path, other.path, none)) {
+      throw UsageError(fmt::format("{} and {} are the same file, {}; give another {}", out.option,
+                                   other.option, out.path, out.option));
+    }
+  }
 }
 
 void print_result(std::string_view text) {

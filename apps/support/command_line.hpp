@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -21,6 +22,11 @@ void set_up_command_line(CLI::App& program);
 /// for. Options in the file of --config count as if given (see with_config_file). Throws UsageError, with one
 /// line that ends in the --help to look at, for an unknown, missing or malformed option.
 void run_command_line(CLI::App& program, int argc, const char* const* argv);
+
+/// What CLI::PositiveNumber and CLI::NonNegativeNumber are for, but without NaN and infinity, and with an
+/// error that a person can read. For integers the type of the option says that no fraction is meant.
+CLI::Validator positive_number();
+CLI::Validator non_negative_number();
 
 /// --threads N: limits all parallel work, as soon as the command line has been parsed. Results do not depend
 /// on it.
@@ -50,6 +56,15 @@ struct NormalizationOptions {
   }
 };
 void add_normalization_options(CLI::App& command, NormalizationOptions& options);
+
+/// An option and the file it names.
+struct NamedFile {
+  const char* option;
+  const std::string& path;
+};
+/// Throws UsageError when writing `out` would replace one of the others, however their paths are written.
+/// Call it before anything is written.
+void check_apart(const NamedFile& out, std::initializer_list<NamedFile> others);
 
 /// Writes a program's result to standard output. Throws Error when that fails, as on a full disk.
 void print_result(std::string_view text);

@@ -57,10 +57,24 @@ std::vector<Entry> json_entries(const std::string& text, const std::string& file
   return entries;
 }
 
-std::vector<Entry> toml_entries(const std::string& text, const std::string& command) {
+// A section is for the command it names; other commands' are passed over.
+void check_section(const std::vector<std::string>& parents, const std::vector<std::string>& commands,
+                   const std::string& file) {
+  if (parents.size() == 1 && std::find(commands.begin(), commands.end(), parents.front()) != commands.end())
+    return;
+  const std::string section = fmt::format("{}", fmt::join(parents, "."));
+  throw UsageError(commands.empty()
+                       ? fmt::format("{}: there are no sections here, but the file has [{}]", file, section)
+                       : fmt::format("{}: there is no command for section [{}]; did you mean {}?", file,
+                                     section, nearest_names(section, commands, 1)));
+}
+
+std::vector<Entry> toml_entries(const std::string& text, const std::string& file, const std::string& command,
+                                const std::vector<std::string>& commands) {
   std::istringstream stream(text);
   std::vector<Entry> entries;
   for (CLI::ConfigItem& item : CLI::ConfigTOML().from_config(stream)) {
+    if (!item.parents.empty()) check_section(item.parents, commands, file);
     const bool mine = item.parents.empty() || item.parents == std::vector<std::string>{command};
     if (mine && item.name != "++" && item.name != "--") {
       entries.push_back({std::move(item.name), std::move(item.inputs)});
@@ -86,20 +100,31 @@ void add_config_option(CLI::App& command) {
       ->type_name("FILE");
 }
 
-std::vector<std::string> with_config_file(const CLI::App& program, std::vector<std::string> arguments) {
-  if (arguments.empty()) return arguments;
+Arguments with_config_file(const CLI::App& program, std::vector<std::string> arguments) {
+  if (arguments.empty()) return {.words = std::move(arguments), .file = {}, .from_file = {}};
   const auto subcommands = program.get_subcommands([](const CLI::App*) { return true; });
   const CLI::App* command = subcommands.empty() ? &program : nullptr;
   for (const CLI::App* candidate : subcommands) {
     if (candidate->get_name() == arguments.front()) command = candidate;
   }
-  if (command == nullptr || command->get_option_no_throw("--config") == nullptr) return arguments;
+  if (command == nullptr || command->get_option_no_throw("--config") == nullptr)
+    return {.words = std::move(arguments), .file = {}, .from_file = {}};
   std::string file = argument(arguments, "--config").value_or("");
   if (file.empty() && argument(arguments, "--resume")) {
     const std::filesystem::path run = argument(arguments, "--out").value_or("");
-    file = run.empty() || !std::filesystem::exists(run / "config.json") ? "" : (run / "config.json").string();
+    std::error_code none;
+    if (!run.empty() && std::filesystem::exists(run / "config.json", none)) {
+      file = (run / "config.json").string();
+    } else if (!run.empty()) {
+      for (const CLI::Option* option : command->get_options()) {
+        if (!option->get_required() || argument(arguments, option->get_name(false, false))) continue;
+        throw UsageError(
+            fmt::format("there is no run in {} to resume; give its directory, or {} and begin one",
+                        run.string(), option->get_name(false, false)));
+      }
+    }
   }
-  if (file.empty()) return arguments;
+  if (file.empty()) return {.words = std::move(arguments), .file = {}, .from_file = {}};
 
   const std::string text = read_file(file);
   const std::size_t first = text.find_first_not_of(" \t\r\n");
@@ -107,8 +132,10 @@ std::vector<std::string> with_config_file(const CLI::App& program, std::vector<s
       command == &program ? program.get_name() : program.get_name() + " " + command->get_name();
   const bool json = first != std::string::npos && text[first] == '{';
   const std::vector<std::string> names = option_names(*command);
-  std::vector<std::string> more;
-  for (const Entry& entry : json ? json_entries(text, file, name) : toml_entries(text, command->get_name())) {
+  std::vector<std::string> more, from_file, command_names;
+  for (const CLI::App* other : subcommands) command_names.push_back(other->get_name());
+  for (const Entry& entry :
+       json ? json_entries(text, file, name) : toml_entries(text, file, command->get_name(), command_names)) {
     const std::string option = "--" + entry.key;
     const CLI::Option* known = command->get_option_no_throw(option);
     if (known == nullptr) {
@@ -116,6 +143,11 @@ std::vector<std::string> with_config_file(const CLI::App& program, std::vector<s
                                    nearest_names(entry.key, names, 1)));
     }
     if (argument(arguments, option)) continue;
+    if (entry.values.size() > static_cast<std::size_t>(std::max(1, known->get_items_expected_max()))) {
+      throw UsageError(fmt::format("{}: '{}' has {} values and takes {}", file, entry.key,
+                                   entry.values.size(), known->get_items_expected_max()));
+    }
+    from_file.push_back(option);
     if (known->get_expected_min() == 0) {  // a flag
       const std::string value = entry.values.empty() ? "" : entry.values.front();
       if (value != "true" && value != "false") {
@@ -130,7 +162,7 @@ std::vector<std::string> with_config_file(const CLI::App& program, std::vector<s
     }
   }
   arguments.insert(arguments.end(), more.begin(), more.end());
-  return arguments;
+  return {.words = std::move(arguments), .file = file, .from_file = std::move(from_file)};
 }
 
 }  // namespace goshawk

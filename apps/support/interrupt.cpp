@@ -57,6 +57,18 @@ void DeferInterrupt::request() {
   pending = true;
 }
 
+std::string resume_hint(std::string_view program, const std::string& run) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+=:,@%";
+  std::string name = run;
+  if (name.empty() || name.find_first_not_of(kPlain) != std::string::npos) {
+    name = "'";
+    for (const char c : run) name += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    name += "'";
+  }
+  return fmt::format("continue with {} --resume --out {}", program, name);
+}
+
 void throw_interrupted() {
   throw Interrupted("interrupted; " + remedy_text);
 }

@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace goshawk {
 
@@ -37,6 +38,10 @@ class DeferInterrupt {
   /// Asks for the same without a signal: other work of this process has failed.
   static void request();
 };
+
+/// The remedy of a program that continues with --resume: "continue with goshawk train --resume --out RUN",
+/// quoted so that a shell takes it.
+std::string resume_hint(std::string_view program, const std::string& run);
 
 /// Throws Interrupted with the handler's remedy.
 [[noreturn]] void throw_interrupted();

@@ -13,22 +13,43 @@ namespace {
 constexpr const char* kConfig = "config.json";
 constexpr const char* kLog = "log.jsonl";
 constexpr const char* kLocks = ".locks";
+constexpr const char* kCheckpoints = "checkpoints";
+
+// Files that are there without a config.json belong to somebody or to another run: they would be overwritten,
+// or taken for this run's.
+void check_empty(const std::filesystem::path& path) {
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(path, none)) {
+    const std::string name = entry.path().filename().string();
+    const bool half_written =
+        name.starts_with(std::string(kConfig) + ".tmp");  // by a process that begins beside this one
+    if (name == kLocks || half_written ||
+        (name == kCheckpoints && std::filesystem::is_empty(entry.path(), none)))
+      continue;
+    throw UsageError(
+        fmt::format("{} holds '{}' but no config.json, so it is no run; empty it or give another --out",
+                    path.string(), name));
+  }
+}
 
 }  // namespace
 
 nlohmann::json RunDirectory::stored_config(const std::filesystem::path& path) {
   const std::string file = (path / kConfig).string();
-  if (!std::filesystem::exists(file)) return nullptr;
+  std::error_code none;
+  if (!std::filesystem::exists(file, none)) return nullptr;
   return parse_json(read_file(file), "run", file);
 }
 
 RunDirectory::RunDirectory(std::filesystem::path path, const nlohmann::ordered_json& config, bool resume)
     : path_(std::move(path)) {
+  if (stored_config(path_).is_null()) check_empty(path_);
+  // Two processes that begin at once: one of them makes the run, and the other finds it.
+  const FileLock beginning = lock(kConfig);
   const nlohmann::json stored = stored_config(path_);
   if (stored.is_null()) {
     if (resume) say(fmt::format("there is no run in {} yet; it begins now", path_.string()));
-    make_directories(path_.string());
-    make_directories(file("checkpoints"));
+    make_directories(file(kCheckpoints));
     write_json(kConfig, config);
     return;
   }
@@ -78,7 +99,14 @@ void RunDirectory::trim_log(const std::function<bool(const nlohmann::json&)>& ke
 }
 
 void RunDirectory::write_json(const std::string& name, const nlohmann::ordered_json& value) const {
-  write_file_atomic(file(name), value.dump(2) + "\n");
+  std::string text;
+  try {
+    text = value.dump(2) + "\n";
+  } catch (const nlohmann::json::type_error&) {
+    fail("[run] {} would hold a name that is not UTF-8, which JSON cannot; rename that file or directory",
+         file(name));
+  }
+  write_file_atomic(file(name), text);
 }
 
 nlohmann::json RunDirectory::read_json(const std::string& name) const {

@@ -16,15 +16,18 @@ class RunDirectory {
   /// Opens `path` for a run with this configuration, making it and its config.json if needed. A directory
   /// that already holds a run is only accepted with `resume`, and its configuration must be the same; one
   /// that holds none is with `resume` as well, and people are told. Throws UsageError for an existing run
-  /// without `resume` and for another configuration (naming the first difference), Error when the directory
-  /// cannot be written or config.json is damaged.
+  /// without `resume`, for another configuration (naming the first difference) and for a directory with files
+  /// but no config.json, Error when the directory cannot be written or config.json is damaged.
   RunDirectory(std::filesystem::path path, const nlohmann::ordered_json& config, bool resume);
 
   /// The configuration stored in `path`, or null when it holds no run.
   static nlohmann::json stored_config(const std::filesystem::path& path);
 
   std::string file(const std::string& name) const { return (path_ / name).string(); }
-  bool has(const std::string& name) const { return std::filesystem::exists(path_ / name); }
+  bool has(const std::string& name) const {
+    std::error_code none;  // what cannot be looked at is said when it is opened
+    return std::filesystem::exists(path_ / name, none);
+  }
 
   /// Several processes may work in one run. lock() waits until no other holds the lock of that name;
   /// try_lock() gives nothing instead of waiting.

@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "apps/support/command_line.hpp"
+
 namespace goshawk {
 
 namespace detail {
@@ -48,6 +50,7 @@ class Settings {
         option->capture_default_str();
       }
       if (!type_name.empty()) option->type_name(type_name);
+      if constexpr (std::is_unsigned_v<T>) option->check(non_negative_number());
     }
     put(name, [&member]() -> nlohmann::ordered_json {
       if constexpr (detail::is_optional<T>) {

@@ -168,8 +168,9 @@ class Run {
     const Variable logits = model_(batch.images);
     const Variable loss = softmax_cross_entropy(logits, batch.labels);
     check(std::isfinite(loss.item()),
-          "[train] the loss became {} in {} at step {} of epoch {}; lower the learning rate (now {:g}) and "
-          "resume",
+          "[train] the loss became {} in {} at step {} of epoch {}; start again in another run directory "
+          "with a "
+          "learning rate below {:g}",
           loss.item(), options_.label, batch.step, batch.epoch, lr);
     sgd_->set_lr(lr);
     sgd_->step(grad(loss, sgd_->parameters()));

@@ -15,6 +15,9 @@
 
 namespace goshawk {
 
+/// More than anybody trains; larger numbers are typing errors.
+inline constexpr std::int64_t kMaxEpochs = 1'000'000;
+
 /// What one epoch did.
 struct EpochReport {
   std::int64_t epoch = 0;  ///< counted from 0 over all stages

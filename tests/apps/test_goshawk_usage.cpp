@@ -206,3 +206,39 @@ TEST_CASE("output is the same in a log, without colours, in the C locale and in 
     std::filesystem::remove(f.out);
   }
 }
+
+TEST_CASE("what would overwrite its own input, and numbers and files that no run could mean") {
+  const Fixture f;
+  const std::vector<std::string> train{"train", "--model", "resnet20", "--synthetic", "--out", f.out};
+  const auto with = [&](std::initializer_list<std::string> more) {
+    std::vector<std::string> arguments = train;
+    arguments.insert(arguments.end(), more);
+    return arguments;
+  };
+  f.expect(with({"--lr", "nan"}), 2, "--lr: 'nan' is not a positive number");
+  f.expect(with({"--weight-decay", "-1"}), 2, "--weight-decay: '-1' is not a non-negative number");
+  f.expect(with({"--seed", "-1"}), 2, "--seed: '-1' is not a non-negative number");
+  f.expect(with({"--epochs", "3000000000"}), 2, "--epochs");
+  f.expect({"train", "--resume", "--out", f.out}, 2, "there is no run in " + f.out + " to resume");
+
+  const auto config = [&](const char* text) {
+    return with({"--config", f.scratch.write("run.toml", text).string()});
+  };
+  f.expect(config("lr = \"x\"\n"), 2, "run.toml: --lr: 'x' is not a positive number");
+  f.expect(config("epochs = [1, 2]\n"), 2, "run.toml: 'epochs' has 2 values and takes 1");
+  f.expect(config("[trian]\nlr = 0.1\n"), 2, "section [trian]; did you mean 'train'");
+
+  const std::string same = f.scratch / "../" + f.scratch.path().filename().string() + "/";
+  f.expect({"allocate", "--costs", f.costs, "--method", "exact", "--budget-bytes", "30", "--out",
+            same + "costs.json"},
+           2, "--out and --costs are the same file");
+  f.expect({"allocate", "--costs", f.costs, "--method", "exact", "--budget-bytes", "30", "--out", f.missing,
+            "--frontier", f.missing},
+           2, "--out and --frontier are the same file");
+  f.expect({"hvp", "--model", "resnet20", "--weights", f.weights, "--batch", f.records, "--vector", f.weights,
+            "--bn", "eval", "--out", f.weights},
+           2, "--out and --weights are the same file");
+  f.expect({"curvature", "--model", "resnet20", "--weights", f.weights, "--synthetic", "--landscape-points",
+            "4", "--out", f.out},
+           2, "4 is even");
+}

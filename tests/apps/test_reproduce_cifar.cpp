@@ -269,10 +269,15 @@ TEST_CASE("wrong use and bad input: one line that names the culprit, and nothing
   expect({"--recipe", "secret", "--out", out}, 2, "he2016");
   expect({"--bits", "2,9", "--out", out}, 2, "9");
   expect({"--compression", "40", "--out", out}, 2, "--compression");
+  expect({"--compression", "30", "--out", out}, 2, "the narrowest of --bits is 2, which gives 16");
+  expect({"--weight-decay", "-1", "--out", out}, 2, "--weight-decay: -1");
+  expect({"--finetune-lr", "inf", "--out", out}, 2, "--finetune-lr: inf");
+  expect({"--weights", out, "--out", out}, 1, out);
+  expect({"--train-images", "4", "--out", out}, 1, "fewer than one batch of 128");
   expect({"--model", "resnet21", "--out", out}, 2, "resnet20");
   expect({"--data", out + "/nowhere", "--out", out}, 1, out + "/nowhere");
-  expect({"--out", "/proc/goshawk/run", "--train-images", "32", "--test-images", "32"}, 1,
-         "/proc/goshawk/run");
+  expect({"--out", "/proc/goshawk/run", "--train-images", "32", "--test-images", "32", "--batch-size", "32"},
+         1, "/proc/goshawk/run");
   expect({"--weight-scheme", "pact", "--out", out}, 2, "lq_nets");
   expect({"--weight-scheme", "dorefa", "--granularity", "channel", "--out", out}, 2, "dorefa");
   expect({"--weight-scheme", "lq_nets", "--clip", "lsq", "--out", out}, 2, "a learned step");
