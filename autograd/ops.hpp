@@ -48,9 +48,10 @@ Variable tanh(const Variable& x);
 Variable sigmoid(const Variable& x);
 /// log(1 + e^x), without overflow.
 Variable softplus(const Variable& x);
-/// max(x, 0); the derivative at 0 is 0.
+/// max(x, 0), and NaN where x is; the derivative at 0 is 0, and at NaN 1, so that no NaN is lost either way.
 Variable relu(const Variable& x);
-/// x where `positive` > 0, else 0. `positive` is a constant of x's shape and dtype.
+/// 0 where `positive` ≤ 0, x elsewhere, also where it is NaN. `positive` is a constant of x's shape and
+/// dtype.
 Variable mask_positive(const Variable& x, const Tensor& positive);
 
 // ---- shape (autograd/ops/shape.cpp)

@@ -194,8 +194,9 @@ Variable softplus(const Variable& x) {
 }
 
 Variable relu(const Variable& x) {
+  // Written so that NaN passes, here and in the mask.
   const Tensor y =
-      kernels::map(x.value(), "relu", [](auto v) { return v > decltype(v){0} ? v : decltype(v){0}; });
+      kernels::map(x.value(), "relu", [](auto v) { return v <= decltype(v){0} ? decltype(v){0} : v; });
   // The output's sign is the mask: nothing else is kept.
   return record(
       kRelu, {x}, y, [y](const Backward& d) { return std::vector{mask_positive(d.grad(), y)}; }, symmetric);
@@ -203,7 +204,7 @@ Variable relu(const Variable& x) {
 
 Variable mask_positive(const Variable& x, const Tensor& positive) {
   Tensor y = kernels::zip(x.value(), positive, "mask_positive",
-                          [](auto v, auto p) { return p > decltype(p){0} ? v : decltype(v){0}; });
+                          [](auto v, auto p) { return p <= decltype(p){0} ? decltype(v){0} : v; });
   return record(
       kMaskPositive, {x}, std::move(y),
       [positive](const Backward& d) { return std::vector{mask_positive(d.grad(), positive)}; }, symmetric);

@@ -54,7 +54,7 @@ Variable apply_epilogue(Variable y, const NormEpilogue& epilogue) {
   return epilogue.relu ? relu(y) : y;
 }
 
-/// gy where the ReLU passed: where `y`, its output, is positive; all of it without a ReLU (y undefined).
+/// gy where the ReLU passed, which its output `y` tells; all of it without a ReLU (y undefined).
 Variable passed(const Variable& gy, const Tensor& y) {
   return y.defined() ? mask_positive(gy, y) : gy;
 }

@@ -57,7 +57,7 @@ struct AffineBody {
   HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t i, const Coefficients<D>& k) const {
     auto y = hn::MulAdd(hn::LoadU(d, p.x + i), k.s, k.t);
     if (p.residual != nullptr) y = hn::Add(y, hn::LoadU(d, p.residual + i));
-    if (p.relu) y = hn::Max(y, hn::Zero(d));
+    if (p.relu) y = past_relu(y, y);
     hn::StoreU(y, d, p.y + i);
   }
 };

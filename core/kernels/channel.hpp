@@ -8,7 +8,7 @@
 namespace goshawk::kernels {
 
 /// relu?(x · s + t + residual?): x [..., C], s and t [C] (t may be undefined: 0), residual of x's shape or
-/// undefined.
+/// undefined. The ReLU of NaN is NaN.
 Tensor channel_affine(const Tensor& x, const Tensor& s, const Tensor& t, const Tensor& residual = {},
                       bool relu = false);
 /// x + t: x [..., C], t [C]; in a new tensor or in x itself.

@@ -17,6 +17,13 @@ namespace goshawk::kernels {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+/// `v` where a ReLU with output (or input) y lets it pass: not where y ≤ 0, so that a NaN stays one, and what
+/// comes back to it is not lost either.
+template <class V>
+HWY_INLINE V past_relu(V y, V v) {
+  return hn::IfThenZeroElse(hn::Le(y, hn::Zero(hn::DFromV<V>())), v);
+}
+
 /// Calls body(tag, first) for the rest [first, count): as many vectors of kLanes lanes as fit, and then
 /// shorter ones.
 template <class T, std::size_t kLanes, class Body>

@@ -49,7 +49,11 @@ namespace hn = hwy::HWY_NAMESPACE;
 template <class T>
 void round_run(const RoundRun<T>& run) {
   const auto body = [&](auto d, std::int64_t i) HWY_ATTR {
-    const auto x = hn::Min(hn::Max(hn::LoadU(d, run.x + i), hn::Set(d, run.low)), hn::Set(d, run.high));
+    const auto low = hn::Set(d, run.low), high = hn::Set(d, run.high);
+    // Comparisons, as Min and Max may return the limit for a NaN.
+    auto x = hn::LoadU(d, run.x + i);
+    x = hn::IfThenElse(hn::Lt(x, low), low, x);
+    x = hn::IfThenElse(hn::Gt(x, high), high, x);
     const auto scaled = hn::Mul(x, hn::Set(d, run.to_code));
     const auto code = hn::Sub(hn::Add(scaled, hn::Set(d, kRoundEven<T>)), hn::Set(d, kRoundEven<T>));
     hn::StoreU(hn::Mul(code, hn::Set(d, run.to_value)), d, run.y + i);

@@ -12,11 +12,11 @@ struct ClipGrid {
   double low = 0, high = 0, to_code = 1, to_value = 1;
 };
 
-/// round(clip(x, low, high) · to_code) · to_value, rounding half to even.
+/// round(clip(x, low, high) · to_code) · to_value, rounding half to even; NaN where x is.
 Tensor clip_round(const Tensor& x, const ClipGrid& grid);
 
 struct ClipGradient {
-  Tensor input;     ///< g where low < x < high, else 0
+  Tensor input;     ///< g, but 0 where x ≥ high or x ≤ low
   double high = 0;  ///< Σ g over x ≥ high
   double low = 0;   ///< Σ g over x ≤ low
 };

@@ -93,9 +93,10 @@ void gram_norms(const Patches& p, Index co, const T* x, std::span<const Tensor> 
   for (std::size_t d = 0; d < gys.size(); ++d) {
     if (!gys[d].defined()) continue;
     gram_task(gys[d].data<T>() + image * positions * co, positions, co, gradient_gram);
-    // Rounding may leave the norm of a gradient that cancels out a little below zero.
+    // Rounding may leave the norm of a gradient that cancels out a little below zero. A NaN, put first,
+    // stays.
     norms[static_cast<Index>(d) * images + image] =
-        std::max(0.0, product_sum(input_gram, gradient_gram, positions * positions));
+        std::max(product_sum(input_gram, gradient_gram, positions * positions), 0.0);
   }
 }
 

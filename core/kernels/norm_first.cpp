@@ -15,11 +15,11 @@ namespace goshawk::kernels {
 
 // Runs of rows of [rows, channels] operands; pointers that may be null say so.
 
-/// g = gy where y > 0; gx = s · g, masked = g, and sums of g and g (x − mean).
+/// g = gy, but 0 where y ≤ 0; gx = s · g, masked = g, and sums of g and g (x − mean).
 template <class T>
 struct BackwardRows {
   const T *gy, *y, *x;      // y null: no mask
-  const T *ms, *mt;         // [channels]; not null: the mask is where x · ms + mt > 0, and y is not read
+  const T *ms, *mt;         // [channels]; not null: x · ms + mt stands for y, and y is not read
   const T *mean, *s;        // [channels]; mean null: 0
   T *gx, *masked;           // null: not wanted
   bool add_gx, add_masked;  // to what they hold

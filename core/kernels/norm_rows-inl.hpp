@@ -20,7 +20,7 @@ template <bool kMask, class D, class T>
 HWY_INLINE hn::Vec<D> masked_load(D d, const T* gy, const T* y, std::int64_t i) {
   const auto g = hn::LoadU(d, gy + i);
   if constexpr (kMask) {
-    return hn::IfThenElseZero(hn::Gt(hn::LoadU(d, y + i), hn::Zero(d)), g);
+    return past_relu(hn::LoadU(d, y + i), g);
   } else {
     return g;
   }
@@ -29,15 +29,15 @@ HWY_INLINE hn::Vec<D> masked_load(D d, const T* gy, const T* y, std::int64_t i) 
 /// What of a gradient passed the ReLU.
 enum class Mask : std::uint8_t {
   none,
-  by_output,  ///< where the output is positive
-  by_input,   ///< where the affine map of x is: by the same operations as in the forward pass, so the same
+  by_output,  ///< not where the output is 0
+  by_input,   ///< nor where the affine map of x is at most 0: by the forward pass's operations, so the same
 };
 
 template <Mask kMask, class D, class T>
 HWY_INLINE hn::Vec<D> passed(D d, const T* gy, const T* y, std::int64_t i, hn::Vec<D> x, hn::Vec<D> ms,
                              hn::Vec<D> mt) {
   if constexpr (kMask == Mask::by_input) {
-    return hn::IfThenElseZero(hn::Gt(hn::MulAdd(x, ms, mt), hn::Zero(d)), hn::LoadU(d, gy + i));
+    return past_relu(hn::MulAdd(x, ms, mt), hn::LoadU(d, gy + i));
   } else {
     return masked_load<kMask == Mask::by_output>(d, gy, y, i);
   }

@@ -23,8 +23,8 @@ struct SecondSums {
   std::int64_t rows, channels;
 };
 
-/// ggy = (a1 · u + r + b1 · x + c1) where y > 0; gx = a2 · u + b2 · g + c2 · x + d2 + e2 · dg; the sum of u
-/// g.
+/// ggy = (a1 · u + r + b1 · x + c1) but 0 where y ≤ 0; gx = a2 · u + b2 · g + c2 · x + d2 + e2 · dg; the sum
+/// of u g.
 template <class T>
 struct SecondRows {
   const T *u, *r, *dgy, *gy, *y, *x;  // u, r and dgy null: 0; gy null: no gx, no sum; y null: no mask
@@ -83,9 +83,7 @@ struct SecondBody {
       const auto x = hn::LoadU(d, p.x + i);
       const auto u = kU ? hn::LoadU(d, p.u + i) : hn::Zero(d);
       const auto y = kMask ? hn::LoadU(d, p.y + i) : hn::Zero(d);
-      const auto passed = [&](auto value) HWY_ATTR {
-        return kMask ? hn::IfThenElseZero(hn::Gt(y, hn::Zero(d)), value) : value;
-      };
+      const auto passed = [&](auto value) HWY_ATTR { return kMask ? past_relu(y, value) : value; };
       if (first) {
         auto ggy = hn::MulAdd(b1, x, c1);
         if constexpr (kU) ggy = hn::MulAdd(a1, u, ggy);

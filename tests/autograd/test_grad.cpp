@@ -1,5 +1,6 @@
 #include <cmath>
 #include <doctest/doctest.h>
+#include <limits>
 
 #include "autograd/grad.hpp"
 #include "autograd/ops.hpp"
@@ -11,6 +12,12 @@ namespace {
 
 Variable leaf(double value) {
   return Variable::leaf(Tensor::scalar(value, DType::f64));
+}
+
+template <class T>
+Tensor normal_as(const Shape& shape, std::uint64_t seed) {
+  Random random(seed);
+  return random_normal(shape, dtype_of<T>, random);
 }
 
 double inner(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
@@ -135,6 +142,36 @@ TEST_CASE("several outputs, several inputs, and an input in the middle of the gr
   CHECK(g[0].item() == 2 * 10 * 5 + 5 + 1);
   CHECK(g[1].item() == 2 * 10 * 2 + 2);
   CHECK(g[2].item() == 2 * 10 + 1);
+}
+
+TEST_CASE_TEMPLATE("a NaN goes through a ReLU, and so does what comes back to it", T, float, double) {
+  const T nan = std::numeric_limits<T>::quiet_NaN();
+  const Variable x = Variable::leaf(Tensor::from<T>({nan, T{-0.0}, 0, 2, -2, nan}, {6}));
+  const Variable y = relu(x);
+  const T* const found = y.value().template data<T>();
+  CHECK(std::isnan(found[0]));
+  CHECK(std::isnan(found[5]));
+  for (int i = 1; i < 5; ++i) CHECK(found[i] == (i == 3 ? 2 : 0));
+  CHECK_FALSE(std::signbit(found[1]));
+  const Tensor back = grad(sum(y), std::vector{x})[0].value();
+  for (int i = 0; i < 6; ++i) CHECK(back.data<T>()[i] == (i == 0 || i == 3 || i == 5 ? 1 : 0));
+
+  // A network with one such weight has no finite loss, and every weight says so.
+  const Variable w1 = Variable::leaf(normal_as<T>({3, 3, 3, 4}, 1)),
+                 w2 = Variable::leaf(normal_as<T>({4, 5}, 2));
+  w1.value().template data<T>()[0] = nan;
+  const Variable gamma = Variable::leaf(Tensor::full({4}, dtype_of<T>, 1)),
+                 beta = Variable::leaf(Tensor::zeros({4}, dtype_of<T>));
+  const Variable c = conv2d(normal_as<T>({2, 6, 6, 3}, 3), w1, {});
+  for (const Variable& h : {relu(c), batch_norm_train(c, gamma, beta, 1e-5, {.relu = true}).y,
+                            batch_norm_train(c, gamma, beta, 1e-5, {.relu = true, .residual = c}).y}) {
+    const Variable loss =
+        softmax_cross_entropy(matmul(global_avg_pool(h), w2), Tensor::from<std::int64_t>({1, 4}, {2}));
+    CHECK(std::isnan(loss.item()));
+    for (const Variable& g : grad(loss, std::vector{w1, w2})) {
+      CHECK(std::isnan(sum(mul(g, g)).item()));
+    }
+  }
 }
 
 TEST_CASE("errors say what was wrong and what to do") {

@@ -1,5 +1,7 @@
 #include <cmath>
 #include <doctest/doctest.h>
+#include <limits>
+#include <span>
 
 #include "core/kernels/channel.hpp"
 #include "core/kernels/norm.hpp"
@@ -110,6 +112,63 @@ TEST_CASE("the fused backward of batch normalisation against its formula") {
           }
         }
       }
+    }
+  });
+}
+
+TEST_CASE_TEMPLATE("a ReLU turns −0 into 0 and keeps NaN, and gradients reach a NaN unit", T, float, double) {
+  using kernels::NormGradients;
+  on_every_target([] {
+    const DType dtype = dtype_of<T>;
+    const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
+    // Every kind of number in whole vectors and in rests, with the ReLU of each.
+    const T inputs[] = {nan, T{-0.0}, 0, T{1.5}, T{-1.5}, infinity, -infinity};
+    const T outputs[] = {nan, 0, 0, T{1.5}, 0, infinity, 0};
+    constexpr std::int64_t kChannels = 37, kCount = 3 * kChannels;
+    const Shape shape{3, kChannels};
+    const Tensor x = Tensor::empty(shape, dtype);
+    for (std::int64_t i = 0; i < kCount; ++i) x.data<T>()[i] = inputs[i % 7];
+    const Tensor one = Tensor::full({kChannels}, dtype, 1),
+                 minus_zero = Tensor::full({kChannels}, dtype, -0.0);
+    const Tensor y = kernels::channel_affine(x, one, minus_zero, {}, true);
+    // In bits, so that the sign of zero counts.
+    const auto same = [](T a, T b) { return a == b ? std::signbit(a) == std::signbit(b) : a != a && b != b; };
+    for (std::int64_t i = 0; i < kCount; ++i) {
+      CAPTURE(i);
+      CHECK(same(y.data<T>()[i], outputs[i % 7]));
+    }
+
+    const Tensor g = normal(shape, dtype, 1), u = normal(shape, dtype, 2);
+    const auto passed = [&](const Tensor& masked, const Tensor& whole) {
+      for (std::int64_t i = 0; i < kCount; ++i) {
+        CAPTURE(i);
+        CHECK(same(masked.data<T>()[i], outputs[i % 7] == T{0} ? T{0} : whole.data<T>()[i]));
+      }
+    };
+    // The mask alone: what is multiplied with an x that is not finite is another matter.
+    const Tensor plain = Tensor::full(shape, dtype, 1);
+    const kernels::NormWants all{.x = true, .residual = true};
+    const NormGradients first = kernels::affine_backward(g, plain, one, y, all);
+    passed(first.x, g);
+    passed(first.residual, g);
+    const NormGradients along{.x = {}, .scale = {}, .shift = {}, .residual = u};
+    passed(kernels::affine_double_backward(along, g, plain, one, y).gy, u);
+    passed(kernels::affine_tangents(std::span(&along, 1), plain, one, y)[0], u);
+    const kernels::NormMoves move{.gy = u, .x = {}, .scale = {}};
+    passed(kernels::affine_backward_tangents(std::span(&move, 1), g, plain, one, y, all)[0].x, u);
+    // The batch norm's own mask, from x: 0 as a mean gives sums of the passed gradients.
+    const Tensor zero = Tensor::zeros({kChannels}, dtype);
+    const auto sums = [&](const kernels::NormMap& map) {
+      return kernels::batch_norm_backward(g, x, one, zero, one, y, {}, map).shift;
+    };
+    const Tensor by_input = sums({one, minus_zero}), by_output = sums({});
+    for (std::int64_t c = 0; c < kChannels; ++c) {
+      CHECK(same(by_input.data<T>()[c], by_output.data<T>()[c]));
+      T expected = 0;
+      for (std::int64_t i = c; i < kCount; i += kChannels) {
+        if (outputs[i % 7] != T{0}) expected += g.data<T>()[i];
+      }
+      CHECK(by_input.data<T>()[c] == doctest::Approx(expected).epsilon(1e-5));
     }
   });
 }

@@ -46,6 +46,20 @@ TEST_CASE_TEMPLATE("clip_round: every code by the library's own rounding", T, fl
   for (std::int64_t i = 0; i < 5; ++i) CHECK(rounded.data<T>()[i] == expected[i]);
 }
 
+TEST_CASE_TEMPLATE("NaN is not a number to clip: it stays, and its gradient passes", T, float, double) {
+  on_every_target([] {
+    const Tensor x = normal(37, dtype_of<T>, 1), g = normal(37, dtype_of<T>, 2);
+    for (std::int64_t i = 0; i < 37; i += 4) x.data<T>()[i] = std::numeric_limits<T>::quiet_NaN();
+    const Tensor y = clip_round(x, {-1, 1, 7, 1 / 7.0});
+    const kernels::ClipGradient back = clip_gradient(g, x, -1, 1);
+    for (std::int64_t i = 0; i < 37; ++i) {
+      CAPTURE(i);
+      CHECK(std::isnan(y.data<T>()[i]) == (i % 4 == 0));
+      if (i % 4 == 0) CHECK(back.input.data<T>()[i] == g.data<T>()[i]);
+    }
+  });
+}
+
 TEST_CASE_TEMPLATE("clip_gradient: passed, and summed at both ends", T, float, double) {
   on_every_target([] {
     for (const std::int64_t n : kSizes) {

@@ -115,6 +115,16 @@ TEST_CASE("an image's norm is the same for any number of threads and wherever it
   set_num_threads(0);
 }
 
+TEST_CASE("a NaN in a gradient is one in its norm, by either form") {
+  const Tensor x = Tensor::full({2, 4, 4, 3}, DType::f32, 1), g = Tensor::full({2, 4, 4, 2}, DType::f32, 1);
+  g.data<float>()[0] = NAN;
+  for (const GradNormForm form : {GradNormForm::automatic, GradNormForm::direct, GradNormForm::gram}) {
+    const Tensor norms = conv2d_weight_grad_norms(x, std::span(&g, 1), {1, 1, 3, 2}, {}, form);
+    CHECK(std::isnan(norms.data<double>()[0]));
+    CHECK(norms.data<double>()[1] > 0);
+  }
+}
+
 TEST_CASE("linear layers: the product of the norms") {
   const Tensor x = Tensor::from<double>({1, 2, -2, 0, 3, 4}, {2, 3});
   const std::vector<Tensor> g{Tensor::from<double>({1, 1, 2, 0}, {2, 2}), Tensor()};
