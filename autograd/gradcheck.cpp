@@ -39,6 +39,11 @@ double relative_error(double a, double b) {
   return std::abs(a - b) / std::max({1.0, std::abs(a), std::abs(b)});
 }
 
+// NaN is worse than any number, and nothing is worse than NaN.
+bool is_worse(double error, double worst) {
+  return std::isnan(error) ? !std::isnan(worst) : error > worst;
+}
+
 using Functions = std::function<std::vector<Variable>(const std::vector<Variable>&)>;
 
 // gradcheck of a function with several outputs: φ(x) = Σ_k ⟨u_k, f_k(x)⟩.
@@ -115,7 +120,7 @@ GradcheckResult surrogatecheck(const CheckedFunction& f, const CheckedFunction& 
         const double analytic = a[k].value().data<double>()[i];
         const double expected = b[k].value().data<double>()[i];
         const double error = relative_error(analytic, expected);
-        if (error <= result.error) continue;
+        if (!is_worse(error, result.error)) continue;
         result.analytic = analytic;
         result.numeric = expected;
         result.error = error;
@@ -142,7 +147,7 @@ GradcheckResult surrogatecheck(const CheckedFunction& f, const CheckedFunction& 
   const auto [surrogate_first, surrogate_second] = derivatives(surrogate);
   compare(first, surrogate_first, "first");
   compare(second, surrogate_second, "second");
-  result.ok = result.error <= options.tolerance;
+  result.ok = result.error <= options.tolerance;  // false for NaN
   return result;
 }
 
@@ -214,7 +219,7 @@ class AdjointCheck {
 
   void note(double forward, double reverse, const char* what) const {
     const double error = relative_error(forward, reverse);
-    if (error <= worst_.error) return;
+    if (!is_worse(error, worst_.error)) return;
     worst_.analytic = forward;
     worst_.numeric = reverse;
     worst_.error = error;
@@ -239,7 +244,7 @@ GradcheckResult jvpcheck(const CheckedFunction& f, const std::vector<Tensor>& in
   first.run_recorded();
   const std::vector<Variable> xu = leaves(with_cotangent(f, inputs, options));
   AdjointCheck(gradient_function(f, xu), xu, random, "derivative of the gradient", result).run();
-  result.ok = result.error <= options.tolerance;
+  result.ok = result.error <= options.tolerance;  // false for NaN
   return result;
 }
 

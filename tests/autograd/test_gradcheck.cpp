@@ -1,4 +1,7 @@
+#include <cmath>
 #include <doctest/doctest.h>
+#include <limits>
+#include <string>
 
 #include "autograd/gradcheck.hpp"
 #include "autograd/ops.hpp"
@@ -52,6 +55,37 @@ TEST_CASE("the surrogate check compares values of both derivatives") {
   CHECK_FALSE(
       surrogatecheck(straight_through, [](const V& v) { return scale(v[0] * v[0], 1.001); }, {point()}).ok);
   CHECK_FALSE(surrogatecheck(straight_through, [](const V& v) { return wrong_second(v[0]); }, {point()}).ok);
+}
+
+TEST_CASE("a NaN fails every check, whatever comes after it") {
+  // The derivative of the first element alone.
+  Tensor mask = Tensor::full({5}, DType::f64, 1);
+  mask.data<double>()[0] = std::numeric_limits<double>::quiet_NaN();
+  const auto nan_first = [&](const V& v) { return mul(v[0], mask); };
+  const GradcheckResult surrogate =
+      surrogatecheck(nan_first, [](const V& v) { return scale(v[0], 1.5); }, {point()}, {.tolerance = 1});
+  CHECK_FALSE(surrogate.ok);
+  CHECK(std::isnan(surrogate.error));
+  CHECK(surrogate.message.find("nan") != std::string::npos);
+  CHECK_FALSE(gradcheck(nan_first, {point()}).ok);
+  CHECK_FALSE(gradgradcheck(nan_first, {point()}).ok);
+
+  // The tangent of the first input where it moves alone; what is compared after it differs by rounding only.
+  static const Op& sum_op = register_op("test_sum_with_a_nan_tangent");
+  const auto f = [&](const V& v) {
+    return record(
+        sum_op, {v[0], v[1]}, add(v[0], v[1]).value(),
+        [](const Backward& d) {
+          return std::vector{d.grad(), d.grad()};
+        },
+        [&](const Forward& d) {
+          if (!d.tangent(1).defined()) return std::vector{mul(d.tangent(0), mask)};
+          return std::vector{d.tangent(0).defined() ? add(d.tangent(0), d.tangent(1)) : d.tangent(1)};
+        });
+  };
+  const GradcheckResult forward = jvpcheck(f, {point(), point()});
+  CHECK_FALSE(forward.ok);
+  CHECK(std::isnan(forward.error));
 }
 
 TEST_CASE("f32 inputs are refused: their differences would prove nothing") {
