@@ -16,8 +16,9 @@ struct RepeatedLanczosState {
 /// pair at each wanted end in the complement of what was found, from another random vector, until one finds
 /// nothing that belongs among the wanted pairs: nothing that lies beyond the last of them by more than
 /// tolerance · |λ|. In the complement (A − μ)(I − QQᵀ) is what is multiplied, with μ between the ends, so
-/// that the pairs found do not stand in the way. A last search that finds nothing costs about as many
-/// products as finding a single pair did.
+/// that the pairs found do not stand in the way; it is searched closely enough for `tolerance` to hold for A.
+/// What enters is measured with one more product of A, and `converged` speaks of that residual. A last search
+/// that finds nothing costs about as many products as finding a single pair did.
 ///
 /// `max_products` holds for all searches together; search s takes its random vectors from the stream
 /// options.stream + s · 2²⁰. Otherwise as lanczos.

@@ -210,6 +210,41 @@ TEST_CASE(
   CHECK(lanczos_repeated(MatrixOperator(identity, {5}), {.largest = 5}).converged);
 }
 
+TEST_CASE("a copy far below the largest eigenvalue is found as closely as its own size asks for") {
+  std::vector<double> values;
+  for (int i = 0; i < 200; ++i) values.push_back(0.9 * i / 200);
+  values.insert(values.end(), {100, 1.5, 1.5, 1.4, 1.3});
+  Matrix diagonal(values.size());
+  for (std::size_t i = 0; i < values.size(); ++i) diagonal(i, i) = values[i];
+  for (const double sign : {1.0, -1.0}) {
+    const MatrixOperator matrix(diagonal, {static_cast<std::int64_t>(values.size())});
+    const AffineOperator a = scaled(matrix, sign);
+    for (const double tolerance : {1e-3, 1e-4, 1e-8}) {
+      const LanczosResult result = lanczos_repeated(
+          a, {.largest = sign > 0 ? 4 : 0, .smallest = sign > 0 ? 0 : 4, .tolerance = tolerance});
+      INFO("sign " << sign << ", tolerance " << tolerance << ", products " << result.products);
+      CHECK(result.converged);
+      std::vector<double> spectrum;
+      for (const double value : values) spectrum.push_back(sign * value);
+      check_pairs(a, result, spectrum, 2e-6);
+      for (const Eigenpair& pair : sign > 0 ? result.largest : result.smallest) {
+        CHECK(pair.residual <= tolerance);
+      }
+    }
+  }
+  // Out of products before the copy is as close as asked for: it says so.
+  const MatrixOperator matrix(diagonal, {static_cast<std::int64_t>(values.size())});
+  LanczosOptions options{.largest = 4, .tolerance = 1e-3};
+  const int enough = lanczos_repeated(matrix, options).products;
+  const int once = lanczos(matrix, options).products;
+  for (options.max_products = once; options.max_products < enough; options.max_products += 3) {
+    const LanczosResult cut = lanczos_repeated(matrix, options);
+    CAPTURE(options.max_products);
+    CHECK(cut.products <= options.max_products);
+    CHECK_FALSE(cut.converged);
+  }
+}
+
 TEST_CASE("a search that was broken off and resumed ends with the same bits, restarts and blocks included") {
   const MatrixOperator a(symmetric_with(two_ended()), {40, 45});
   for (int block : {1, 2}) {
