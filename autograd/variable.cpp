@@ -15,20 +15,25 @@ namespace {
 std::atomic<std::uint64_t> next_sequence{1};
 thread_local bool recording_on_this_thread = true;
 
+// The nodes that the outermost release on this thread has yet to delete; null outside of one. A plain
+// pointer, as objects of this thread may be gone when a Variable of static lifetime is released.
+thread_local std::vector<Node*>* releasing = nullptr;
+
 // Deleting a node drops its inputs' nodes, whose deletion drops theirs: as recursion this overflows the stack
 // on a long graph. Nodes whose last reference goes while another is being deleted are queued instead.
 void release_iteratively(Node* node) {
-  thread_local std::vector<Node*> queue;
-  thread_local bool draining = false;
-  queue.push_back(node);
-  if (draining) return;
-  draining = true;
-  while (!queue.empty()) {
-    Node* next = queue.back();
-    queue.pop_back();
-    delete next;
+  if (releasing != nullptr) {
+    releasing->push_back(node);
+    return;
   }
-  draining = false;
+  std::vector<Node*> queue;
+  releasing = &queue;
+  while (node != nullptr) {
+    delete node;
+    node = queue.empty() ? nullptr : queue.back();
+    if (node != nullptr) queue.pop_back();
+  }
+  releasing = nullptr;
 }
 
 std::shared_ptr<Node> make_node(std::span<const Tensor> outputs) {

@@ -39,6 +39,15 @@ TEST_CASE("a graph of a million nodes is differentiated and freed without recurs
   CHECK(grad(x, std::vector{leaf})[0].item() == 1);
 }
 
+// Lives longer than every object of the thread that releases it.
+static Variable kept_until_exit;
+
+TEST_CASE("a graph of static lifetime is released after all else, which a sanitizer watches") {
+  kept_until_exit = Variable::leaf(Tensor::scalar(1, DType::f64));
+  for (int i = 0; i < 3; ++i) kept_until_exit = kept_until_exit * kept_until_exit;
+  CHECK(kept_until_exit.item() == 1);
+}
+
 TEST_CASE("independent graphs on several threads give the results they give alone") {
   const auto second_derivative = [](std::uint64_t seed) {
     Random random(seed);
