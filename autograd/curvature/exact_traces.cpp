@@ -57,7 +57,6 @@ MicrobatchSums sums_of(const ClassifierGraph& graph, const ExactTraceOptions& op
   const std::int64_t images = output.samples();
   const DType dtype = graph.logits.dtype();
   MicrobatchSums result;
-  output.residual(graph.labels);  // checks the labels
   result.loss = output.loss_sum(graph.labels);
 
   // The outputs of all sites, then their inputs.

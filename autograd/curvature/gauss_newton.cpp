@@ -48,8 +48,13 @@ GaussNewtonOperator::Graph GaussNewtonOperator::build(std::size_t microbatch) co
         pass.logits.shape(), size);
   refuse_batch_statistics(pass.logits, graphs_.sizes().count(), "GaussNewtonOperator");
   Graph graph{pass.logits, std::make_shared<SoftmaxOutput>(pass.logits.value()), {}};
-  if (metric_ == OutputMetric::empirical_fisher) graph.residual = graph.output->residual(pass.labels);
-  fingerprints_.confirm(microbatch, graph.output->loss_sum(pass.labels), "GaussNewtonOperator");
+  if (metric_ == OutputMetric::empirical_fisher) {
+    graph.residual = graph.output->residual(pass.labels);
+    fingerprints_.confirm(microbatch, graph.output->loss_sum(pass.labels), "GaussNewtonOperator");
+  } else {
+    const Tensor& z = pass.logits.value();
+    fingerprints_.confirm(microbatch, block_dot(z, z), "GaussNewtonOperator", "sum of squared logits");
+  }
   return graph;
 }
 

@@ -179,16 +179,16 @@ class FixedNumbers {
 
   /// Throws Error naming `user` unless `value` is finite and has the bits of what was given for microbatch b
   /// before.
-  void confirm(std::size_t b, double value, std::string_view user) {
-    check(std::isfinite(value), "[{}] the loss of microbatch {} is {}; check the weights and the pictures",
-          user, b, value);
+  void confirm(std::size_t b, double value, std::string_view user, std::string_view what = "loss") {
+    check(std::isfinite(value), "[{}] the {} of microbatch {} is {}; check the weights and the pictures",
+          user, what, b, value);
     std::optional<double>& known = known_[b];
     check(
         !known || std::bit_cast<std::uint64_t>(*known) == std::bit_cast<std::uint64_t>(value),
-        "[{}] the loss of microbatch {} was {} and is now {}; put batch norm in eval mode, switch off "
+        "[{}] the {} of microbatch {} was {} and is now {}; put batch norm in eval mode, switch off "
         "dropout "
         "and augmentation, keep the order of the samples, and make a new operator when weights have changed",
-        user, b, known.value_or(0), value);
+        user, what, b, known.value_or(0), value);
     known = value;
   }
   const std::optional<double>& operator[](std::size_t b) const { return known_[b]; }

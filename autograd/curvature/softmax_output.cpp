@@ -192,15 +192,24 @@ Tensor SoftmaxOutput::forms(const Tensor& u) const {
   return out;
 }
 
-Tensor SoftmaxOutput::residual(const Tensor& labels) const {
+void SoftmaxOutput::check_labels(const Tensor& labels) const {
+  check(labels.defined(), "[SoftmaxOutput] there are no labels; give i64 [{}], one for each sample",
+        samples());
   check(labels.dtype() == DType::i64 && labels.shape() == Shape{samples()},
         "[SoftmaxOutput] labels must be i64 [{}], not {} {}", samples(), labels.dtype(), labels.shape());
+  for (Index n = 0; n < samples(); ++n) {
+    const Index label = labels.data<Index>()[n];
+    check(label >= 0 && label < classes(), "[SoftmaxOutput] label {} of sample {} is outside 0 … {}", label,
+          n, classes() - 1);
+  }
+}
+
+Tensor SoftmaxOutput::residual(const Tensor& labels) const {
+  check_labels(labels);
   const Index c = classes();
   Tensor out = p_.clone();
   for (Index n = 0; n < samples(); ++n) {
     const Index label = labels.data<Index>()[n];
-    check(label >= 0 && label < c, "[SoftmaxOutput] label {} of sample {} is outside 0 … {}", label, n,
-          c - 1);
     double others = 0;
     for (Index i = 0; i < c; ++i) others += i == label ? 0.0 : p_.data<double>()[n * c + i];
     out.data<double>()[n * c + label] = -others;
@@ -209,6 +218,7 @@ Tensor SoftmaxOutput::residual(const Tensor& labels) const {
 }
 
 double SoftmaxOutput::loss_sum(const Tensor& labels) const {
+  check_labels(labels);
   double sum = 0;
   for (Index n = 0; n < samples(); ++n) sum -= log_p_.data<double>()[n * classes() + labels.data<Index>()[n]];
   return sum;

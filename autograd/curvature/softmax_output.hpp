@@ -59,10 +59,12 @@ class SoftmaxOutput {
   Tensor forms(const Tensor& u) const;
   /// p − y for one-hot y: f64 [N, C]. Throws Error unless labels are i64 [N], each in [0, C).
   Tensor residual(const Tensor& labels) const;
-  /// −log p_label summed over the samples.
+  /// −log p_label summed over the samples. Throws Error as residual does.
   double loss_sum(const Tensor& labels) const;
 
  private:
+  void check_labels(const Tensor& labels) const;
+
   Tensor p_;
   Tensor log_p_;
   std::vector<std::int64_t> top_;

@@ -510,6 +510,30 @@ TEST_CASE("a saturated network keeps its digits in f32") {
   CHECK(smallest < 1e-12);
 }
 
+TEST_CASE("a Gauss-Newton product needs no labels, and the empirical Fisher's refuses wrong ones") {
+  const ClassifierNet net(Architecture::plain, {3, 2});
+  const auto with_labels = [&](const std::function<Tensor(std::int64_t)>& make) {
+    return [&net, make](std::size_t b) {
+      ClassifierGraph g = net.graph(b);
+      g.labels = make(net.sizes[b]);
+      return g;
+    };
+  };
+  const ClassifierPass none = with_labels([](std::int64_t) { return Tensor(); });
+  const ClassifierPass wrong =
+      with_labels([](std::int64_t n) { return Tensor::full({n}, DType::i64, 100000); });
+  const GaussNewtonOperator expected(net.weights, net.sizes, net.pass());
+  Random random(1);
+  const Vector v = normal_vector(expected.shapes(), DType::f64, random);
+  for (const ClassifierPass& pass : {none, wrong}) {
+    const GaussNewtonOperator a(net.weights, net.sizes, pass);
+    CHECK(same_bits(a.apply(v), expected.apply(v)));
+    const GaussNewtonOperator fisher(net.weights, net.sizes, pass, OutputMetric::empirical_fisher);
+    CHECK_THROWS_WITH_AS(fisher.apply(v), doctest::Contains("label"), Error);
+  }
+  CHECK(contains(message_of([&] { exact_traces(wrong, net.sizes); }), "label 100000 of sample 0"));
+}
+
 TEST_CASE("a pass that is not deterministic, unknown layers and changes that do not fit are refused") {
   const ClassifierNet net(Architecture::plain, {3, 2});
   int calls = 0;

@@ -125,5 +125,10 @@ TEST_CASE("bad logits and labels are refused") {
   CHECK_THROWS_AS(SoftmaxOutput(Tensor::full({2, 3}, DType::f64, NAN)), Error);
   const SoftmaxOutput output(Tensor::zeros({2, 3}, DType::f32));
   CHECK_THROWS_AS(output.residual(Tensor::from<std::int64_t>({0, 3}, {2})), Error);
+  CHECK_THROWS_WITH_AS(output.loss_sum(Tensor::from<std::int64_t>({0, 100000}, {2})),
+                       doctest::Contains("label 100000 of sample 1 is outside 0 … 2"), Error);
+  CHECK_THROWS_AS(output.loss_sum(Tensor::from<std::int64_t>({0, -1}, {2})), Error);
+  CHECK_THROWS_AS(output.loss_sum(Tensor::from<std::int64_t>({0}, {1})), Error);
+  CHECK_THROWS_WITH_AS(output.loss_sum({}), doctest::Contains("there are no labels"), Error);
   CHECK_THROWS_AS(output.factor(1, 3, DType::f32), Error);
 }
