@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "autograd/curvature/microbatches.hpp"
 #include "autograd/grad.hpp"
@@ -29,11 +30,21 @@ struct MicrobatchChanges {
 std::vector<std::vector<std::size_t>> changes_of_sites(const ClassifierGraph& graph,
                                                        const std::vector<WeightChange>& changes) {
   std::map<std::string, std::size_t> places;
+  std::map<std::pair<const Node*, int>, std::string> layer_of_weight;
   std::vector<std::string> names;
   for (std::size_t s = 0; s < graph.sites.size(); ++s) {
     names.push_back(graph.sites[s].name);
     check(places.emplace(names.back(), s).second,
           "[logit_changes] layer '{}' is used more than once; its uses cannot be told apart", names.back());
+    const Variable& weight = graph.sites[s].weight;
+    if (!weight.requires_grad()) continue;
+    const auto [first, own] =
+        layer_of_weight.emplace(std::pair(weight.node().get(), weight.output_index()), names.back());
+    check(
+        own,
+        "[logit_changes] layers '{}' and '{}' share their weight, so neither can change alone; give each its "
+        "own",
+        first->second, names.back());
   }
   std::vector<std::vector<std::size_t>> of_site(graph.sites.size());
   for (std::size_t k = 0; k < changes.size(); ++k) {
@@ -58,8 +69,8 @@ void forward_changes(const ClassifierGraph& graph, const std::vector<WeightChang
       const std::size_t end = std::min(of_site[s].size(), begin + kDirectionsAtOnce);
       std::vector<std::vector<Variable>> directions;
       for (std::size_t i = begin; i < end; ++i) directions.push_back({changes[of_site[s][i]].change});
-      const auto tangents =
-          jvp_many(std::span(&graph.logits, 1), std::span(&graph.sites[s].weight, 1), directions);
+      const auto tangents = jvp_many(std::span(&graph.logits, 1), std::span(&graph.sites[s].weight, 1),
+                                     directions);
       for (std::size_t i = begin; i < end; ++i) u[of_site[s][i]] = tangents[i - begin][0].value();
     }
   }

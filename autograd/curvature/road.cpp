@@ -1,7 +1,9 @@
 #include "autograd/curvature/road.hpp"
 
 #include <algorithm>
+#include <map>
 #include <set>
+#include <utility>
 
 #include "autograd/linearity.hpp"
 
@@ -18,6 +20,7 @@ std::string obstacle(const ClassifierGraph& graph) {
            "mode";
   }
   std::set<std::string> seen;
+  std::map<std::pair<const Node*, int>, std::string> layer_of_weight;
   for (const LinearSite& site : graph.sites) {
     if (!seen.insert(site.name).second) {
       return fmt::format("layer {} is used more than once, so the logits are not linear in its weight",
@@ -25,6 +28,12 @@ std::string obstacle(const ClassifierGraph& graph) {
     }
     if (!site.weight.requires_grad()) {
       return fmt::format("the weight of layer {} is a constant; make it a leaf", site.name);
+    }
+    const auto [first, own] =
+        layer_of_weight.emplace(std::pair(site.weight.node().get(), site.weight.output_index()), site.name);
+    if (!own) {
+      return fmt::format("layers {} and {} share their weight, so what is found for one is not its Hessian",
+                         first->second, site.name);
     }
     for (const auto& [what, variable] :
          {std::pair{"weight", &site.weight}, std::pair{"input", &site.input}}) {

@@ -25,9 +25,9 @@ struct RoadChoice {
 };
 
 /// Decides from a recorded forward pass: the exact road holds if the logits are piecewise linear in every
-/// recorded layer's weight and input, each taken alone, every weight is a layer's of one use, and no sample's
-/// logits depend on another sample (batch norm in eval mode). Throws Error, with the reason, if `wanted` is
-/// exact and it does not hold.
+/// recorded layer's weight and input, each taken alone, every weight is one layer's, of one use, and no
+/// sample's logits depend on another sample (batch norm in eval mode). Throws Error, with the reason, if
+/// `wanted` is exact and it does not hold.
 RoadChoice choose_road(const ClassifierGraph& graph, Road wanted = Road::automatic);
 
 }  // namespace goshawk

@@ -305,6 +305,10 @@ TEST_CASE("a network that is not piecewise linear takes the other road, and a fo
   ClassifierGraph tied = straight.graph(0);
   tied.sites[2].name = tied.sites[1].name;
   CHECK(contains(choose_road(tied).reason, "more than once"));
+  tied.sites[2].name = "another";
+  tied.sites[2].weight = tied.sites[1].weight;
+  CHECK(choose_road(tied).road == Road::double_backward);
+  CHECK(contains(choose_road(tied).reason, "layer1 and another share their weight"));
   for (Road road : {Road::automatic, Road::exact, Road::double_backward})
     CHECK(road_of(road_name(road)) == road);
   CHECK_THROWS_AS(road_of("scenic"), UsageError);
@@ -532,6 +536,38 @@ TEST_CASE("a Gauss-Newton product needs no labels, and the empirical Fisher's re
     CHECK_THROWS_WITH_AS(fisher.apply(v), doctest::Contains("label"), Error);
   }
   CHECK(contains(message_of([&] { exact_traces(wrong, net.sizes); }), "label 100000 of sample 0"));
+}
+
+TEST_CASE("a leaf that two layers share is not the exact road's") {
+  // z = x A + x B with A = B: the leaf's Hessian is four times a layer's.
+  Random random(3);
+  const Variable weight = Variable::leaf(random_normal({3, 4}, DType::f64, random));
+  const Tensor x = random_normal({5, 3}, DType::f64, random);
+  const Tensor labels = Tensor::from<std::int64_t>({0, 1, 2, 3, 0}, {5});
+  const auto pass = [&](std::size_t) {
+    ClassifierGraph g;
+    g.labels = labels;
+    for (const char* name : {"a", "b"}) {
+      LinearSite site;
+      site.name = name;
+      site.kind = LinearKind::linear;
+      site.weight = weight;
+      site.input = Variable::leaf(x);
+      site.output = matmul(site.input, site.weight);
+      g.logits = g.logits.defined() ? add(g.logits, site.output) : site.output;
+      g.sites.push_back(site);
+    }
+    return g;
+  };
+  CHECK(contains(message_of([&] { exact_traces(pass, {5}); }), "a and b share their weight"));
+  for (JacobianWay way : {JacobianWay::forward, JacobianWay::backward}) {
+    CHECK(contains(message_of([&] {
+                     logit_changes(pass, {5}, {{"a", weight.value()}}, {.way = way});
+                   }),
+                   "'a' and 'b' share their weight"));
+  }
+  const ClassifierTraces traces = classifier_traces(pass, {5});
+  CHECK(traces.road.road == Road::double_backward);
 }
 
 TEST_CASE("a pass that is not deterministic, unknown layers and changes that do not fit are refused") {
