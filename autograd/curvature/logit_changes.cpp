@@ -70,7 +70,7 @@ void forward_changes(const ClassifierGraph& graph, const std::vector<WeightChang
       std::vector<std::vector<Variable>> directions;
       for (std::size_t i = begin; i < end; ++i) directions.push_back({changes[of_site[s][i]].change});
       const auto tangents = jvp_many(std::span(&graph.logits, 1), std::span(&graph.sites[s].weight, 1),
-                                     directions);
+                                     directions, {.allow_unused = true});
       for (std::size_t i = begin; i < end; ++i) u[of_site[s][i]] = tangents[i - begin][0].value();
     }
   }

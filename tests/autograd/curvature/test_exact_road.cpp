@@ -570,6 +570,34 @@ TEST_CASE("a leaf that two layers share is not the exact road's") {
   CHECK(traces.road.road == Road::double_backward);
 }
 
+TEST_CASE("a change of a layer that the logits do not depend on costs nothing, either way") {
+  Random random(3);
+  const Variable used = Variable::leaf(random_normal({3, 4}, DType::f64, random)),
+                 idle = Variable::leaf(random_normal({3, 4}, DType::f64, random));
+  const Tensor x = random_normal({4, 3}, DType::f64, random);
+  const auto pass = [&](std::size_t) {
+    ClassifierGraph g;
+    g.labels = Tensor::from<std::int64_t>({0, 1, 2, 3}, {4});
+    for (const auto& [name, weight] : {std::pair{"used", used}, std::pair{"idle", idle}}) {
+      LinearSite site;
+      site.name = name;
+      site.kind = LinearKind::linear;
+      site.weight = weight;
+      site.input = Variable::leaf(x);
+      site.output = matmul(site.input, site.weight);
+      g.sites.push_back(site);
+    }
+    g.logits = g.sites[0].output;
+    return g;
+  };
+  for (JacobianWay way : {JacobianWay::forward, JacobianWay::backward}) {
+    const LogitChanges u =
+        logit_changes(pass, {4}, {{"used", idle.value()}, {"idle", used.value()}}, {.way = way});
+    CHECK(u.cost(0).total() != 0);
+    CHECK(u.cost(1).total() == 0);
+  }
+}
+
 TEST_CASE("a pass that is not deterministic, unknown layers and changes that do not fit are refused") {
   const ClassifierNet net(Architecture::plain, {3, 2});
   int calls = 0;
