@@ -174,9 +174,6 @@ SpectralDensity spectral_density(const LinearOperator& a, const SpectralDensityO
     result.curve = density_curve(current.quadratures, options.smoothing, options.points);
     result.mean = spectral_mean(current.quadratures, [](double x) { return x; });
     const auto rows = static_cast<double>(a.size());
-    result.trace = result.mean;
-    result.trace.value *= rows;
-    result.trace.standard_error *= rows;
     const auto [low, high] = range_of(current.quadratures);
     result.lowest = low;
     result.highest = high;
@@ -185,6 +182,10 @@ SpectralDensity spectral_density(const LinearOperator& a, const SpectralDensityO
         static_cast<int>(current.quadratures.size()) >= options.min_probes &&
         *std::max_element(curve.standard_error.begin(), curve.standard_error.end()) <=
             options.relative_error * *std::max_element(curve.density.begin(), curve.density.end());
+    result.mean.converged = result.converged;
+    result.trace = result.mean;
+    result.trace.value *= rows;
+    result.trace.standard_error *= rows;
     return result;
   };
   SpectralDensity result = report();

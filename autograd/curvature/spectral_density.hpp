@@ -72,7 +72,7 @@ struct SpectralDensity {
   std::vector<Quadrature> quadratures;  ///< one for each probe
   DensityCurve curve;                   ///< empty when not a single probe was finished
   Estimate mean;                        ///< mean eigenvalue, trace / n
-  Estimate trace;
+  Estimate trace;     ///< converged, as the mean is, when the curve has: see SpectralDensityOptions
   double lowest = 0;  ///< outermost nodes of all probes: within the spectrum, and near its ends
   double highest = 0;
   int products = 0;

@@ -120,6 +120,12 @@ TEST_CASE("an untrained conv net: integral 1, mean trace / n, and the extremes o
   const Matrix m = dense(h);
   const SpectralDensity d = spectral_density(h, {.steps = 60, .relative_error = 0.05, .max_probes = 64});
   CHECK(d.converged);
+  CHECK(d.mean.converged);
+  CHECK(d.trace.converged);
+  const SpectralDensity cut = spectral_density(h, {.steps = 5, .relative_error = 1e-9, .max_probes = 4});
+  CHECK_FALSE(cut.converged);
+  CHECK_FALSE(cut.mean.converged);
+  CHECK_FALSE(cut.trace.converged);
   CHECK(d.curve.grid.size() == 1024);
   CHECK(std::abs(integral(d.curve) - 1) < 1e-8);
   CHECK(std::abs(d.mean.value - trace_of(m, 0, m.n) / 147) < 4 * d.mean.standard_error);
