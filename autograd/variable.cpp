@@ -14,6 +14,7 @@ namespace {
 
 std::atomic<std::uint64_t> next_sequence{1};
 thread_local bool recording_on_this_thread = true;
+thread_local bool measuring_on_this_thread = false;
 
 // The nodes that the outermost release on this thread has yet to delete; null outside of one. A plain
 // pointer, as objects of this thread may be gone when a Variable of static lifetime is released.
@@ -101,6 +102,17 @@ RecordingGuard::RecordingGuard(bool on) : previous_(recording_on_this_thread) {
 }
 RecordingGuard::~RecordingGuard() {
   recording_on_this_thread = previous_;
+}
+
+bool measuring() {
+  return measuring_on_this_thread;
+}
+
+MeasuringGuard::MeasuringGuard() : previous_(measuring_on_this_thread) {
+  measuring_on_this_thread = true;
+}
+MeasuringGuard::~MeasuringGuard() {
+  measuring_on_this_thread = previous_;
 }
 
 std::vector<Variable> record(const Op& op, std::initializer_list<Variable> inputs,

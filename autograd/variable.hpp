@@ -193,6 +193,23 @@ class RecordingGuard {
  private:
   bool previous_;
 };
+
+/// Whether forward passes on this thread are there to measure a model, not to train it.
+bool measuring();
+
+/// Makes the forward passes of its lifetime, on this thread, leave the model as it is: layers that keep
+/// statistics of what they see, as batch norm does in train mode, keep none. Whatever runs passes of its own
+/// accord, such as a curvature operator that builds a graph again, holds one.
+class MeasuringGuard {
+ public:
+  MeasuringGuard();
+  ~MeasuringGuard();
+  MeasuringGuard(const MeasuringGuard&) = delete;
+  MeasuringGuard& operator=(const MeasuringGuard&) = delete;
+
+ private:
+  bool previous_;
+};
 /// Ops inside its lifetime make constants.
 class NoGrad : public RecordingGuard {
  public:

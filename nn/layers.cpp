@@ -126,7 +126,7 @@ Variable BatchNorm2d::forward(const Variable& x, const NormEpilogue& epilogue) {
         x.shape());
   BatchStatistics statistics;
   const Variable y = normalise(x, epilogue, &statistics);
-  update_running(x.numel() / config_.channels, statistics);
+  if (!measuring()) update_running(x.numel() / config_.channels, statistics);
   return y;
 }
 

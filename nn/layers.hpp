@@ -119,7 +119,7 @@ struct BatchNorm2dConfig {
 /// Batch normalisation over all but the last dimension (Ioffe & Szegedy 2015), as in PyTorch: in train mode
 /// with the batch's own mean and biased variance, folding mean and *unbiased* variance into the running
 /// statistics; in eval mode with the running statistics, which are then constants. Train mode changes
-/// buffers: one thread at a time.
+/// buffers, except under a MeasuringGuard: one thread at a time.
 class BatchNorm2d : public Module {
  public:
   using Config = BatchNorm2dConfig;

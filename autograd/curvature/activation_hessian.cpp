@@ -31,6 +31,7 @@ ActivationHessian::ActivationHessian(std::string layer, std::vector<std::int64_t
       losses_(graphs_.sizes().count()) {
   check(pass_ != nullptr, "[ActivationHessian] the forward pass is empty");
   const RecordingGuard on(true);
+  const MeasuringGuard measuring;
   const ClassifierGraph graph = pass_(0);
   const Variable& input = site_of(graph, layer_).input;
   dtype_ = input.dtype();
@@ -43,6 +44,7 @@ ActivationHessian::ActivationHessian(std::string layer, std::vector<std::int64_t
 
 GradientGraph ActivationHessian::build(std::size_t microbatch) const {
   const RecordingGuard on(true);
+  const MeasuringGuard measuring;
   const ClassifierGraph graph = pass_(microbatch);
   const Variable& input = site_of(graph, layer_).input;
   check(input.shape() == shapes_[microbatch],

@@ -16,6 +16,7 @@ ClassifierTraces classifier_traces(const ClassifierPass& pass,
   ClassifierTraces result;
   result.images = sizes.samples();
   const RecordingGuard on(true);
+  const MeasuringGuard measuring;
   const ClassifierGraph first = pass(0);
   result.road = choose_road(first, options.road);
   if (result.road.road == Road::exact) {

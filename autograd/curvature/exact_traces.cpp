@@ -240,6 +240,7 @@ ExactTraces exact_traces(const ClassifierPass& pass, const std::vector<std::int6
   const auto compute = [&](std::size_t i) {
     const std::size_t b = first + i;
     const RecordingGuard on(true);
+    const MeasuringGuard measuring;
     const ClassifierGraph graph = pass(b);
     check(graph.logits.dim(0) == sizes[b], "[exact_traces] microbatch {} has {} images instead of {}", b,
           graph.logits.dim(0), sizes[b]);

@@ -41,6 +41,7 @@ GaussNewtonOperator::GaussNewtonOperator(std::vector<Variable> parameters, Micro
 
 GaussNewtonOperator::Graph GaussNewtonOperator::build(std::size_t microbatch) const {
   const RecordingGuard on(true);
+  const MeasuringGuard measuring;
   const ClassifierGraph pass = pass_(microbatch);
   const std::int64_t size = graphs_.sizes()[microbatch];
   check(pass.logits.shape().size() == 2 && pass.logits.dim(0) == size,

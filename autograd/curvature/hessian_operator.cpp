@@ -27,7 +27,8 @@ HvpRoad HessianOperator::road() const {
 
 GradientGraph HessianOperator::build(std::size_t microbatch, HvpRoad road) const {
   // The caller, or a task that this thread was in the middle of, may have switched recording off.
-  RecordingGuard on(true);
+  const RecordingGuard on(true);
+  const MeasuringGuard measuring;
   const Variable loss = loss_(microbatch);
   refuse_batch_statistics(loss, graphs_.sizes().count(), "HessianOperator");
   GradientGraph graph(loss, parameters_, road);
@@ -68,9 +69,10 @@ std::vector<Vector> HessianOperator::multiply(std::size_t, const GradientGraph& 
 }
 
 double HessianOperator::loss() const {
+  const NoGrad no_grad;
+  const MeasuringGuard measuring;
   double sum = 0;
   for (std::size_t b = 0; b < graphs_.sizes().count(); ++b) {
-    NoGrad no_grad;
     sum += graphs_.sizes().weight(b) * (losses_[b] ? *losses_[b] : loss_(b).item());
   }
   return sum;

@@ -19,8 +19,10 @@ namespace goshawk {
 class HessianOperator final : public LinearOperator {
  public:
   /// The mean loss over the samples of one microbatch, a scalar Variable that depends on every parameter. It
-  /// must give the same bits each time (batch norm in eval mode, no dropout or random augmentation) and may
-  /// be called from several threads at once (see MicrobatchOptions::concurrency).
+  /// must give the same bits each time (no dropout or random augmentation; batch norm in eval mode, or in
+  /// train mode with one microbatch) and may be called from several threads at once (see
+  /// MicrobatchOptions::concurrency). It is called under a MeasuringGuard, so a product leaves the running
+  /// statistics as they are.
   using Loss = std::function<Variable(std::size_t microbatch)>;
 
   /// `parameters`: the leaves (one dtype) that span the operator's blocks, in order. `microbatch_sizes`:

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "autograd/variable.hpp"
 #include "core/error.hpp"
 
 namespace goshawk {
@@ -84,6 +85,7 @@ std::vector<double> loss_along(std::span<const Variable> parameters, const Vecto
                                const LandscapeOptions& options) {
   check_direction(parameters, direction);
   const Weights weights(parameters);
+  const MeasuringGuard measuring;
   std::vector<double> losses;
   for (const double step : steps) {
     weights.reset();
@@ -102,6 +104,7 @@ std::vector<std::vector<double>> loss_over(std::span<const Variable> parameters,
   check_direction(parameters, first);
   check_direction(parameters, second);
   const Weights weights(parameters);
+  const MeasuringGuard measuring;
   std::vector<std::vector<double>> losses;
   for (const double a : first_steps) {
     std::vector<double>& row = losses.emplace_back();

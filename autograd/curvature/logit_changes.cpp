@@ -163,6 +163,7 @@ LogitChanges logit_changes(const ClassifierPass& pass, const std::vector<std::in
   check(pass != nullptr, "[logit_changes] the forward pass is empty");
   const auto compute = [&](std::size_t b) {
     const RecordingGuard on(true);
+    const MeasuringGuard measuring;
     const ClassifierGraph graph = pass(b);
     check(graph.logits.dim(0) == sizes[b], "[logit_changes] microbatch {} has {} images instead of {}", b,
           graph.logits.dim(0), sizes[b]);

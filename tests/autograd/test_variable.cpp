@@ -48,6 +48,22 @@ TEST_CASE("a graph of static lifetime is released after all else, which a saniti
   CHECK(kept_until_exit.item() == 1);
 }
 
+TEST_CASE("measuring holds for its scope and its thread") {
+  CHECK_FALSE(measuring());
+  {
+    const MeasuringGuard outer;
+    {
+      const MeasuringGuard inner;
+      CHECK(measuring());
+    }
+    CHECK(measuring());
+    bool elsewhere = true;
+    std::thread([&] { elsewhere = measuring(); }).join();
+    CHECK_FALSE(elsewhere);
+  }
+  CHECK_FALSE(measuring());
+}
+
 TEST_CASE("independent graphs on several threads give the results they give alone") {
   const auto second_derivative = [](std::uint64_t seed) {
     Random random(seed);

@@ -130,6 +130,36 @@ TEST_CASE("a quantizer on weights and inputs: the site holds what the layer mult
   CHECK(std::abs(4 * trace - dense_trace) < 1e-9 * dense_trace);
 }
 
+TEST_CASE("curvature in train mode leaves the running statistics alone, also where graphs are built again") {
+  Net net(6);
+  net.model.set_mode(Mode::train);
+  const auto statistics = [&] {
+    std::vector<double> all;
+    for (const auto& buffer : net.model.named_buffers()) {
+      for (const double v : buffer.tensor.to(DType::f64).to_vector<double>()) all.push_back(v);
+    }
+    return all;
+  };
+  const std::vector<double> before = statistics();
+  REQUIRE(!before.empty());
+  const auto loss = [&](std::size_t) { return softmax_cross_entropy(net.model(net.images), net.labels); };
+  const auto pass = [&](std::size_t) { return record_classifier(net.model, net.images, net.labels); };
+  const std::vector<Variable> parameters = net.model.parameters();
+  const HessianOperator h(parameters, {3}, loss, {.graph_bytes = 0});
+  const GaussNewtonOperator g(parameters, {3}, pass, OutputMetric::softmax_cross_entropy, {.graph_bytes = 0});
+  h.loss();
+  Random random(2);
+  const Vector v = normal_vector(h.shapes(), h.dtype(), random);
+  for (int i = 0; i < 2; ++i) {
+    h.apply(v);
+    g.apply(v);
+  }
+  CHECK(statistics() == before);
+  // A pass of one's own trains, as before.
+  loss(0);
+  CHECK(statistics() != before);
+}
+
 TEST_CASE("batch norm in train mode is not the exact road's") {
   Net net(6);
   net.model.set_mode(Mode::train);
