@@ -147,6 +147,8 @@ Variable sum(const Variable& x) {
 }
 
 Variable mean(const Variable& x) {
+  check(x.numel() > 0, "[mean] a tensor of shape {} has no elements to average; give at least one",
+        x.shape());
   return scale(sum(x), 1.0 / static_cast<double>(x.numel()));
 }
 

@@ -174,6 +174,14 @@ TEST_CASE_TEMPLATE("a NaN goes through a ReLU, and so does what comes back to it
   }
 }
 
+TEST_CASE("nothing has no mean") {
+  const Variable empty = Variable::leaf(Tensor::zeros({0, 4}, DType::f64));
+  CHECK_THROWS_WITH_AS(mean(empty), doctest::Contains("[mean] a tensor of shape [0, 4] has no elements"),
+                       Error);
+  CHECK_THROWS_AS(softmax_cross_entropy(empty, Tensor::zeros({0}, DType::i64)), Error);
+  CHECK(softmax_cross_entropy(empty, Tensor::zeros({0}, DType::i64), Reduction::sum).item() == 0);
+}
+
 TEST_CASE("errors say what was wrong and what to do") {
   const Variable x = leaf(1), unused = leaf(1);
   const Variable constant = Tensor::scalar(1, DType::f64);
