@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <optional>
 #include <unordered_map>
 
 #include "autograd/jvp.hpp"
@@ -121,8 +122,11 @@ std::vector<std::vector<Variable>> differentiate(std::span<const Variable> outpu
   return results;
 }
 
-// Puts zeros in the place of undefined gradients, if that is allowed.
-void complete(std::span<const Variable> inputs, std::vector<Variable>& gradients, bool allow_unused) {
+// Puts zeros in the place of undefined gradients: of inputs that the outputs depend on, to which nothing came
+// because seeds are undefined, and, if that is allowed, of the others.
+void complete(std::span<const Variable> outputs, std::span<const Variable> inputs,
+              std::vector<Variable>& gradients, bool allow_unused) {
+  std::optional<Paths> on_path;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (gradients[i].defined()) {
       check(gradients[i].shape() == inputs[i].shape(),
@@ -130,7 +134,8 @@ void complete(std::span<const Variable> inputs, std::vector<Variable>& gradients
             inputs[i].shape());
       continue;
     }
-    check(allow_unused,
+    if (!allow_unused && !on_path) on_path.emplace(outputs, inputs);
+    check(allow_unused || on_path->contains(inputs[i].node().get()),
           "[grad] no output depends on input {} (shape {}); leave it out, or set allow_unused for a zero "
           "gradient",
           i, inputs[i].shape());
@@ -157,7 +162,7 @@ std::vector<Variable> grad(std::span<const Variable> outputs, std::span<const Va
   }
   std::vector<Variable> gradients =
       std::move(differentiate(outputs, inputs, std::span(&seeds, 1), options.create_graph).front());
-  complete(inputs, gradients, options.allow_unused);
+  complete(outputs, inputs, gradients, options.allow_unused);
   return gradients;
 }
 
@@ -227,7 +232,7 @@ std::vector<std::vector<Tensor>> GradientGraph::apply_many(
                          : differentiate(gradient_, inputs_, seeds, false);
   std::vector<std::vector<Tensor>> products;
   for (std::vector<Variable>& product : derivatives) {
-    complete(inputs_, product, true);
+    complete(gradient_, inputs_, product, true);
     std::vector<Tensor>& values = products.emplace_back();
     for (const Variable& block : product) values.push_back(block.value());
   }

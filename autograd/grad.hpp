@@ -12,7 +12,8 @@
 namespace goshawk {
 
 struct GradOptions {
-  /// Gradient with respect to each output; empty means 1 for every output, which must then be a scalar.
+  /// Gradient with respect to each output, where an undefined one is zero; empty means 1 for every output,
+  /// which must then be a scalar.
   std::vector<Variable> grad_outputs = {};
   /// Record the gradient computation so that the results can be differentiated again.
   bool create_graph = false;

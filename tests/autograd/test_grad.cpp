@@ -174,6 +174,19 @@ TEST_CASE_TEMPLATE("a NaN goes through a ReLU, and so does what comes back to it
   }
 }
 
+TEST_CASE("an undefined seed is zero, and only an input off every path is refused") {
+  const Variable x = leaf(2), z = leaf(3), unused = leaf(4);
+  const std::vector<Variable> y{x * x, x * z};
+  GradOptions options{.grad_outputs = {Variable(), Variable()}};
+  for (const Variable& g : grad(y, std::vector{x, z}, options)) CHECK(g.item() == 0);
+  options.grad_outputs[0] = Tensor::scalar(1, DType::f64);
+  const std::vector<Variable> g = grad(y, std::vector{x, z}, options);
+  CHECK(g[0].item() == 4);
+  CHECK(g[1].item() == 0);
+  CHECK_THROWS_WITH_AS(grad(y, std::vector{x, unused}, options),
+                       doctest::Contains("no output depends on input 1"), Error);
+}
+
 TEST_CASE("nothing has no mean") {
   const Variable empty = Variable::leaf(Tensor::zeros({0, 4}, DType::f64));
   CHECK_THROWS_WITH_AS(mean(empty), doctest::Contains("[mean] a tensor of shape [0, 4] has no elements"),
