@@ -30,6 +30,19 @@ const AddCases elementwise({
     {"mul", [](const V& v) { return mul(v[0], v[1]); }, {normal({2, 3}), normal({2, 3}, 2)}},
     {"mul", [](const V& v) { return mul(v[0], v[0]); }, {normal({2, 3})}},
     {"div", [](const V& v) { return div(v[0], v[1]); }, {normal({2, 3}), uniform({3}, 1, 2)}},
+    // Both sides grow.
+    {"mul", [](const V& v) { return mul(v[0], v[1]); }, {normal({2, 1, 3}), normal({4, 1}, 2)}},
+    {"div", [](const V& v) { return div(v[0], v[1]); }, {normal({2, 1, 3}), uniform({4, 1}, 1, 2)}},
+    {"mul",
+     [](const V& v) {
+       return mul(reshape(v[0], {3, 1}), v[0]);
+     },
+     {normal({3})}},
+    {"div",
+     [](const V& v) {
+       return div(reshape(v[0], {3, 1}), add_scalar(mul(v[0], v[0]), 1));
+     },
+     {normal({3})}},
     {"scale", [](const V& v) { return mul(scale(v[0], -1.7), v[0]); }, {normal({5})}},
     {"add_scalar", [](const V& v) { return mul(add_scalar(v[0], 0.3), v[0]); }, {normal({5})}},
     {"exp", [](const V& v) { return exp(v[0]); }, {normal({2, 3})}},
@@ -66,6 +79,11 @@ const AddCases shapes({
        return mul(slice(v[0], {{1, 0}, {2, 1}}, {2, 3}), v[1]);
      },
      {normal({5, 3}), normal({2, 3}, 2)}},
+    {"slice",
+     [](const V& v) {
+       return add(sum(slice(v[0], {{0, 1}, {1, 1}}, {0, 2})), mul(sum(v[0]), sum(v[0])));
+     },
+     {normal({3, 4})}},
     {"unslice",
      [](const V& v) {
        return mul(unslice(v[0], {{0, 1}, {2, 1}}, {4, 5}), v[1]);
@@ -90,6 +108,7 @@ const AddCases products({
     {"matmul",
      [](const V& v) { return matmul(v[0], v[1], true, true); },
      {normal({4, 3}), normal({2, 4}, 2)}},
+    {"matmul", [](const V& v) { return matmul(v[0], v[0], true); }, {normal({3, 3})}},
 });
 
 const ConvParams kStride1{.pad_h = 1, .pad_w = 1};
@@ -116,6 +135,15 @@ std::vector<OpCase> convolution_cases() {
                      [p, w](const V& v) { return conv2d_weight_grad(v[0], v[1], w, p); },
                      {normal(x), normal(y, 2)}});
   }
+  // One tensor in both places.
+  const Shape both{3, 3, 3, 3};
+  cases.push_back({"conv2d", [](const V& v) { return conv2d(v[0], v[0], kStride1); }, {normal(both)}});
+  cases.push_back({"conv2d_input_grad",
+                   [both](const V& v) { return conv2d_input_grad(v[0], v[0], both, kStride1); },
+                   {normal(both)}});
+  cases.push_back({"conv2d_weight_grad",
+                   [both](const V& v) { return conv2d_weight_grad(v[0], v[0], both, kStride1); },
+                   {normal(both)}});
   return cases;
 }
 const AddCases convolution(convolution_cases());
@@ -127,6 +155,16 @@ const AddCases channels({
     {"channel_affine",
      [](const V& v) { return channel_affine(v[0], v[1], v[2]); },
      {normal({2, 3, 5}), normal({5}, 2), normal({5}, 3)}},
+    {"channel_affine",
+     [](const V& v) { return channel_affine(v[0], v[1], v[1], {.relu = true, .residual = v[0]}); },
+     {normal({4, 3}), normal({3}, 2)}},
+    {"channel_affine",
+     [](const V& v) {
+       // Every operand has more than one way to the output.
+       const Variable a = channel_affine(v[0], v[1], v[1], {.residual = v[0]});
+       return channel_affine(a, v[1], v[1], {.relu = true, .residual = add(a, v[0])});
+     },
+     {normal({4, 3}), normal({3}, 2)}},
     {"channel_shift",
      [](const V& v) { return mul(channel_shift(v[0], v[1]), v[0]); },
      {normal({2, 3, 5}), normal({5}, 2)}},
@@ -143,6 +181,16 @@ const AddCases channels({
     {"batch_norm_train",
      [](const V& v) { return batch_norm_train(v[0], v[1], v[2], 1e-5, {.relu = true, .residual = v[3]}).y; },
      {normal({4, 2, 2, 3}), normal({3}, 2), normal({3}, 3), normal({4, 2, 2, 3}, 4)}},
+    {"batch_norm_train",
+     [](const V& v) { return batch_norm_train(v[0], v[1], v[1], 1e-2, {.relu = true, .residual = v[0]}).y; },
+     {normal({7, 3}), normal({3}, 2)}},
+    // No slope, and no variance.
+    {"batch_norm_train",
+     [](const V& v) { return batch_norm_train(v[0], v[1], v[2], 1e-2).y; },
+     {normal({6, 3}), Tensor::zeros({3}, DType::f64), normal({3}, 3)}},
+    {"batch_norm_train",
+     [](const V& v) { return batch_norm_train(v[0], v[1], v[2], 1e-1).y; },
+     {Tensor::full({6, 3}, DType::f64, 2), normal({3}, 2), normal({3}, 3)}},
     {"batch_norm_train",
      [](const V& v) {
        // The residual depends on the normalised input, as in a network.
@@ -192,6 +240,13 @@ const AddCases norm_gradient_cases({
      },
      {normal(kImages), normal({3}, 2), normal({3}, 3), normal(kImages, 4), normal(kImages, 5),
       normal(kImages, 6), normal({3}, 7), normal({3}, 8), normal(kImages, 9)}},
+    {"batch_norm_train_grad",
+     [](const V& v) {
+       const Variable y = batch_norm_train(v[0], v[1], v[2], 1e-2).y;
+       return sum_of_products(norm_gradients(y, v[3], {v[0], v[1], v[2]}), {v[4], v[5], v[6]});
+     },
+     {normal({6, 3}), Tensor::zeros({3}, DType::f64), normal({3}, 3), normal({6, 3}, 4), normal({6, 3}, 5),
+      normal({3}, 6), normal({3}, 7)}},
     {"batch_norm_train_grad",
      [](const V& v) {
        return norm_gradients(batch_norm_train(v[0], v[1], v[2], 1e-2).y, v[3], {v[2], v[1]})[1];
