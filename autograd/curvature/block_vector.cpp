@@ -1,29 +1,14 @@
 #include "autograd/curvature/block_vector.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 
 #include "core/parallel.hpp"
+#include "core/product_sum.hpp"
 
 namespace goshawk {
 namespace {
-
-// Eight running sums hide the latency of the additions; their order is part of the result, so it is spelled
-// out.
-template <class T>
-double chunk_dot(const T* a, const T* b, std::int64_t n) {
-  std::array<double, 8> sums{};
-  std::int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    for (int k = 0; k < 8; ++k) {
-      sums[static_cast<std::size_t>(k)] += static_cast<double>(a[i + k]) * static_cast<double>(b[i + k]);
-    }
-  }
-  for (; i < n; ++i) sums[0] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-}
 
 template <class Draw>
 Vector draw_vector(std::span<const Shape> shapes, const Draw& draw) {
@@ -49,7 +34,7 @@ double block_dot(const Tensor& a, const Tensor& b) {
     std::vector<double> partial(static_cast<std::size_t>((n + kElementwiseGrain - 1) / kElementwiseGrain));
     parallel_for(n, kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
       partial[static_cast<std::size_t>(begin / kElementwiseGrain)] =
-          chunk_dot(left + begin, right + begin, end - begin);
+          product_sum(left + begin, right + begin, end - begin);
     });
     double sum = 0;
     for (double p : partial) sum += p;

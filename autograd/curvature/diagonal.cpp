@@ -102,12 +102,8 @@ DiagonalEstimate diagonal(const LinearOperator& a, const DiagonalOptions& option
   const auto enough = [&] {
     return current.samples >= options.min_samples && error <= options.relative_error;
   };
-  for (;;) {
-    const int done = current.samples;
-    // Stopping only between whole passes, as in hutchinson.
-    if (done >= options.max_samples || (done % options.probes_per_pass == 0 && enough())) break;
-    const int next = (done / options.probes_per_pass + 1) * options.probes_per_pass;
-    draw(a, current, std::min(next, options.max_samples) - done);
+  while (const int count = next_pass(current.samples, options.probes_per_pass, options.max_samples, enough)) {
+    draw(a, current, count);
     error = relative_error(current);
     if (options.progress && !options.progress(current, error)) break;
   }

@@ -92,14 +92,12 @@ std::vector<Estimate> run(const LinearOperator& a, const HutchinsonOptions& opti
   adopt_state(a, options, state);
   std::vector<Estimate> estimates;
   if (!state.samples.empty()) estimates = report();
-  for (;;) {
-    const int done = static_cast<int>(state.samples.size());
-    // Stopping only between whole passes makes a loop that was broken off elsewhere stop where one in a
-    // single piece does.
-    if (done >= options.max_samples || (done % options.probes_per_pass == 0 && done > 0 && enough(estimates)))
-      break;
-    const int next = (done / options.probes_per_pass + 1) * options.probes_per_pass;
-    draw(a, state, std::min(next, options.max_samples) - done);
+  const auto next = [&] {
+    return next_pass(static_cast<int>(state.samples.size()), options.probes_per_pass, options.max_samples,
+                     [&] { return !estimates.empty() && enough(estimates); });
+  };
+  while (const int count = next()) {
+    draw(a, state, count);
     estimates = report();
     if (options.progress && !options.progress(state, estimates)) break;
   }

@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "autograd/curvature/probe.hpp"
 #include "core/kernels/symmetric_eigen.hpp"
 
 namespace goshawk {
@@ -191,11 +192,10 @@ SpectralDensity spectral_density(const LinearOperator& a, const SpectralDensityO
   SpectralDensity result = report();
   for (;;) {
     if (current.running.empty()) {
-      const int done = static_cast<int>(current.quadratures.size());
-      // Stopping only between whole passes, as in hutchinson.
-      if (done >= options.max_probes || (done % options.probes_per_pass == 0 && result.converged)) break;
-      const int next = (done / options.probes_per_pass + 1) * options.probes_per_pass;
-      start_pass(a, current, std::min(next, options.max_probes) - done);
+      const int count = next_pass(static_cast<int>(current.quadratures.size()), options.probes_per_pass,
+                                  options.max_probes, [&] { return result.converged; });
+      if (count == 0) break;
+      start_pass(a, current, count);
     }
     step(a, current);
     if (current.running.empty()) result = report();

@@ -7,6 +7,8 @@
 #include <numeric>
 #include <utility>
 
+#include "autograd/curvature/probe.hpp"
+
 namespace goshawk {
 namespace {
 
@@ -241,12 +243,9 @@ Estimate xtrace(const LinearOperator& a, const XTraceOptions& options, XTraceSta
   std::vector<Vector> probes;  // not part of the state, since they can be drawn again
   for (int i = 0; i < current.probes(); ++i) probes.push_back(draw(a, current, i));
   Estimate estimate = report();
-  for (;;) {
-    const int done = current.probes();
-    // Stopping only between whole passes, as in hutchinson.
-    if (done >= most || (done % options.probes_per_pass == 0 && estimate.converged)) break;
-    const int next = (done / options.probes_per_pass + 1) * options.probes_per_pass;
-    extend(a, current, probes, std::min(next, most) - done);
+  while (const int count =
+             next_pass(current.probes(), options.probes_per_pass, most, [&] { return estimate.converged; })) {
+    extend(a, current, probes, count);
     estimate = report();
     if (options.progress && !options.progress(current, estimate)) break;
   }

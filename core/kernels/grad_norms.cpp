@@ -1,7 +1,6 @@
 #include "core/kernels/grad_norms.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 
 #include "core/kernels/conv_checks.hpp"
@@ -9,26 +8,13 @@
 #include "core/kernels/conv_scratch.hpp"
 #include "core/kernels/gemm.hpp"
 #include "core/parallel.hpp"
+#include "core/product_sum.hpp"
 
 namespace goshawk::kernels {
 namespace {
 
 using Index = std::int64_t;
 constexpr Index kMaxGramPositions = 1024;  // two matrices of this order must fit the second-level cache or so
-
-/// Eight running sums, whose order is part of the result.
-template <class T>
-double product_sum(const T* a, const T* b, Index n) {
-  std::array<double, 8> sums{};
-  Index i = 0;
-  for (; i + 8 <= n; i += 8) {
-    for (Index k = 0; k < 8; ++k) {
-      sums[static_cast<std::size_t>(k)] += static_cast<double>(a[i + k]) * static_cast<double>(b[i + k]);
-    }
-  }
-  for (; i < n; ++i) sums[0] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-}
 
 struct Patches {
   Index h, w, ci, kh, kw, oh, ow;
