@@ -79,10 +79,10 @@ void gram_norms(const Patches& p, Index co, const T* x, std::span<const Tensor> 
   for (std::size_t d = 0; d < gys.size(); ++d) {
     if (!gys[d].defined()) continue;
     gram_task(gys[d].data<T>() + image * positions * co, positions, co, gradient_gram);
-    // Rounding may leave the norm of a gradient that cancels out a little below zero. A NaN, put first,
-    // stays.
-    norms[static_cast<Index>(d) * images + image] =
-        std::max(product_sum(input_gram, gradient_gram, positions * positions), 0.0);
+    // Rounding may leave the norm of a gradient that cancels out a little below zero. (std::max would make a
+    // zero of NaN too.)
+    const double norm = product_sum(input_gram, gradient_gram, positions * positions);
+    norms[static_cast<Index>(d) * images + image] = norm < 0 ? 0 : norm;
   }
 }
 

@@ -95,6 +95,21 @@ TEST_CASE("on real numbers f64 is exact to rounding and f32 to its own") {
   }
 }
 
+TEST_CASE("a gradient that is not a number has no norm by either form, and the other images keep theirs") {
+  Random random(4);
+  const Shape w{3, 3, 4, 5};
+  const Tensor x = random_normal({3, 6, 6, 4}, DType::f32, random);
+  const Tensor gy = random_normal({3, 4, 4, 5}, DType::f32, random);
+  gy.data<float>()[gy.numel() / 2] = std::nanf("");  // in the second image
+  for (GradNormForm form : {GradNormForm::direct, GradNormForm::gram}) {
+    const std::vector<double> norms =
+        conv2d_weight_grad_norms(x, std::span(&gy, 1), w, {}, form).to_vector<double>();
+    CHECK(norms[0] > 0);
+    CHECK(std::isnan(norms[1]));
+    CHECK(norms[2] > 0);
+  }
+}
+
 TEST_CASE("an image's norm is the same for any number of threads and wherever it lies in the batch") {
   Random random(3);
   const Shape w{3, 3, 8, 24};
