@@ -133,6 +133,7 @@ Tensor global_avg_unpool(const Tensor& gy, const Shape& x_shape) {
         "[global_avg_unpool] a gradient of shape {} does not belong to images of shape {}", gy.shape(),
         x_shape);
   const std::int64_t pixels = x_shape[1] * x_shape[2], c = x_shape[3];
+  check(pixels > 0, "[global_avg_unpool] needs non-empty images [N,H,W,C] but was given shape {}", x_shape);
   const Tensor out = Tensor::empty(x_shape, gy.dtype());
   dispatch_floating(gy.dtype(), "global_avg_unpool", [&]<class T>() {
     parallel_for(x_shape[0], 1, [&](std::int64_t n, std::int64_t) {

@@ -19,7 +19,7 @@ Shape pool_output_shape(const Shape& x, const PoolParams& params, std::string_vi
 Tensor avg_pool2d(const Tensor& x, const PoolParams& params);
 /// The adjoint of avg_pool2d: gy [N,OH,OW,C] → x_shape.
 Tensor avg_unpool2d(const Tensor& gy, const Shape& x_shape, const PoolParams& params);
-/// [N,H,W,C] → [N,C]: mean over H and W.
+/// [N,H,W,C] → [N,C]: mean over H and W. Throws Error when there are none.
 Tensor global_avg_pool(const Tensor& x);
 /// The adjoint of global_avg_pool: gy [N,C] → x_shape.
 Tensor global_avg_unpool(const Tensor& gy, const Shape& x_shape);

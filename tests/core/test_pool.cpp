@@ -268,4 +268,5 @@ TEST_CASE("impossible windows are refused") {
   CHECK_THROWS_AS(kernels::avg_pool2d(Tensor::zeros({1, 0, 4, 1}, DType::f32), {.pad_h = 1}), Error);
   CHECK_THROWS_AS(kernels::avg_unpool2d(Tensor::zeros({1, 3, 3, 1}, DType::f32), {1, 4, 4, 1}, {}), Error);
   CHECK_THROWS_AS(kernels::global_avg_pool(Tensor::zeros({1, 0, 4, 1}, DType::f32)), Error);
+  CHECK_THROWS_AS(kernels::global_avg_unpool(Tensor::zeros({2, 3}, DType::f32), {2, 0, 5, 3}), Error);
 }
