@@ -34,6 +34,21 @@ Tensor Tensor::full(const Shape& shape, DType dtype, double value) {
   return t;
 }
 
+Tensor Tensor::zeros_like(const Tensor& other) {
+  check(other.defined(), "[Tensor::zeros_like] the tensor is undefined; give it elements first");
+  return zeros(other.shape(), other.dtype());
+}
+
+Tensor Tensor::empty_like(const Tensor& other) {
+  check(other.defined(), "[Tensor::empty_like] the tensor is undefined; give it elements first");
+  return empty(other.shape(), other.dtype());
+}
+
+void Tensor::no_data(DType asked) const {
+  check(defined(), "[Tensor::data] the tensor is undefined; give it elements first");
+  fail("[Tensor::data] the elements are {}, not {}", dtype_, asked);
+}
+
 std::int64_t Tensor::dim(int i) const {
   const int index = i < 0 ? i + ndim() : i;
   check(index >= 0 && index < ndim(), "[Tensor::dim] dimension {} of a tensor of shape {} does not exist", i,
@@ -102,6 +117,7 @@ void Tensor::copy_from(const Tensor& source) const {
 }
 
 void Tensor::fill(double value) const {
+  check(defined(), "[Tensor::fill] the tensor is undefined; give it elements first");
   dispatch_all(dtype_, [&]<class T>() {
     T* to = data<T>();
     const T element = static_cast<T>(value);
@@ -167,6 +183,7 @@ Tensor rows(const Tensor& t, std::int64_t begin, std::int64_t end) {
 }
 
 void check_same(const Tensor& a, const Tensor& b, std::string_view op) {
+  check(a.defined() && b.defined(), "[{}] an operand is an undefined tensor; give it elements first", op);
   check(a.shape() == b.shape() && a.dtype() == b.dtype(),
         "[{}] the operands must have the same shape and type but are {} {} and {} {}", op, a.dtype(),
         a.shape(), b.dtype(), b.shape());

@@ -15,7 +15,7 @@ namespace goshawk {
 /// strides: elements are always contiguous and row-major. Images are NHWC, convolution weights HWIO.
 class Tensor {
  public:
-  /// An undefined tensor; `defined()` is false and every other member is an error.
+  /// An undefined tensor: `defined()` is false, and whatever needs its elements throws Error.
   Tensor() = default;
 
   /// Elements are not initialised.
@@ -32,8 +32,8 @@ class Tensor {
     std::copy(values.begin(), values.end(), t.data<T>());
     return t;
   }
-  static Tensor zeros_like(const Tensor& other) { return zeros(other.shape(), other.dtype()); }
-  static Tensor empty_like(const Tensor& other) { return empty(other.shape(), other.dtype()); }
+  static Tensor zeros_like(const Tensor& other);
+  static Tensor empty_like(const Tensor& other);
 
   bool defined() const { return storage_ != nullptr; }
   const Shape& shape() const { return shape_; }
@@ -49,9 +49,12 @@ class Tensor {
   /// First element; T must be the C++ type of dtype(). Writing through it is seen by every handle.
   template <class T>
   T* data() const {
-    check(dtype_of<T> == dtype_, "[Tensor::data] the elements are {}, not {}", dtype_, dtype_of<T>);
+    if (dtype_of<T> != dtype_ || !defined()) [[unlikely]] {
+      no_data(dtype_of<T>);
+    }
     return reinterpret_cast<T*>(storage_.get());
   }
+  /// The first byte; null for an undefined tensor.
   std::byte* raw() const { return storage_.get(); }
   template <class T>
   std::span<T> span() const {
@@ -79,6 +82,9 @@ class Tensor {
   void fill(double value) const;
 
  private:
+  // Out of line: data() is called for every tensor of every op.
+  [[noreturn]] void no_data(DType asked) const;
+
   std::shared_ptr<std::byte[]> storage_;
   Shape shape_;
   std::int64_t numel_ = 0;
@@ -91,7 +97,7 @@ Tensor permute(const Tensor& t, std::initializer_list<int> axes);
 /// A copy of t[begin:end] along the first dimension. Throws Error unless 0 <= begin <= end <= t.dim(0).
 Tensor rows(const Tensor& t, std::int64_t begin, std::int64_t end);
 
-/// Throws Error naming `op` unless both tensors have the same shape and dtype.
+/// Throws Error naming `op` unless both tensors are defined and have the same shape and dtype.
 void check_same(const Tensor& a, const Tensor& b, std::string_view op);
 
 }  // namespace goshawk

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 #include <numeric>
 
+#include "core/kernels/elementwise.hpp"
 #include "core/tensor.hpp"
 #include "tests/support/scratch_directory.hpp"
 
@@ -76,6 +77,22 @@ TEST_CASE("an undefined tensor has no elements to work with") {
   CHECK(error_of([&] { none.clone(); }) != "");
   CHECK(error_of([&] { none.to(DType::f64); }) != "");
   CHECK(error_of([&] { permute(none, {}); }) != "");
+  CHECK(contains(error_of([&] { none.data<float>(); }), "[Tensor::data] the tensor is undefined"));
+  CHECK(error_of([&] { none.span<float>(); }) != "");
+  CHECK(error_of([&] { none.to_vector<float>(); }) != "");
+  CHECK(contains(error_of([&] { none.fill(1); }), "undefined"));
+  CHECK(
+      contains(error_of([&] { Tensor::empty_like(none); }), "[Tensor::empty_like] the tensor is undefined"));
+  CHECK(contains(error_of([&] { Tensor::zeros_like(none); }), "undefined"));
+  // A scalar has an undefined tensor's shape and type.
+  const Tensor scalar = Tensor::scalar(1, DType::f32);
+  CHECK(contains(error_of([&] { check_same(scalar, none, "some_op"); }), "[some_op]"));
+  CHECK(contains(error_of([&] { check_same(none, none, "some_op"); }), "undefined"));
+  CHECK(contains(error_of([&] { scalar.copy_from(none); }), "undefined"));
+  CHECK(contains(error_of([&] { none.copy_from(scalar); }), "undefined"));
+  CHECK(error_of([&] { kernels::map(none, "some_op", [](auto x) { return x; }); }) != "");
+  CHECK(error_of([&] { kernels::zip(scalar, none, "some_op", [](auto x, auto) { return x; }); }) != "");
+  CHECK(error_of([&] { kernels::add_to(scalar, none); }) != "");
 }
 
 TEST_CASE("copies share their elements, clones do not") {
