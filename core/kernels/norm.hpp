@@ -5,6 +5,9 @@
 // Two maps, with g = gy where the ReLU passed (all of it without one):
 //   affine     y = relu?(x · s + t + residual?)
 //   batch norm y = relu?(gamma · x̂ + beta + residual?), x̂ = (x − mean(x)) · inv_std(x), over the batch itself
+//
+// Every function throws Error naming itself unless all operands have x's dtype, those of x's shape have it,
+// and those per channel, mean and inv_std among them, are [C].
 #pragma once
 
 #include <span>

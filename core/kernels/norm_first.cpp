@@ -193,6 +193,12 @@ void check_operands(const Tensor& gy, const Tensor& x, const Tensor& scale, cons
   check_channels(scale, Rows(x, op), x, op);
 }
 
+void check_statistics(const Tensor& mean, const Tensor& inv_std, const Rows& rows, const Tensor& x,
+                      std::string_view op) {
+  check_channels(mean, rows, x, op);
+  check_channels(inv_std, rows, x, op);
+}
+
 void check_cotangents(const NormGradients& u, const Rows& rows, const Tensor& x, std::string_view op) {
   for (const Tensor* t : {&u.x, &u.residual}) {
     if (t->defined()) check_same(*t, x, op);
@@ -262,12 +268,13 @@ NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tenso
                                   const NormMap& map) {
   constexpr std::string_view op = "batch_norm_backward";
   check_operands(gy, x, gamma, y, op);
+  const Rows rows(x, op);
+  check_statistics(mean, inv_std, rows, x, op);
   if (map.s.defined()) {
-    check_channels(map.s, Rows(x, op), x, op);
-    check_channels(map.t, Rows(x, op), x, op);
+    check_channels(map.s, rows, x, op);
+    check_channels(map.t, rows, x, op);
   }
   return dispatch_floating(x.dtype(), op, [&]<class T>() {
-    const Rows rows(x, op);
     const std::int64_t n = rows.channels;
     NormGradients result;
     const NormTarget masked = residual_target(wants, y, x, op);

@@ -25,6 +25,8 @@ double value(const Tensor& t, std::int64_t channel) {
 /// Throw Error naming `op` unless the operands fit to x.
 void check_operands(const Tensor& gy, const Tensor& x, const Tensor& scale, const Tensor& y,
                     std::string_view op);
+void check_statistics(const Tensor& mean, const Tensor& inv_std, const Rows& rows, const Tensor& x,
+                      std::string_view op);
 void check_cotangents(const NormGradients& u, const Rows& rows, const Tensor& x, std::string_view op);
 
 /// A gradient of x's size that a pass writes or adds to, if it is wanted.

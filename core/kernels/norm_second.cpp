@@ -329,7 +329,9 @@ NormSecondGradients batch_norm_double_backward(const NormGradients& u, const Nor
   constexpr std::string_view op = "batch_norm_double_backward";
   check_operands(gy, x, gamma, y, op);
   const Rows rows(x, op);
+  check_statistics(mean, inv_std, rows, x, op);
   check_cotangents(u, rows, x, op);
+  check_cotangents(first, rows, x, op);
   return dispatch_floating(x.dtype(), op, [&]<class T>() {
     const SecondOrderSums sums = second_pass_sums<T>(rows, u.x, gy, x, y, mean);
     const BatchNormSecond second = batch_norm_second(u, sums, first, gamma, mean, inv_std, rows.rows);

@@ -205,6 +205,7 @@ std::vector<Tensor> batch_norm_tangents(std::span<const NormGradients> tangents,
   constexpr std::string_view op = "batch_norm_tangents";
   check_operands(x, x, gamma, y, op);
   const Rows rows(x, op);
+  check_statistics(mean, inv_std, rows, x, op);
   // dy = γ s P(dx) + dγ x̂ + dβ + dr where the ReLU passed, with P from batch_norm_second.
   const std::int64_t n = rows.channels;
   const auto count = static_cast<double>(rows.rows);
@@ -270,6 +271,8 @@ std::vector<NormGradients> batch_norm_backward_tangents(std::span<const NormMove
   constexpr std::string_view op = "batch_norm_backward_tangents";
   check_operands(gy, x, gamma, y, op);
   const Rows rows(x, op);
+  check_statistics(mean, inv_std, rows, x, op);
+  check_cotangents(first, rows, x, op);
   std::vector<Moving> passes;
   for (const NormMoves& m : moves) {
     check_cotangents({.x = m.x, .scale = m.scale, .shift = {}, .residual = m.gy}, rows, x, op);

@@ -192,3 +192,27 @@ TEST_CASE("operands that do not match are refused") {
   CHECK_THROWS_AS(kernels::channel_sum(Tensor::scalar(1, DType::f32)), Error);
   CHECK_THROWS_AS(kernels::channel_moments(Tensor::zeros({0, 3}, DType::f32)), Error);
 }
+
+TEST_CASE("statistics of a batch norm that do not match are refused by each of its derivatives") {
+  const auto ones = [](const Shape& shape, DType dtype = DType::f32) {
+    return Tensor::full(shape, dtype, 1);
+  };
+  const Tensor x = ones({4, 8}), c = ones({8});
+  const auto refused = [&](const Tensor& mean, const Tensor& inv_std) {
+    const kernels::NormGradients first{.x = x, .scale = c, .shift = c, .residual = {}}, u = first;
+    const kernels::NormMoves move{x, x, c};
+    CHECK_THROWS_WITH_AS(kernels::batch_norm_backward(x, x, c, mean, inv_std, {}, {}),
+                         doctest::Contains("[batch_norm_backward]"), Error);
+    CHECK_THROWS_WITH_AS(kernels::batch_norm_double_backward(u, first, x, x, c, mean, inv_std, {}),
+                         doctest::Contains("[batch_norm_double_backward]"), Error);
+    CHECK_THROWS_WITH_AS(kernels::batch_norm_tangents(std::span(&u, 1), x, c, mean, inv_std, {}),
+                         doctest::Contains("[batch_norm_tangents]"), Error);
+    CHECK_THROWS_WITH_AS(
+        kernels::batch_norm_backward_tangents(std::span(&move, 1), first, x, x, c, mean, inv_std, {}, {}),
+        doctest::Contains("[batch_norm_backward_tangents]"), Error);
+  };
+  for (const Tensor& wrong : {ones({1}), ones({8, 1}), ones({8}, DType::f64), Tensor()}) {
+    refused(wrong, c);
+    refused(c, wrong);
+  }
+}
