@@ -1,11 +1,35 @@
 #include "core/tensor.hpp"
 
+#include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
 
 #include "core/memory.hpp"
 #include "core/parallel.hpp"
 
 namespace goshawk {
+namespace {
+
+/// Whether `value`, truncated, is a value of the type To; a floating one has them all.
+template <class To, class From>
+bool holds(From value) {
+  if constexpr (std::is_floating_point_v<To>) {
+    return true;
+  } else if constexpr (std::is_floating_point_v<From>) {
+    // Powers of two, which every From has. NaN is in no range.
+    const From end = std::ldexp(From{1}, std::numeric_limits<To>::digits);
+    const From whole = std::trunc(value);
+    return whole >= static_cast<From>(std::numeric_limits<To>::min()) && whole < end;
+  } else {
+    return std::in_range<To>(value);
+  }
+}
+
+}  // namespace
 
 Tensor Tensor::empty(const Shape& shape, DType dtype) {
   std::int64_t bytes = dtype_size(dtype);
@@ -97,9 +121,21 @@ Tensor Tensor::to(DType dtype) const {
     dispatch_all(dtype, [&]<class To>() {
       const From* from = data<From>();
       To* to = t.data<To>();
+      std::atomic<bool> all_held = true;
       parallel_for(numel_, kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
+        if constexpr (!std::is_floating_point_v<To>) {
+          if (!std::all_of(from + begin, from + end, holds<To, From>)) {
+            all_held = false;
+            return;
+          }
+        }
         for (std::int64_t i = begin; i < end; ++i) to[i] = static_cast<To>(from[i]);
       });
+      if (all_held) return;
+      // Which chunk found out first is chance.
+      const From* const first = std::find_if_not(from, from + numel_, holds<To, From>);
+      fail("[Tensor::to] element {} is {}, which {} cannot hold; clip the elements or choose a wider type",
+           first - from, *first, dtype);
     });
   });
   return t;
@@ -120,6 +156,8 @@ void Tensor::fill(double value) const {
   check(defined(), "[Tensor::fill] the tensor is undefined; give it elements first");
   dispatch_all(dtype_, [&]<class T>() {
     T* to = data<T>();
+    check(holds<T>(value), "[Tensor::fill] {} cannot hold {}; choose another value or a wider type", dtype_,
+          value);
     const T element = static_cast<T>(value);
     parallel_for(numel_, kElementwiseGrain,
                  [&](std::int64_t begin, std::int64_t end) { std::fill(to + begin, to + end, element); });

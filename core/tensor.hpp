@@ -73,12 +73,13 @@ class Tensor {
   Tensor reshape(const Shape& shape) const { return reshape(std::span(shape.begin(), shape.end())); }
   Tensor clone() const;
   /// Converted elements (a copy), or this handle when the type is already right. Conversion to an integer
-  /// type truncates.
+  /// type truncates, and throws Error naming the first element that the type cannot hold.
   Tensor to(DType dtype) const;
   /// The only element, as double; an error when there are several.
   double item() const;
   /// Overwrites all elements with those of `source` (same shape and dtype).
   void copy_from(const Tensor& source) const;
+  /// Throws Error when an integer type cannot hold the value, truncated.
   void fill(double value) const;
 
  private:

@@ -1,4 +1,6 @@
+#include <cmath>
 #include <doctest/doctest.h>
+#include <limits>
 #include <numeric>
 
 #include "core/kernels/elementwise.hpp"
@@ -155,6 +157,49 @@ TEST_CASE("conversion between all types") {
   CHECK(f.to(DType::f32).raw() == f.raw());
   const Tensor large = counting({50001}).to(DType::f64);
   for (std::int64_t i = 0; i < large.numel(); ++i) REQUIRE(large.data<double>()[i] == static_cast<double>(i));
+}
+
+TEST_CASE("a number that an integer type cannot hold is named, with its place") {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity(), kNaN = std::nan("");
+  struct Limits {
+    DType type;
+    std::vector<double> held, not_held;
+  };
+  const double two_63 = 0x1p63;
+  for (const Limits& l :
+       {Limits{DType::u8, {-0.9, 0, 255, 255.9}, {-1, 256, 300, -kInfinity, kInfinity, kNaN}},
+        Limits{DType::i8, {-128.5, -1, 127.5}, {-129, 128, kNaN}},
+        Limits{DType::i32, {-0x1p31, 0x1p31 - 0.5}, {-0x1p31 - 1, 0x1p31, 1e300, kNaN}},
+        Limits{DType::i64, {-two_63, 0x1p62}, {-0x1.0000000000001p63, two_63, kNaN}}}) {
+    CAPTURE(dtype_name(l.type));
+    for (double v : l.held) {
+      CAPTURE(v);
+      CHECK(Tensor::full({1}, DType::f64, v).to(l.type).item() == std::trunc(v));
+      CHECK(Tensor::full({1}, l.type, v).item() == std::trunc(v));
+    }
+    for (double v : l.not_held) {
+      CAPTURE(v);
+      CHECK(contains(error_of([&] { Tensor::full({1}, DType::f64, v).to(l.type); }), "[Tensor::to]"));
+      CHECK(contains(error_of([&] { Tensor::full({1}, l.type, v); }), "[Tensor::fill]"));
+    }
+  }
+  CHECK(contains(error_of([&] { Tensor::full({}, DType::f32, 0x1p31).to(DType::i32); }),
+                 "element 0 is 2147483"));
+  CHECK(Tensor::full({}, DType::f32, -0x1p31).to(DType::i32).item() == -0x1p31);
+  // The first one is named, also of many chunks.
+  const Tensor many = Tensor::zeros({100003}, DType::f32);
+  many.data<float>()[50001] = 300;
+  many.data<float>()[90001] = -1;
+  CHECK(error_of([&] { many.to(DType::u8); }) ==
+        "[Tensor::to] element 50001 is 300, which u8 cannot hold; clip the elements or choose a wider type");
+  CHECK(error_of([&] { Tensor::full({1}, DType::u8, 300); }) ==
+        "[Tensor::fill] u8 cannot hold 300; choose another value or a wider type");
+  // Also from one integer type to another.
+  CHECK(contains(error_of([] {
+                   Tensor::from<std::int64_t>({5, -1}, {2}).to(DType::u8);
+                 }),
+                 "element 1 is -1, which u8 cannot hold"));
+  CHECK(Tensor::from<std::int64_t>({255}, {1}).to(DType::u8).item() == 255);
 }
 
 TEST_CASE("item of every type") {
