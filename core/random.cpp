@@ -1,5 +1,6 @@
 #include "core/random.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <numeric>
@@ -66,6 +67,7 @@ std::uint64_t Random::below(std::uint64_t n) {
 }
 
 std::vector<std::int64_t> Random::permutation(std::int64_t n) {
+  check(n >= 0, "[Random::permutation] there is no permutation of {} numbers; give 0 or more", n);
   std::vector<std::int64_t> order(static_cast<std::size_t>(n));
   std::iota(order.begin(), order.end(), 0);
   for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[below(i)]);
@@ -78,7 +80,7 @@ template <class F>
 Tensor generate(const Shape& shape, DType dtype, const char* op, F draw) {
   Tensor t = Tensor::empty(shape, dtype);
   dispatch_floating(dtype, op, [&]<class T>() {
-    for (T& element : t.span<T>()) element = static_cast<T>(draw());
+    for (T& element : t.span<T>()) element = draw.template operator()<T>();
   });
   return t;
 }
@@ -86,15 +88,22 @@ Tensor generate(const Shape& shape, DType dtype, const char* op, F draw) {
 }  // namespace
 
 Tensor random_normal(const Shape& shape, DType dtype, Random& random) {
-  return generate(shape, dtype, "random_normal", [&] { return random.normal(); });
+  return generate(shape, dtype, "random_normal", [&]<class T>() { return static_cast<T>(random.normal()); });
 }
 
 Tensor random_uniform(const Shape& shape, DType dtype, Random& random, double low, double high) {
-  return generate(shape, dtype, "random_uniform", [&] { return low + (high - low) * random.uniform(); });
+  check(low <= high, "[random_uniform] no number is from {} to below {}; give the lower end first", low,
+        high);
+  return generate(shape, dtype, "random_uniform", [&]<class T>() {
+    // Rounding to T reaches the upper end.
+    const T last = std::nextafter(static_cast<T>(high), static_cast<T>(low));
+    return std::min(static_cast<T>(low + (high - low) * random.uniform()), last);
+  });
 }
 
 Tensor random_rademacher(const Shape& shape, DType dtype, Random& random) {
-  return generate(shape, dtype, "random_rademacher", [&] { return random.next_u32() & 1 ? 1.0 : -1.0; });
+  return generate(shape, dtype, "random_rademacher",
+                  [&]<class T>() { return random.next_u32() & 1 ? T{1} : T{-1}; });
 }
 
 }  // namespace goshawk

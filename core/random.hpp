@@ -27,7 +27,7 @@ class Random {
   double normal();
   /// Uniform in {0, …, n − 1} without bias; n > 0.
   std::uint64_t below(std::uint64_t n);
-  /// A uniform permutation of 0 … n − 1 (Fisher–Yates).
+  /// A uniform permutation of 0 … n − 1 (Fisher–Yates). Throws Error for a negative n.
   std::vector<std::int64_t> permutation(std::int64_t n);
 
   std::uint64_t seed() const { return seed_; }
@@ -44,7 +44,8 @@ class Random {
 
 /// Independent N(0, 1) elements, drawn from `random` in row-major order.
 Tensor random_normal(const Shape& shape, DType dtype, Random& random);
-/// Independent elements uniform in [low, high).
+/// Independent elements uniform in [low, high), both ends rounded to `dtype`; `low` where that leaves no
+/// number in between. Throws Error unless low ≤ high.
 Tensor random_uniform(const Shape& shape, DType dtype, Random& random, double low = 0, double high = 1);
 /// Independent elements −1 or +1 with equal probability.
 Tensor random_rademacher(const Shape& shape, DType dtype, Random& random);

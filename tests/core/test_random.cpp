@@ -1,5 +1,6 @@
 #include <cmath>
 #include <doctest/doctest.h>
+#include <limits>
 #include <set>
 
 #include "core/random.hpp"
@@ -44,4 +45,47 @@ TEST_CASE("moments, ranges and permutations") {
   const auto order = random.permutation(50);
   CHECK(std::set(order.begin(), order.end()).size() == 50);
   CHECK_THROWS_AS(random.below(0), Error);
+}
+
+TEST_CASE("no permutation of fewer than no numbers") {
+  Random random(1);
+  CHECK(random.permutation(0).empty());
+  CHECK_THROWS_WITH_AS(random.permutation(-1), doctest::Contains("-1"), Error);
+}
+
+TEST_CASE_TEMPLATE("tensors of random numbers are the stream's numbers in row-major order", T, float,
+                   double) {
+  Random random(3, 1), again(3, 1);
+  const Tensor normal = random_normal({3, 5}, dtype_of<T>, random);
+  CHECK(normal.shape() == Shape{3, 5});
+  for (const T x : normal.span<T>()) CHECK(x == static_cast<T>(again.normal()));
+  const Tensor uniform = random_uniform({4, 2}, dtype_of<T>, random, -2, 3);
+  for (const T x : uniform.span<T>()) CHECK(x == static_cast<T>(-2 + 5 * again.uniform()));
+  const Tensor signs = random_rademacher({1000}, dtype_of<T>, random);
+  int positive = 0;
+  for (const T x : signs.span<T>()) {
+    CHECK(x == (again.next_u32() & 1 ? T{1} : T{-1}));
+    positive += x > 0 ? 1 : 0;
+  }
+  CHECK(std::abs(positive - 500) < 4 * std::sqrt(250.0));
+  CHECK(random.position() == again.position());
+  CHECK_THROWS_WITH_AS(random_normal({2}, DType::i32, random), doctest::Contains("[random_normal]"), Error);
+  CHECK_THROWS_WITH_AS(random_rademacher({2}, DType::u8, random), doctest::Contains("[random_rademacher]"),
+                       Error);
+}
+
+TEST_CASE_TEMPLATE("uniform numbers never round up to the upper end", T, float, double) {
+  // A range of four numbers of the type, of which the upper end would get an eighth of the draws.
+  constexpr T kStep = std::numeric_limits<T>::epsilon();
+  Random random(5);
+  const double high = 1 + 4 * static_cast<double>(kStep);
+  std::set<T> seen;
+  const Tensor few = random_uniform({4000}, dtype_of<T>, random, 1, high);
+  for (const T x : few.span<T>()) seen.insert(x);
+  CHECK(seen == std::set<T>{1, 1 + kStep, 1 + 2 * kStep, 1 + 3 * kStep});
+  // No number lies in between.
+  CHECK(random_uniform({1}, dtype_of<T>, random, 2, 2).item() == 2);
+  CHECK_THROWS_WITH_AS(random_uniform({1}, dtype_of<T>, random, 1, 0), doctest::Contains("[random_uniform]"),
+                       Error);
+  CHECK_THROWS_AS(random_uniform({1}, dtype_of<T>, random, 0, std::nan("")), Error);
 }
