@@ -104,6 +104,22 @@ int sync_directory_of(const std::string& path) {
   return error == EINVAL ? 0 : error;
 }
 
+// The file that `path` names, symbolic links followed, whether it exists or not.
+std::string linked_file(const std::string& path) {
+  std::error_code error;
+  if (const auto real = std::filesystem::canonical(path, error); !error) return real.string();
+  // What exists and has no such path is a pipe of this process, as /dev/stdout may be.
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0 || errno != ENOENT) return path;
+  // A link may lead to a file that is still to be made. (A circle of links is another error than ENOENT.)
+  std::filesystem::path target = path;
+  for (;;) {
+    const auto next = std::filesystem::read_symlink(target, error);
+    if (error) return target.string();
+    target = target.parent_path() / next;
+  }
+}
+
 }  // namespace
 
 std::string read_file(const std::string& path) {
@@ -231,9 +247,7 @@ std::string FileReader::read_string(std::int64_t bytes) {
   return text;
 }
 
-AtomicFile::AtomicFile(const std::string& path) : path_(path), target_(path) {
-  std::error_code ignored;
-  if (const auto real = std::filesystem::canonical(path, ignored); !ignored) target_ = real.string();
+AtomicFile::AtomicFile(const std::string& path) : path_(path), target_(linked_file(path)) {
   struct stat status {};
   const bool exists = ::stat(target_.c_str(), &status) == 0;
   if (!exists && errno != ENOENT) fail_system("write", "write", path_, errno);
@@ -285,11 +299,17 @@ void AtomicFile::commit() {
       error = errno;
     if (error != 0 && !temporary_.empty()) ::unlink(temporary_.c_str());
   }
-  if (error == 0 && !temporary_.empty()) error = sync_directory_of(target_);
   if (error != 0) {
     discard();
     fail_system("write", "write", path_, error);
   }
+  if (temporary_.empty()) return;
+  // Too late to give up: every reader has the new content already.
+  error = sync_directory_of(target_);
+  check(error == 0,
+        "[write] {} has its new content, but a crash of the system may bring the old back: its directory "
+        "cannot be synced: {}; {}",
+        path_, std::generic_category().message(error), remedy(error));
 }
 
 }  // namespace goshawk

@@ -22,8 +22,8 @@ void write_file_atomic(const std::string& path, std::span<const std::byte> bytes
 void write_file_atomic(const std::string& path, std::string_view text);
 
 /// Appends `line` (without a line break of its own) and a line break in one write and waits until it is on
-/// disk. When that fails the file keeps its old length. A torn last line, left by a crash of the system,
-/// stays a line of its own.
+/// disk. When that fails the file is cut to its old length, so no other process may append to it at the same
+/// time (see FileLock). A torn last line, left by a crash of the system, stays a line of its own.
 void append_line_synced(const std::string& path, std::string_view line);
 
 /// Makes the directory and all those above it; nothing happens when it exists.
@@ -70,8 +70,8 @@ class FileReader {
 /// Writes a file piece by piece so that no reader ever sees half of it: the bytes go to a temporary file in
 /// the same directory (`PATH.tmp-PROCESS-NUMBER`), which commit() syncs and renames to `path`, and then it
 /// syncs the directory. Without commit(), or after an error, the temporary file is removed and an old file is
-/// as it was; only a killed process leaves its temporary file behind. A symbolic link is followed, an old
-/// file's permissions are kept, and a device or pipe is written directly.
+/// as it was; only a killed process leaves its temporary file behind. A symbolic link is followed, also to a
+/// file that is not there yet, an old file's permissions are kept, and a device or pipe is written directly.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::string& path);
@@ -81,7 +81,8 @@ class AtomicFile {
 
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
-  /// Makes the file visible under its name; nothing may be written afterwards.
+  /// Makes the file visible under its name; nothing may be written afterwards. When all that fails is to sync
+  /// the directory, the error says that the file is in place.
   void commit();
 
  private:

@@ -179,6 +179,42 @@ TEST_CASE("symbolic links are followed and permissions are kept") {
   CHECK((status.st_mode & 07777) == 0640);
 }
 
+TEST_CASE("a symbolic link to a file that is not there yet makes it there") {
+  const ScratchDirectory directory;
+  make_directories(directory / "elsewhere");
+  std::filesystem::create_symlink("../second", directory.path() / "elsewhere/first");
+  std::filesystem::create_symlink("elsewhere/first", directory.path() / "link");
+  write_file_atomic(directory / "link", "new");
+  CHECK(std::filesystem::is_symlink(directory.path() / "link"));
+  CHECK(std::filesystem::is_symlink(directory.path() / "elsewhere/first"));
+  CHECK(directory.read("second") == "new");
+  std::filesystem::create_symlink(directory / "third", directory.path() / "absolute");
+  write_file_atomic(directory / "absolute", "newer");
+  CHECK(directory.read("third") == "newer");
+  std::filesystem::create_symlink("circle", directory.path() / "circle");
+  CHECK(contains(error_of([&] { write_file_atomic(directory / "circle", "x"); }), directory / "circle"));
+  CHECK(std::filesystem::is_symlink(directory.path() / "circle"));
+}
+
+TEST_CASE("a file that is in place but whose directory cannot be synced is said to be so") {
+  const ScratchDirectory directory;
+  directory.write("file", "old");
+  AtomicFile file(directory / "file");
+  file.write("new");
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  rlimit none = before;
+  none.rlim_cur = 0;
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);  // now the directory cannot be opened
+  const std::string message = error_of([&] { file.commit(); });
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  CAPTURE(message);
+  CHECK(contains(message, directory / "file has its new content"));
+  CHECK(contains(message, "Too many open files"));
+  CHECK(directory.read("file") == "new");
+  CHECK(directory.entries() == 1);
+}
+
 TEST_CASE("lines are appended whole") {
   const ScratchDirectory directory;
   const std::string path = directory / "log";
