@@ -16,12 +16,14 @@ constexpr std::int64_t kRows = 256;
 
 void gram_task(const float* a, std::int64_t rows, std::int64_t columns, float* out) {
   use_one_blas_thread();
+  check_blas_extents({rows, columns}, "gram");
   const auto n = static_cast<blasint>(rows), k = static_cast<blasint>(columns);
   cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, k, 1, a, k, a, k, 0, out, n);
 }
 
 void gram_task(const double* a, std::int64_t rows, std::int64_t columns, double* out) {
   use_one_blas_thread();
+  check_blas_extents({rows, columns}, "gram");
   const auto n = static_cast<blasint>(rows), k = static_cast<blasint>(columns);
   cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, k, 1, a, k, a, k, 0, out, n);
 }
@@ -35,6 +37,7 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
   const std::int64_t n = b.dim(transpose_b ? 0 : 1);
   check(b.dim(transpose_b ? 1 : 0) == k, "[matmul] inner extents differ: {}{} times {}{}", a.shape(),
         transpose_a ? " transposed" : "", b.shape(), transpose_b ? " transposed" : "");
+  check_blas_extents({k, n, a.dim(1), b.dim(1)}, "matmul");
   if (k == 0) return Tensor::zeros({m, n}, a.dtype());
   Tensor out = Tensor::empty({m, n}, a.dtype());
   if (m == 0 || n == 0) return out;

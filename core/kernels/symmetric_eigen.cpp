@@ -49,6 +49,9 @@ SymmetricEigen symmetric_eigen(std::vector<double> matrix, std::size_t n) {
   check_finite(matrix, "symmetric_eigen");
   if (n == 0) return {};
   use_one_blas_thread();
+  // The size of the work space is the largest number.
+  const auto rows = static_cast<std::int64_t>(n);
+  check_blas_extents({1 + 6 * rows + 2 * rows * rows}, "symmetric_eigen");
   // Row-major below the diagonal is column-major above it.
   const auto order = static_cast<blasint>(n);
   std::vector<double> values(n);

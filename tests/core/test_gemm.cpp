@@ -1,8 +1,9 @@
 #include <cmath>
 #include <doctest/doctest.h>
+#include <limits>
 
 #include "core/kernels/gemm.hpp"
-#include "core/parallel.hpp"
+#include "core/kernels/openblas.hpp"
 #include "core/random.hpp"
 
 using namespace goshawk;
@@ -49,4 +50,17 @@ TEST_CASE("shapes that do not fit are named") {
                        "[matmul] inner extents differ: [2, 3] times [2, 4]", Error);
   CHECK_THROWS_AS(kernels::matmul(a, b.to(DType::f64), true, false), Error);
   CHECK_THROWS_AS(kernels::matmul(a, Tensor::zeros({2}, DType::f32), true, false), Error);
+}
+
+TEST_CASE("extents that OpenBLAS cannot count are refused instead of cut off") {
+  const std::int64_t limit = kernels::max_blas_extent();
+  if (limit == std::numeric_limits<std::int64_t>::max()) return;
+  // Without elements, as others would not fit the memory.
+  const Tensor wide = Tensor::zeros({0, limit + 1}, DType::f32),
+               high = Tensor::zeros({limit + 1, 0}, DType::f32);
+  CHECK_THROWS_WITH_AS(kernels::matmul(wide, high, false, false),
+                       doctest::Contains(fmt::format("[matmul] an extent of {}", limit + 1).c_str()), Error);
+  const float one = 1;
+  float out = 0;
+  CHECK_THROWS_WITH_AS(kernels::gram_task(&one, 1, limit + 1, &out), doctest::Contains("[gram]"), Error);
 }
