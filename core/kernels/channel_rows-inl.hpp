@@ -44,7 +44,7 @@ HWY_INLINE void over_channels(std::int64_t channels, const Body& body) {
 
 // Vectors of a slab: neighbouring columns that are walked down together, so that what a row reads is a few
 // whole cache lines, and whatever belongs to a channel stays in registers.
-#if HWY_TARGET == HWY_AVX3
+#if HWY_TARGET <= HWY_AVX3  // what is better has a lower number
 constexpr std::size_t kSlabVectors = 4;
 #else
 constexpr std::size_t kSlabVectors = 2;

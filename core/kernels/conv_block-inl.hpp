@@ -25,7 +25,7 @@ using Index = std::int64_t;
 using std::size_t;
 
 // Largest register blocks: the sums, the vectors of one row and one broadcast must fit the registers.
-#if HWY_TARGET == HWY_AVX3
+#if HWY_TARGET <= HWY_AVX3        // what is better has a lower number
 constexpr size_t kMaxRows1 = 16;  // with one vector in a row
 constexpr size_t kMaxRows2 = 12;  // with two
 #else
