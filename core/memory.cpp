@@ -89,6 +89,8 @@ class CachingAllocator {
     Block taken = take_cached(own, size);
     void*& block = taken.data;
     if (block == nullptr) {
+      // The system seldom refuses: it promises more memory than it has, and ends the process that uses it.
+      if (stats_.bytes_reserved + static_cast<std::int64_t>(size) > limit_) release_locked();
       block = system_allocate(size);
       if (block == nullptr) {
         release_locked();
@@ -130,6 +132,10 @@ class CachingAllocator {
   void reset_peak() {
     std::lock_guard lock(mutex_);
     stats_.peak_bytes_in_use = stats_.bytes_in_use;
+  }
+  std::int64_t set_limit(std::int64_t bytes) {
+    std::lock_guard lock(mutex_);
+    return std::exchange(limit_, bytes);
   }
   void release_cached() {
     std::lock_guard lock(mutex_);
@@ -198,6 +204,7 @@ class CachingAllocator {
   std::vector<FreeLists> lists_{kShared + 1};  // empty without caching; 0 is nobody's
   std::vector<std::size_t> unowned_;
   MemoryStats stats_;
+  std::int64_t limit_ = physical_memory() / 10 * 9;  // the rest is for what does not come from here
 };
 
 // Never destroyed: tensors with static storage duration may outlive any other static object.
@@ -226,6 +233,9 @@ void reset_peak_memory() {
 }
 void release_cached_memory() {
   allocator().release_cached();
+}
+std::int64_t set_cache_limit(std::int64_t bytes) {
+  return allocator().set_limit(bytes);
 }
 
 std::shared_ptr<std::byte[]> allocate(std::int64_t bytes) {

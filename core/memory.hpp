@@ -21,6 +21,9 @@ std::int64_t physical_memory();
 void reset_peak_memory();
 /// Returns every cached free block to the system.
 void release_cached_memory();
+/// Before a new block would make bytes_reserved exceed `bytes`, every cached block goes back to the system.
+/// It is nine tenths of physical_memory() unless set. Returns what it was.
+std::int64_t set_cache_limit(std::int64_t bytes);
 
 /// A reference-counted, 64-byte-aligned block of at least `bytes` bytes with undefined contents.
 /// Throws Error when the system has no memory left.

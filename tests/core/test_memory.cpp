@@ -107,6 +107,28 @@ TEST_CASE("cached memory is given back on request") {
   CHECK(memory_stats().bytes_reserved == memory_stats().bytes_in_use);
 }
 
+TEST_CASE("cached memory is given back before the process would hold more than its limit") {
+  release_cached_memory();
+  constexpr std::int64_t kBytes = 3 << 20;
+  struct Limit {
+    std::int64_t before;
+    explicit Limit(std::int64_t bytes) : before(set_cache_limit(bytes)) {}
+    ~Limit() { set_cache_limit(before); }
+  };
+  const std::int64_t held = memory_stats().bytes_reserved;
+  const Limit limit(held + 3 * kBytes);
+  CHECK(limit.before > physical_memory() / 2);
+  CHECK(limit.before < physical_memory());
+  { const auto a = allocate(kBytes), b = allocate(kBytes); }
+  CHECK(memory_stats().bytes_reserved >= held + 2 * kBytes);
+  // Another size, so that no cached block serves it.
+  const auto larger = allocate(2 * kBytes);
+  CHECK(memory_stats().bytes_reserved == memory_stats().bytes_in_use);
+  // What is in use may exceed the limit; only the system says when it is too much.
+  const auto more = allocate(4 * kBytes);
+  CHECK(memory_stats().bytes_reserved > held + 3 * kBytes);
+}
+
 TEST_CASE("a loop over tensors settles to no system allocations") {
   const auto step = [] {
     Tensor x = Tensor::zeros({64, 32, 32}, DType::f32);
