@@ -96,4 +96,9 @@ void parallel_for(std::int64_t n, std::int64_t grain, const F& f) {
 /// balance.
 inline constexpr std::int64_t kElementwiseGrain = 16384;
 
+/// Rows of `elements` elements that make a chunk of about that size: at least one.
+constexpr std::int64_t row_grain(std::int64_t elements) {
+  return std::max<std::int64_t>(1, kElementwiseGrain / std::max<std::int64_t>(1, elements));
+}
+
 }  // namespace goshawk

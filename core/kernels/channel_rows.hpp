@@ -19,7 +19,7 @@ struct Rows {
     check(x.ndim() >= 1, "[{}] needs a tensor with a channel dimension but was given a scalar", op);
     channels = x.shape().back();
     rows = channels == 0 ? 0 : x.numel() / channels;
-    grain = std::max<std::int64_t>(1, kElementwiseGrain / std::max<std::int64_t>(1, channels));
+    grain = row_grain(channels);
   }
   std::int64_t chunks() const { return (rows + grain - 1) / grain; }
   std::int64_t rows, channels, grain;

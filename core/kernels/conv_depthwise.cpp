@@ -261,14 +261,9 @@ HWY_EXPORT(WeightGradF64);
 template <class T>
 constexpr bool kSingle = sizeof(T) == sizeof(float);
 
-/// Rows of `row` elements that make a task of the size of an elementwise one.
-Index task_rows(Index row) {
-  return std::max<Index>(1, kElementwiseGrain / std::max<Index>(1, row));
-}
-
 template <class T>
 void run_forward(const Problem& p, const T* x, const T* w, const T* bias, T* y, bool add) {
-  parallel_for(p.n * p.oh, task_rows(p.ow * p.c), [&](Index begin, Index end) {
+  parallel_for(p.n * p.oh, row_grain(p.ow * p.c), [&](Index begin, Index end) {
     if constexpr (kSingle<T>) {
       HWY_DYNAMIC_DISPATCH(ForwardF32)(p, x, w, bias, y, add, begin, end);
     } else {
@@ -302,7 +297,7 @@ std::vector<T> phases_of(const Problem& p, const T* w) {
 template <class T>
 void run_input_grad(const Problem& p, const T* gy, const T* w, T* gx, bool add) {
   const std::vector<T> phases = phases_of(p, w);
-  parallel_for(p.n * p.h, task_rows(p.w * p.c), [&](Index begin, Index end) {
+  parallel_for(p.n * p.h, row_grain(p.w * p.c), [&](Index begin, Index end) {
     if constexpr (kSingle<T>) {
       HWY_DYNAMIC_DISPATCH(InputGradF32)(p, gy, phases.data(), gx, add, begin, end);
     } else {
@@ -315,7 +310,7 @@ void run_input_grad(const Problem& p, const T* gy, const T* w, T* gx, bool add) 
 template <class T>
 void sum_parts(const T* parts, Index count, T* to, Index size) {
   constexpr Index kBlock = 256;
-  parallel_for(size, task_rows(count), [&](Index begin, Index end) {
+  parallel_for(size, row_grain(count), [&](Index begin, Index end) {
     for (Index first = begin; first < end; first += kBlock) {
       const Index width = std::min(kBlock, end - first);
       double sums[kBlock] = {};
@@ -332,7 +327,7 @@ template <class T>
 void run_weight_grad(const Problem& p, const T* x, const T* gy, T* gw) {
   const Index rows = p.n * p.oh, size = p.kh * p.kw * p.c;
   // Enough rows that a task's sums are few beside what it reads.
-  const Index grain = std::max(task_rows(p.ow * p.c), std::max<Index>(1, 16 * p.kh * p.kw / p.ow));
+  const Index grain = std::max(row_grain(p.ow * p.c), std::max<Index>(1, 16 * p.kh * p.kw / p.ow));
   const Index tasks = (rows + grain - 1) / grain;
   const auto sums = std::make_unique_for_overwrite<T[]>(static_cast<std::size_t>(tasks * size));
   parallel_for(rows, grain, [&](Index begin, Index end) {

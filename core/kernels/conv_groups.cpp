@@ -25,7 +25,7 @@ struct Groups {
 /// Calls f(begin, end) for chunks of rows of `channels` elements.
 template <class F>
 void over_rows(Index rows, Index channels, const F& f) {
-  parallel_for(rows, std::max<Index>(1, kElementwiseGrain / channels), f);
+  parallel_for(rows, row_grain(channels), f);
 }
 
 Shape with_channels(Shape shape, Index channels) {

@@ -163,12 +163,11 @@ Tensor sample_dots(const Tensor& a, const Tensor& b) {
   dispatch_floating(a.dtype(), "sample_dots", [&]<class T>() {
     const T* const left = a.data<T>();
     const T* const right = b.data<T>();
-    parallel_for(samples, std::max<Index>(1, kElementwiseGrain / std::max<Index>(1, size)),
-                 [&](Index begin, Index end) {
-                   for (Index n = begin; n < end; ++n) {
-                     to[n] = product_sum(left + n * size, right + n * size, size);
-                   }
-                 });
+    parallel_for(samples, row_grain(size), [&](Index begin, Index end) {
+      for (Index n = begin; n < end; ++n) {
+        to[n] = product_sum(left + n * size, right + n * size, size);
+      }
+    });
   });
   return dots;
 }

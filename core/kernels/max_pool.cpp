@@ -257,8 +257,7 @@ DType taps_dtype(const PoolParams& p) {
 /// Calls f(rows) for chunks of result rows of about kElementwiseGrain elements.
 template <class F>
 void over_rows(const Shape& x, const Shape& windows, const PoolParams& p, const Shape& result, const F& f) {
-  const std::int64_t row = std::max<std::int64_t>(1, result[2] * result[3]);
-  parallel_for(result[0] * result[1], std::max<std::int64_t>(1, kElementwiseGrain / row),
+  parallel_for(result[0] * result[1], row_grain(result[2] * result[3]),
                [&](std::int64_t begin, std::int64_t end) {
                  f(WindowRows{x[1], x[2], windows[1], windows[2], x[3], p, begin, end});
                });

@@ -139,6 +139,44 @@ TEST_CASE("an error inside a chunk comes out of the loop") {
   }
 }
 
+TEST_CASE("a loop inside a loop that fails runs to its end") {
+  const Threads limit(2);
+  constexpr std::int64_t kInner = 200;
+  // One thread may have to do it all, and then nothing that is waited for comes.
+  const auto patience = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+  const auto until = [&](const std::atomic<bool>& flag) {
+    while (!flag && std::chrono::steady_clock::now() < patience) std::this_thread::yield();
+  };
+  std::atomic<bool> begun = false, failed = false, whole = true;
+  const auto loop = [&] {
+    parallel_for(2, 1, [&](std::int64_t outer, std::int64_t) {
+      if (outer == 1) {
+        until(begun);
+        failed = true;
+        fail("[chunk] failed");
+      }
+      std::atomic<std::int64_t> done = 0;
+      parallel_for(kInner, 1, [&](std::int64_t, std::int64_t) {
+        begun = true;
+        until(failed);
+        // Time for the failure to spread.
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+        ++done;
+      });
+      whole = done == kInner;
+    });
+  };
+  CHECK(error_of(loop) == "[chunk] failed");
+  CHECK(whole);
+}
+
+TEST_CASE("rows make chunks of about the size of an elementwise one") {
+  CHECK(row_grain(1) == kElementwiseGrain);
+  CHECK(row_grain(0) == kElementwiseGrain);
+  CHECK(row_grain(100) == kElementwiseGrain / 100);
+  CHECK(row_grain(kElementwiseGrain + 1) == 1);
+}
+
 TEST_CASE("a grain below one is an error, not a division by zero") {
   CHECK_THROWS_AS(parallel_for(5, 0, [](std::int64_t, std::int64_t) {}), Error);
 }
