@@ -2,12 +2,13 @@
 #include <doctest/doctest.h>
 #include <limits>
 #include <span>
+#include <utility>
 
 #include "core/kernels/channel.hpp"
 #include "core/kernels/norm.hpp"
-#include "core/parallel.hpp"
 #include "core/random.hpp"
 #include "tests/support/target_guard.hpp"
+#include "tests/support/threads.hpp"
 
 using namespace goshawk;
 
@@ -175,13 +176,13 @@ TEST_CASE_TEMPLATE("a ReLU turns −0 into 0 and keeps NaN, and gradients reach 
 
 TEST_CASE("reductions have the same bits for any number of threads") {
   const Tensor x = normal({40000, 16}, DType::f32, 1);
-  set_num_threads(1);
-  const auto one = kernels::channel_sum(x).to_vector<float>();
-  const auto one_var = kernels::channel_moments(x).var.to_vector<float>();
-  set_num_threads(4);
-  CHECK(kernels::channel_sum(x).to_vector<float>() == one);
-  CHECK(kernels::channel_moments(x).var.to_vector<float>() == one_var);
-  set_num_threads(0);
+  const auto with = [&](int threads) {
+    const Threads limit(threads);
+    return std::pair(kernels::channel_sum(x).to_vector<float>(),
+                     kernels::channel_moments(x).var.to_vector<float>());
+  };
+  const bool same = with(4) == with(1);
+  CHECK(same);
 }
 
 TEST_CASE("operands that do not match are refused") {

@@ -4,9 +4,9 @@
 
 #include "core/error.hpp"
 #include "core/kernels/clip.hpp"
-#include "core/parallel.hpp"
 #include "core/random.hpp"
 #include "tests/support/target_guard.hpp"
+#include "tests/support/threads.hpp"
 
 using namespace goshawk;
 using kernels::clip_gradient;
@@ -89,11 +89,11 @@ TEST_CASE_TEMPLATE("clip_gradient: passed, and summed at both ends", T, float, d
 
 TEST_CASE("clip_gradient: the same bits for any number of threads") {
   const Tensor g = normal(1000003, DType::f32, 4), x = normal(1000003, DType::f32, 5);
-  set_num_threads(1);
-  const kernels::ClipGradient one = clip_gradient(g, x, 0, 0.5);
-  set_num_threads(3);
-  const kernels::ClipGradient three = clip_gradient(g, x, 0, 0.5);
-  set_num_threads(0);
+  const auto with = [&](int threads) {
+    const Threads limit(threads);
+    return clip_gradient(g, x, 0, 0.5);
+  };
+  const kernels::ClipGradient one = with(1), three = with(3);
   CHECK(one.high == three.high);
   CHECK(one.low == three.low);
 }

@@ -7,9 +7,9 @@
 
 #include "core/kernels/conv.hpp"
 #include "core/kernels/conv_simd.hpp"
-#include "core/parallel.hpp"
 #include "core/random.hpp"
 #include "tests/support/target_guard.hpp"
+#include "tests/support/threads.hpp"
 
 using namespace goshawk;
 using namespace goshawk::kernels;
@@ -304,17 +304,16 @@ TEST_CASE("any number of threads gives the same bits") {
     const Tensor x = random_normal(c.x(), DType::f32, random);
     const Tensor w = random_normal(c.weights(), DType::f32, random);
     const Tensor gy = random_normal(c.y(), DType::f32, random);
-    set_num_threads(1);
+    const Threads limit(1);
     const Tensor y = conv2d(x, w, c.params);
     const Tensor gx = conv2d_input_grad(gy, w, c.x(), c.params);
     const Tensor gw = conv2d_weight_grad(x, gy, c.weights(), c.params);
     for (int threads : {2, 5}) {
-      set_num_threads(threads);
+      const Threads more(threads);
       CHECK(equal(conv2d(x, w, c.params), y));
       CHECK(equal(conv2d_input_grad(gy, w, c.x(), c.params), gx));
       CHECK(equal(conv2d_weight_grad(x, gy, c.weights(), c.params), gw));
     }
-    set_num_threads(0);
   }
 }
 

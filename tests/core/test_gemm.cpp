@@ -5,6 +5,7 @@
 #include "core/kernels/gemm.hpp"
 #include "core/kernels/openblas.hpp"
 #include "core/random.hpp"
+#include "tests/support/threads.hpp"
 
 using namespace goshawk;
 
@@ -37,11 +38,11 @@ TEST_CASE("products have the same bits for any number of threads") {
   Random random(2);
   const Tensor a = random_normal({1000, 64}, DType::f32, random),
                b = random_normal({64, 10}, DType::f32, random);
-  set_num_threads(1);
-  const auto one = kernels::matmul(a, b, false, false).to_vector<float>();
-  set_num_threads(4);
-  CHECK(kernels::matmul(a, b, false, false).to_vector<float>() == one);
-  set_num_threads(0);
+  const auto with = [&](int threads) {
+    const Threads limit(threads);
+    return kernels::matmul(a, b, false, false).to_vector<float>();
+  };
+  CHECK(with(4) == with(1));
 }
 
 TEST_CASE("shapes that do not fit are named") {

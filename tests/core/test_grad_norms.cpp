@@ -5,8 +5,8 @@
 #include <string>
 
 #include "core/kernels/grad_norms.hpp"
-#include "core/parallel.hpp"
 #include "core/random.hpp"
+#include "tests/support/threads.hpp"
 
 using namespace goshawk;
 using namespace goshawk::kernels;
@@ -117,17 +117,17 @@ TEST_CASE("an image's norm is the same for any number of threads and wherever it
   const Tensor x = random_normal({7, 20, 20, 8}, DType::f32, random);
   const Tensor gy = random_normal({7, 20, 20, 24}, DType::f32, random);
   for (GradNormForm form : {GradNormForm::direct, GradNormForm::gram}) {
-    set_num_threads(1);
-    const std::vector<double> one =
-        conv2d_weight_grad_norms(x, std::span(&gy, 1), w, params, form).to_vector<double>();
-    set_num_threads(2);
-    CHECK(conv2d_weight_grad_norms(x, std::span(&gy, 1), w, params, form).to_vector<double>() == one);
+    const auto with = [&](int threads) {
+      const Threads limit(threads);
+      return conv2d_weight_grad_norms(x, std::span(&gy, 1), w, params, form).to_vector<double>();
+    };
+    const std::vector<double> one = with(1);
+    CHECK(with(2) == one);
     const Tensor part = rows(gy, 3, 6);
     const std::vector<double> some =
         conv2d_weight_grad_norms(rows(x, 3, 6), std::span(&part, 1), w, params, form).to_vector<double>();
     CHECK(some == std::vector<double>(one.begin() + 3, one.begin() + 6));
   }
-  set_num_threads(0);
 }
 
 TEST_CASE("a NaN in a gradient is one in its norm, by either form") {
