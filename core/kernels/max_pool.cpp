@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/kernels/both_types.hpp"
 #include "core/kernels/window.hpp"
 #include "core/parallel.hpp"
 
@@ -21,6 +22,14 @@ struct WindowRows {
   std::int64_t h, w, oh, ow, channels;
   PoolParams p;
   std::int64_t begin, end;
+};
+
+/// `taps` point to bytes or to 32 bits each.
+template <class T>
+struct PoolTable {
+  void (*maximum)(const WindowRows& r, const T* x, T* y, void* taps, bool bytes);
+  void (*pick)(const WindowRows& r, const T* x, void* taps, bool bytes, T* y);
+  void (*place)(const WindowRows& r, const T* gy, void* taps, bool bytes, T* gx);
 };
 
 }  // namespace goshawk::kernels
@@ -205,7 +214,7 @@ void place_rows(const WindowRows& r, const T* gy, const Tap* taps, T* gx) {
   }
 }
 
-// Each entry point picks the types of the elements and of the taps.
+// The entry points pick the type of the taps.
 template <class F>
 HWY_INLINE void with_taps(void* taps, bool bytes, const F& f) {
   if (bytes) {
@@ -214,23 +223,21 @@ HWY_INLINE void with_taps(void* taps, bool bytes, const F& f) {
     f(static_cast<std::uint32_t*>(taps));
   }
 }
-void MaximumF32(const WindowRows& r, const float* x, float* y, void* taps, bool bytes) {
+template <class T>
+void maximum(const WindowRows& r, const T* x, T* y, void* taps, bool bytes) {
   with_taps(taps, bytes, [&](auto* t) { maximum_rows(r, x, y, t); });
 }
-void MaximumF64(const WindowRows& r, const double* x, double* y, void* taps, bool bytes) {
-  with_taps(taps, bytes, [&](auto* t) { maximum_rows(r, x, y, t); });
-}
-void PickF32(const WindowRows& r, const float* x, void* taps, bool bytes, float* y) {
+template <class T>
+void pick(const WindowRows& r, const T* x, void* taps, bool bytes, T* y) {
   with_taps(taps, bytes, [&](auto* t) { pick_rows(r, x, t, y); });
 }
-void PickF64(const WindowRows& r, const double* x, void* taps, bool bytes, double* y) {
-  with_taps(taps, bytes, [&](auto* t) { pick_rows(r, x, t, y); });
-}
-void PlaceF32(const WindowRows& r, const float* gy, void* taps, bool bytes, float* gx) {
+template <class T>
+void place(const WindowRows& r, const T* gy, void* taps, bool bytes, T* gx) {
   with_taps(taps, bytes, [&](auto* t) { place_rows(r, gy, t, gx); });
 }
-void PlaceF64(const WindowRows& r, const double* gy, void* taps, bool bytes, double* gx) {
-  with_taps(taps, bytes, [&](auto* t) { place_rows(r, gy, t, gx); });
+
+BothTypes<PoolTable> pool_table() {
+  return {{maximum<float>, pick<float>, place<float>}, {maximum<double>, pick<double>, place<double>}};
 }
 
 }  // namespace HWY_NAMESPACE
@@ -241,12 +248,12 @@ HWY_AFTER_NAMESPACE();
 namespace goshawk::kernels {
 namespace {
 
-HWY_EXPORT(MaximumF32);
-HWY_EXPORT(MaximumF64);
-HWY_EXPORT(PickF32);
-HWY_EXPORT(PickF64);
-HWY_EXPORT(PlaceF32);
-HWY_EXPORT(PlaceF64);
+HWY_EXPORT(pool_table);
+
+template <class T>
+PoolTable<T> kernels_of() {
+  return HWY_DYNAMIC_DISPATCH(pool_table)().of<T>();
+}
 
 constexpr std::int64_t kByteTaps = 256;
 
@@ -281,11 +288,7 @@ MaxPool max_pool2d(const Tensor& x, const PoolParams& p) {
   const bool bytes = result.taps.dtype() == DType::u8;
   dispatch_floating(x.dtype(), op, [&]<class T>() {
     over_rows(x.shape(), windows, p, windows, [&](const WindowRows& r) {
-      if constexpr (sizeof(T) == sizeof(float)) {
-        HWY_DYNAMIC_DISPATCH(MaximumF32)(r, x.data<T>(), result.y.data<T>(), result.taps.raw(), bytes);
-      } else {
-        HWY_DYNAMIC_DISPATCH(MaximumF64)(r, x.data<T>(), result.y.data<T>(), result.taps.raw(), bytes);
-      }
+      kernels_of<T>().maximum(r, x.data<T>(), result.y.data<T>(), result.taps.raw(), bytes);
     });
   });
   return result;
@@ -298,11 +301,7 @@ Tensor window_pick(const Tensor& x, const Tensor& taps, const PoolParams& p) {
   const bool bytes = taps.dtype() == DType::u8;
   dispatch_floating(x.dtype(), op, [&]<class T>() {
     over_rows(x.shape(), windows, p, windows, [&](const WindowRows& r) {
-      if constexpr (sizeof(T) == sizeof(float)) {
-        HWY_DYNAMIC_DISPATCH(PickF32)(r, x.data<T>(), taps.raw(), bytes, y.data<T>());
-      } else {
-        HWY_DYNAMIC_DISPATCH(PickF64)(r, x.data<T>(), taps.raw(), bytes, y.data<T>());
-      }
+      kernels_of<T>().pick(r, x.data<T>(), taps.raw(), bytes, y.data<T>());
     });
   });
   return y;
@@ -317,11 +316,7 @@ Tensor window_place(const Tensor& gy, const Tensor& taps, const Shape& x_shape, 
   const bool bytes = taps.dtype() == DType::u8;
   dispatch_floating(gy.dtype(), op, [&]<class T>() {
     over_rows(x_shape, windows, p, x_shape, [&](const WindowRows& r) {
-      if constexpr (sizeof(T) == sizeof(float)) {
-        HWY_DYNAMIC_DISPATCH(PlaceF32)(r, gy.data<T>(), taps.raw(), bytes, gx.data<T>());
-      } else {
-        HWY_DYNAMIC_DISPATCH(PlaceF64)(r, gy.data<T>(), taps.raw(), bytes, gx.data<T>());
-      }
+      kernels_of<T>().place(r, gy.data<T>(), taps.raw(), bytes, gx.data<T>());
     });
   });
   return gx;
