@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/kernels/both_types.hpp"
 #include "core/kernels/window.hpp"
 #include "core/parallel.hpp"
 #include "core/tensor.hpp"
@@ -15,6 +16,24 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 // clang-format on
+
+#ifndef GOSHAWK_CORE_KERNELS_CONV_DEPTHWISE_ARGS
+#define GOSHAWK_CORE_KERNELS_CONV_DEPTHWISE_ARGS
+namespace goshawk::kernels::depthwise {
+
+/// Rows [begin, end) of the result, or of what the weights' gradient sums over.
+template <class T>
+struct RowsTable {
+  void (*forward)(const Problem& p, const T* x, const T* w, const T* bias, T* y, bool add, std::int64_t begin,
+                  std::int64_t end);
+  void (*input_grad)(const Problem& p, const T* gy, const T* phases, T* gx, bool add, std::int64_t begin,
+                     std::int64_t end);
+  void (*weight_grad)(const Problem& p, const T* x, const T* gy, T* sums, std::int64_t begin,
+                      std::int64_t end);
+};
+
+}  // namespace goshawk::kernels::depthwise
+#endif
 
 #include "core/kernels/channel_rows-inl.hpp"
 
@@ -217,28 +236,9 @@ void weight_grad_rows(const Problem& p, const T* x, const T* gy, T* sums, Index 
   }
 }
 
-void ForwardF32(const Problem& p, const float* x, const float* w, const float* bias, float* y, bool add,
-                Index begin, Index end) {
-  forward_rows(p, x, w, bias, y, add, begin, end);
-}
-void ForwardF64(const Problem& p, const double* x, const double* w, const double* bias, double* y, bool add,
-                Index begin, Index end) {
-  forward_rows(p, x, w, bias, y, add, begin, end);
-}
-void InputGradF32(const Problem& p, const float* gy, const float* w, float* gx, bool add, Index begin,
-                  Index end) {
-  input_grad_rows(p, gy, w, gx, add, begin, end);
-}
-void InputGradF64(const Problem& p, const double* gy, const double* w, double* gx, bool add, Index begin,
-                  Index end) {
-  input_grad_rows(p, gy, w, gx, add, begin, end);
-}
-void WeightGradF32(const Problem& p, const float* x, const float* gy, float* sums, Index begin, Index end) {
-  weight_grad_rows(p, x, gy, sums, begin, end);
-}
-void WeightGradF64(const Problem& p, const double* x, const double* gy, double* sums, Index begin,
-                   Index end) {
-  weight_grad_rows(p, x, gy, sums, begin, end);
+BothTypes<RowsTable> rows_table() {
+  return {{forward_rows<float>, input_grad_rows<float>, weight_grad_rows<float>},
+          {forward_rows<double>, input_grad_rows<double>, weight_grad_rows<double>}};
 }
 
 }  // namespace HWY_NAMESPACE
@@ -251,25 +251,17 @@ namespace {
 
 using Index = std::int64_t;
 
-HWY_EXPORT(ForwardF32);
-HWY_EXPORT(ForwardF64);
-HWY_EXPORT(InputGradF32);
-HWY_EXPORT(InputGradF64);
-HWY_EXPORT(WeightGradF32);
-HWY_EXPORT(WeightGradF64);
+HWY_EXPORT(rows_table);
 
 template <class T>
-constexpr bool kSingle = sizeof(T) == sizeof(float);
+RowsTable<T> kernels_of() {
+  return HWY_DYNAMIC_DISPATCH(rows_table)().of<T>();
+}
 
 template <class T>
 void run_forward(const Problem& p, const T* x, const T* w, const T* bias, T* y, bool add) {
-  parallel_for(p.n * p.oh, row_grain(p.ow * p.c), [&](Index begin, Index end) {
-    if constexpr (kSingle<T>) {
-      HWY_DYNAMIC_DISPATCH(ForwardF32)(p, x, w, bias, y, add, begin, end);
-    } else {
-      HWY_DYNAMIC_DISPATCH(ForwardF64)(p, x, w, bias, y, add, begin, end);
-    }
-  });
+  parallel_for(p.n * p.oh, row_grain(p.ow * p.c),
+               [&](Index begin, Index end) { kernels_of<T>().forward(p, x, w, bias, y, add, begin, end); });
 }
 
 /// The kernel as input_grad_rows reads it: [row phase][column phase][row][column][c], each phase turned
@@ -298,11 +290,7 @@ template <class T>
 void run_input_grad(const Problem& p, const T* gy, const T* w, T* gx, bool add) {
   const std::vector<T> phases = phases_of(p, w);
   parallel_for(p.n * p.h, row_grain(p.w * p.c), [&](Index begin, Index end) {
-    if constexpr (kSingle<T>) {
-      HWY_DYNAMIC_DISPATCH(InputGradF32)(p, gy, phases.data(), gx, add, begin, end);
-    } else {
-      HWY_DYNAMIC_DISPATCH(InputGradF64)(p, gy, phases.data(), gx, add, begin, end);
-    }
+    kernels_of<T>().input_grad(p, gy, phases.data(), gx, add, begin, end);
   });
 }
 
@@ -332,11 +320,7 @@ void run_weight_grad(const Problem& p, const T* x, const T* gy, T* gw) {
   const auto sums = std::make_unique_for_overwrite<T[]>(static_cast<std::size_t>(tasks * size));
   parallel_for(rows, grain, [&](Index begin, Index end) {
     T* const to = sums.get() + begin / grain * size;
-    if constexpr (kSingle<T>) {
-      HWY_DYNAMIC_DISPATCH(WeightGradF32)(p, x, gy, to, begin, end);
-    } else {
-      HWY_DYNAMIC_DISPATCH(WeightGradF64)(p, x, gy, to, begin, end);
-    }
+    kernels_of<T>().weight_grad(p, x, gy, to, begin, end);
   });
   sum_parts<T>(sums.get(), tasks, gw, size);
 }
