@@ -111,10 +111,9 @@ Variable broadcast_to(const Variable& x, const Shape& shape) {
       std::fill_n(to, out.numel(), *from);
     } else if (x.shape().size() == 1) {
       const std::int64_t n = x.numel();
-      parallel_for(out.numel() / n, std::max<std::int64_t>(1, kElementwiseGrain / n),
-                   [&](std::int64_t begin, std::int64_t end) {
-                     for (std::int64_t row = begin; row < end; ++row) std::copy_n(from, n, to + row * n);
-                   });
+      parallel_for(out.numel() / n, row_grain(n), [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t row = begin; row < end; ++row) std::copy_n(from, n, to + row * n);
+      });
     } else {
       for_each_offset(shape, strides, 0, [&](std::int64_t i, std::int64_t offset) { to[i] = from[offset]; });
     }
