@@ -57,16 +57,17 @@ std::vector<Entry> json_entries(const std::string& text, const std::string& file
   return entries;
 }
 
-// A section is for the command it names; other commands' are passed over.
+// A section is for the command that it names, and one file may serve several programs: what is not for this
+// one is passed over, but not what was meant for it.
 void check_section(const std::vector<std::string>& parents, const std::vector<std::string>& commands,
                    const std::string& file) {
-  if (parents.size() == 1 && std::find(commands.begin(), commands.end(), parents.front()) != commands.end())
-    return;
   const std::string section = fmt::format("{}", fmt::join(parents, "."));
-  throw UsageError(commands.empty()
-                       ? fmt::format("{}: there are no sections here, but the file has [{}]", file, section)
-                       : fmt::format("{}: there is no command for section [{}]; did you mean {}?", file,
-                                     section, nearest_names(section, commands, 1)));
+  const auto distance = [&](const std::string& command) { return edit_distance(section, command); };
+  std::size_t nearest = section.size();
+  for (const std::string& command : commands) nearest = std::min(nearest, distance(command));
+  if (nearest == 0 || nearest > 2) return;
+  throw UsageError(fmt::format("{}: there is no command for section [{}]; did you mean {}?", file, section,
+                               nearest_names(section, commands, 1)));
 }
 
 std::vector<Entry> toml_entries(const std::string& text, const std::string& file, const std::string& command,
@@ -134,6 +135,7 @@ Arguments with_config_file(const CLI::App& program, std::vector<std::string> arg
   const std::vector<std::string> names = option_names(*command);
   std::vector<std::string> more, from_file, command_names;
   for (const CLI::App* other : subcommands) command_names.push_back(other->get_name());
+  if (subcommands.empty()) command_names.push_back(program.get_name());
   for (const Entry& entry :
        json ? json_entries(text, file, name) : toml_entries(text, file, command->get_name(), command_names)) {
     const std::string option = "--" + entry.key;

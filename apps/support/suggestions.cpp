@@ -6,9 +6,8 @@
 #include <vector>
 
 namespace goshawk {
-namespace {
 
-/// Levenshtein's distance, a row of its table at a time.
+// A row of the table at a time.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), std::size_t{0});
@@ -22,8 +21,6 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   }
   return row.back();
 }
-
-}  // namespace
 
 std::string nearest_names(std::string_view wrong, std::span<const std::string> names, std::size_t count) {
   std::vector<std::string> sorted(names.begin(), names.end());
