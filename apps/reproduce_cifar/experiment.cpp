@@ -29,7 +29,8 @@ const ReproduceOptions& checked(const ReproduceOptions& options, const Dataset& 
   check(train_set.size() >= options.batch_size,
         "[data] {} has {} training pictures, fewer than one batch of {}; give a smaller --batch-size",
         train_set.name(), train_set.size(), options.batch_size);
-  if (!options.weights.empty()) {
+  // A run that is there has a copy of its own.
+  if (!options.weights.empty() && RunDirectory::stored_config(options.out).is_null()) {
     const auto model = make_model(options.model, {.classes = train_set.num_classes()});
     load_checkpoint(options.weights, *model);
   }

@@ -138,6 +138,21 @@ TEST_CASE("rows can be chosen, and a finished run only prints its table again") 
   CHECK(again.out == first.out);
 }
 
+TEST_CASE("a run has a copy of the weights that it began with, and goes on when they are gone") {
+  const ScratchDirectory scratch;
+  const std::string first = (scratch.path() / "first").string(), out = (scratch.path() / "run").string();
+  const std::string weights = (scratch.path() / "weights.safetensors").string();
+  REQUIRE(run_built_program(kProgram, tiny_run(first, {"--only", "baseline"})).status == 0);
+  std::filesystem::copy(first + "/baseline.safetensors", weights);
+  REQUIRE(run_built_program(kProgram, tiny_run(out, {"--only", "baseline", "--weights", weights})).status ==
+          0);
+  std::filesystem::remove(weights);
+  const ProgramResult resumed =
+      run_built_program(kProgram, {"--out", out, "--resume", "--only", "direct", "--quiet"});
+  CHECK_MESSAGE(resumed.status == 0, resumed.err);
+  CHECK(resumed.out.find("| Direct") != std::string::npos);
+}
+
 TEST_CASE("curvature is averaged over the pictures there are, and a run that is not there is begun") {
   const ScratchDirectory scratch;
   const std::string out = (scratch.path() / "run").string();
