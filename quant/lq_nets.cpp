@@ -128,6 +128,12 @@ class TableSearch {
   std::array<std::uint8_t, kIntervals> below_{};
 };
 
+// The level of x, except that a NaN is none of them: what broke stays to be seen.
+template <class T>
+T or_nan(T level, T x) {
+  return std::isnan(x) ? x : level;
+}
+
 // ‖Q(w) − w‖², and by code how many elements have it and their sum.
 struct Statistics {
   double error = 0;
@@ -288,7 +294,8 @@ Tensor search_levels(const Tensor& x, const Levels<T>& levels, Statistics* stati
   const T* values = levels.values.data();
   if (statistics == nullptr) {
     parallel_for(x.numel(), kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
-      search.for_each(from, begin, end, [=](std::int64_t i, std::size_t at) { to[i] = values[at]; });
+      search.for_each(from, begin, end,
+                      [=](std::int64_t i, std::size_t at) { to[i] = or_nan(values[at], from[i]); });
     });
     return out;
   }
@@ -306,7 +313,7 @@ Tensor search_levels(const Tensor& x, const Levels<T>& levels, Statistics* stati
     std::array<std::array<Cell, (1 << kMaxBits) + 4>, kCopies> copies;
     for (auto& copy : copies) std::fill_n(copy.begin(), cells, Cell{});
     search.for_each(from, begin, end, [&](std::int64_t i, std::size_t at) {
-      to[i] = values[at];
+      to[i] = or_nan(values[at], from[i]);
       Cell& cell = copies[static_cast<std::size_t>(i % kCopies)][at];
       cell.count += 1;
       cell.sum += static_cast<double>(from[i]);
@@ -361,7 +368,7 @@ BasisEncoding encode_by_basis(const Tensor& w, const Tensor& basis, BasisCodes k
       for (std::int64_t i = begin; i < end; ++i) {
         const Levels<T>& of_group = levels[static_cast<std::size_t>(i % groups)];
         const std::size_t at = of_group.nearest(from[i]);
-        values[i] = of_group.values[at];
+        values[i] = or_nan(of_group.values[at], from[i]);
         codes[i] = of_group.codes[at];
       }
     });

@@ -50,7 +50,7 @@ void round_block(const LevelRun<T>& run) {
     for (std::size_t k = 1; k < levels.count; ++k) {
       y = hn::IfThenElse(hn::Gt(x, hn::Set(d, levels.thresholds[k - 1])), hn::Set(d, levels.values[k]), y);
     }
-    hn::StoreU(y, d, run.y + i);
+    hn::StoreU(hn::IfThenElse(hn::IsNaN(x), x, y), d, run.y + i);
   };
   const hn::ScalableTag<T> d;
   constexpr auto lanes = static_cast<std::int64_t>(hn::MaxLanes(hn::ScalableTag<T>()));

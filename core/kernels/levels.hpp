@@ -17,7 +17,7 @@ struct LevelSum {
   double count = 0, sum = 0;
 };
 
-/// values[k] for each element of x, k being the number of thresholds below it (none for a NaN). `thresholds`
+/// values[k] for each element of x, k being the number of thresholds below it; a NaN stays one. `thresholds`
 /// are one fewer than `values`, do not fall, and may be infinite; both are rounded to x's type. With `sums`,
 /// which is resized to the number of levels, also how many elements each level has and their sum: taken in
 /// fixed blocks, so they do not depend on the number of threads. Throws Error unless there are 1 to

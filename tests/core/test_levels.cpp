@@ -70,7 +70,7 @@ TEST_CASE("elements go to the level between their thresholds, on every target") 
   });
 }
 
-TEST_CASE("what is not a number has the lowest level and spoils its sum; infinities have the outer ones") {
+TEST_CASE("what is not a number stays so and spoils the lowest sum; infinities have the outer ones") {
   on_every_target([] {
     const float inf = std::numeric_limits<float>::infinity();
     for (const std::int64_t n : {3, 70}) {
@@ -80,7 +80,7 @@ TEST_CASE("what is not a number has the lowest level and spoils its sum; infinit
       x.data<float>()[2] = -inf;
       std::vector<LevelSum> sums;
       const Tensor y = round_to_levels(x, std::vector{1.0, 2.0, 3.0}, std::vector<double>{-1, inf}, &sums);
-      CHECK(y.data<float>()[0] == 1);
+      CHECK(std::isnan(y.data<float>()[0]));
       CHECK(y.data<float>()[1] == 2);
       CHECK(y.data<float>()[2] == 1);
       CHECK(sums[0].count == 2);

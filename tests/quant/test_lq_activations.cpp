@@ -3,6 +3,8 @@
 #include <cmath>
 #include <doctest/doctest.h>
 #include <limits>
+#include <utility>
+#include <vector>
 
 #include "autograd/grad.hpp"
 #include "autograd/ops.hpp"
@@ -75,9 +77,11 @@ TEST_CASE("the table search finds what the definition says, for every width and 
             x.data<T>()[1] = -std::numeric_limits<T>::infinity();
             x.data<T>()[2] = std::numeric_limits<T>::quiet_NaN();
           });
-          const Tensor found = quantize_by_basis(x, basis, codes, false).values;
-          const Tensor defined = encode_by_basis(x.reshape({5000, 1}), basis, codes).values;
-          CHECK(values(found) == values(defined));
+          std::vector<double> found = values(quantize_by_basis(x, basis, codes, false).values);
+          std::vector<double> defined = values(encode_by_basis(x.reshape({5000, 1}), basis, codes).values);
+          CHECK(std::isnan(std::exchange(found[2], 0)));
+          CHECK(std::isnan(std::exchange(defined[2], 0)));
+          CHECK(found == defined);
         }
       }
     }
@@ -189,6 +193,23 @@ TEST_CASE("dead and constant activations stay finite and keep the basis") {
       calibrated_basis(observed(Tensor::zeros({9}, DType::f32)), 2, BasisCodes::binary, DType::f32);
   CHECK(values(start)[0] == doctest::Approx(1.0 / 3));
   CHECK(values(start)[1] == doctest::Approx(2.0 / 3));
+}
+
+TEST_CASE("a NaN is no level: it stays to be seen, and no basis is fitted to it") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const int bits : {2, 5}) {  // few levels and a table of many
+    Tensor basis = Tensor::empty({1, bits}, DType::f64);
+    for (int k = 0; k < bits; ++k) basis.data<double>()[k] = std::ldexp(1.0, k);
+    const Tensor x = Tensor::from<double>({1, nan, 2}, {3, 1});
+    for (const BasisCodes codes : {BasisCodes::binary, BasisCodes::signs}) {
+      const std::vector<double> rounded = values(quantize_by_basis(x, basis, codes, false).values);
+      CHECK(!std::isnan(rounded[0]));
+      CHECK(std::isnan(rounded[1]));
+      CHECK(!std::isnan(rounded[2]));
+      CHECK_THROWS_WITH_AS(quantize_by_basis(x, basis, codes, true), doctest::Contains("not finite"), Error);
+    }
+    CHECK(std::isnan(values(encode_by_basis(x, basis).values)[1]));
+  }
 }
 
 TEST_CASE("gradients pass between the outermost levels") {
