@@ -53,7 +53,7 @@ void run(const Options& options) {
   if (!has_result(directory)) {
     directory.write_json(kResultFile, problem.fine_tune(directory, bits, stages));
   }
-  print_finetune_result(options, directory.read_json(kResultFile));
+  print_finetune_result(options, directory);
   finish_with_report(options.run.out);
 }
 

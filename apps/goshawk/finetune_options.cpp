@@ -116,19 +116,21 @@ bool has_result(const RunDirectory& directory) {
          directory.has(fmt::format("{}.packed.safetensors", kJob));
 }
 
-void print_finetune_result(const FineTuneOptions& options, const nlohmann::json& result) {
-  if (options.run.json) {
-    print_result("{}\n", result.dump());
-    return;
-  }
-  if (result.contains("baseline")) {
-    print_result("full precision: {}\n", evaluation_text(evaluation_from_json(result.at("baseline"))));
-  }
-  print_result("quantized:      {}\n", evaluation_text(evaluation_from_json(result)));
-  print_result(
-      "{}/{}: {} bytes, weights {:.2f}x smaller, activations {:.2f}x\n", options.run.out,
-      result.at("packed").get<std::string>(), result.at("packed_bytes").at("total").get<std::int64_t>(),
-      result.at("weight_compression").get<double>(), result.at("activation_compression").get<double>());
+void print_finetune_result(const FineTuneOptions& options, const RunDirectory& directory) {
+  directory.read_json(kResultFile, [&](const nlohmann::json& result) {
+    if (options.run.json) {
+      print_result("{}\n", result.dump());
+      return;
+    }
+    if (result.contains("baseline")) {
+      print_result("full precision: {}\n", evaluation_text(evaluation_from_json(result.at("baseline"))));
+    }
+    print_result("quantized:      {}\n", evaluation_text(evaluation_from_json(result)));
+    print_result(
+        "{}/{}: {} bytes, weights {:.2f}x smaller, activations {:.2f}x\n", options.run.out,
+        result.at("packed").get<std::string>(), result.at("packed_bytes").at("total").get<std::int64_t>(),
+        result.at("weight_compression").get<double>(), result.at("activation_compression").get<double>());
+  });
 }
 
 }  // namespace goshawk

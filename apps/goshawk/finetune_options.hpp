@@ -57,6 +57,6 @@ inline constexpr const char* kResultFile = "result.json";
 /// Whether the run is finished and its models are still there.
 bool has_result(const RunDirectory& directory);
 /// Prints result.json as --json says.
-void print_finetune_result(const FineTuneOptions& options, const nlohmann::json& result);
+void print_finetune_result(const FineTuneOptions& options, const RunDirectory& directory);
 
 }  // namespace goshawk

@@ -143,7 +143,7 @@ void run(const Options& options) {
     directory.write_json(kResultFile, result);
   }
   if (!options.run.json) print_result("{}\n", bits_table(bits));
-  print_finetune_result(options, directory.read_json(kResultFile));
+  print_finetune_result(options, directory);
   finish_with_report(options.run.out);
 }
 

@@ -63,7 +63,7 @@ void run(const Options& options) {
   const RunDirectory directory(options.run.out, options.settings.to_config(), options.run.resume);
   const FileLock lock = directory.lock("train");
   if (directory.has(kResult) && directory.has(kWeights)) {
-    print(options, directory.read_json(kResult));
+    directory.read_json(kResult, [&](const nlohmann::json& result) { print(options, result); });
     finish_with_report(options.run.out);
     return;
   }

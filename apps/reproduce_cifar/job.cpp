@@ -198,8 +198,7 @@ JobResult make_job(const Experiment& experiment, Sensitivities& sensitivities, c
 std::optional<JobResult> stored_result(const Experiment& experiment, const Row& row, std::uint64_t seed) {
   const std::string file = result_file(job_name(experiment, row, seed));
   if (!experiment.run().has(file)) return std::nullopt;
-  const nlohmann::json value = experiment.run().read_json(file);
-  try {
+  return experiment.run().read_json(file, [](const nlohmann::json& value) {
     JobResult result{.row = value.at("row"),
                      .seed = value.at("seed"),
                      .weight_bits = value.at("weight_bits"),
@@ -213,9 +212,7 @@ std::optional<JobResult> stored_result(const Experiment& experiment, const Row& 
     if (value.contains("untuned_correct"))
       result.untuned_correct = value.at("untuned_correct").get<std::int64_t>();
     return result;
-  } catch (const nlohmann::json::exception& e) {
-    fail("[reproduce_cifar] {} is damaged: {}; remove it and resume", experiment.run().file(file), e.what());
-  }
+  });
 }
 
 std::map<std::string, BitAssignment> stored_bits(const Experiment& experiment) {

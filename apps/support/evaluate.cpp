@@ -15,11 +15,7 @@ nlohmann::ordered_json evaluation_json(const Evaluation& evaluation) {
 }
 
 Evaluation evaluation_from_json(const nlohmann::json& json) {
-  try {
-    return {.images = json.at("images"), .correct = json.at("correct"), .loss = json.at("loss")};
-  } catch (const nlohmann::json::exception& e) {
-    fail("[evaluate] the stored result is damaged: {}; remove it and resume", e.what());
-  }
+  return {.images = json.at("images"), .correct = json.at("correct"), .loss = json.at("loss")};
 }
 
 std::string evaluation_text(const Evaluation& evaluation) {

@@ -24,7 +24,7 @@ struct Evaluation {
 
 /// {"accuracy" (0 to 1), "correct", "images", "loss"}.
 nlohmann::ordered_json evaluation_json(const Evaluation& evaluation);
-/// The inverse. Throws Error when a number is missing.
+/// The inverse; throws nlohmann's exception for anything else, as RunDirectory::read_json expects.
 Evaluation evaluation_from_json(const nlohmann::json& json);
 /// "accuracy 91.70 %, 9170 of 10000 images correct, loss 0.3".
 std::string evaluation_text(const Evaluation& evaluation);

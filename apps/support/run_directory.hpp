@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "core/error.hpp"
 #include "core/file.hpp"
 
 namespace goshawk {
@@ -43,6 +44,16 @@ class RunDirectory {
   void write_json(const std::string& name, const nlohmann::ordered_json& value) const;
   /// The JSON in a file of the run. Throws Error naming the file when it is damaged.
   nlohmann::json read_json(const std::string& name) const;
+  /// What `read` makes of that JSON. A key that it misses or finds with another type is damage as well.
+  template <class Read>
+  auto read_json(const std::string& name, const Read& read) const {
+    const nlohmann::json value = read_json(name);
+    try {
+      return read(value);
+    } catch (const nlohmann::json::exception& e) {
+      fail("[run] {} is damaged: {}; remove it and resume", file(name), e.what());
+    }
+  }
 
  private:
   std::string lock_file(const std::string& name) const;

@@ -46,3 +46,17 @@ TEST_CASE("a name that JSON cannot hold is refused by name of the file") {
   CHECK_THROWS_WITH_AS(RunDirectory(scratch.path(), {{"weights", "x\xff"}}, false),
                        doctest::Contains("config.json would hold a name that is not UTF-8"), Error);
 }
+
+TEST_CASE("a stored result that lacks a number is damage, by name of the file") {
+  const ScratchDirectory scratch;
+  const RunDirectory run(scratch.path(), {{"seed", 1}}, false);
+  run.write_json("result.json", {{"correct", 3}, {"images", "four"}});
+  const auto number = [](const char* key) {
+    return [key](const nlohmann::json& json) { return json.at(key).get<int>(); };
+  };
+  CHECK(run.read_json("result.json", number("correct")) == 3);
+  for (const char* damaged : {"loss", "images"}) {
+    CHECK_THROWS_WITH_AS(run.read_json("result.json", number(damaged)),
+                         doctest::Contains("result.json is damaged: "), Error);
+  }
+}
