@@ -6,6 +6,8 @@
 #include "apps/goshawk/commands.hpp"
 #include "apps/goshawk/sensitivity_problem.hpp"
 #include "apps/goshawk/sensitivity_report.hpp"
+#include "apps/goshawk/sensitivity_state.hpp"
+#include "apps/support/interrupt.hpp"
 #include "apps/support/progress.hpp"
 #include "apps/support/run_directory.hpp"
 #include "core/file.hpp"
@@ -20,6 +22,9 @@ namespace {
 // Not among `all`: its time is that of all others many times over.
 constexpr std::string_view kOnRequest = "hawq-v2-hutchinson";
 
+constexpr const char* kResult = "sensitivity.json";
+constexpr const char* kTable = "sensitivity.md";
+
 struct Options {
   SensitivityProblemOptions problem;
   std::vector<std::string> costs{"all"};
@@ -32,7 +37,7 @@ struct Options {
   std::vector<int> activation_bits;
   std::string activation_scheme = "fixed", calibration = "mse", activation_count = "layers";
   std::string out;
-  bool json = false;
+  bool resume = false, json = false;
 };
 
 /// The costs asked for, in the order of the registry, each once.
@@ -89,10 +94,6 @@ void measure_activations(const Options& options, const SensitivityData& data, co
 
 void run(const Options& options) {
   const std::vector<std::string> names = chosen_costs(options.costs);
-  if (!RunDirectory::stored_config(options.out).is_null()) {
-    throw UsageError(
-        fmt::format("{} already holds sensitivities, or a part of them; give another --out", options.out));
-  }
   const WeightSpec spec = weight_spec_of(options.problem);
   const Road road = road_of(options.road);
   CostFileOptions file_options{.pinned = {}, .activation_bits = options.bops_activation_bits};
@@ -116,7 +117,15 @@ void run(const Options& options) {
   MeasuredCosts norms;
   norms.costs = delta_norm_costs(candidates);
   to_costs(candidates, norms, file_options);
-  const RunDirectory directory(options.out, configuration(options), false);
+  const RunDirectory directory(options.out, configuration(options), options.resume);
+  const FileLock lock = directory.lock("sensitivity");
+  if (directory.has(kResult)) {
+    const auto result = directory.read_json(kResult);
+    print_result(options.json ? result.dump() + "\n" : read_file(directory.file(kTable)));
+    return;
+  }
+  const InterruptHandler on_interrupt("goshawk", resume_hint("goshawk sensitivity", options.out));
+  SensitivityState state(directory, candidates, json["loss"]);
 
   SensitivityMeasurement measurement(data, candidates,
                                      {.road = road,
@@ -127,18 +136,22 @@ void run(const Options& options) {
   std::vector<MeasuredCosts> measured;
   Progress progress("sensitivities", static_cast<std::int64_t>(names.size()));
   for (const std::string& name : names) {
-    measured.push_back(measurement.measure(name));
-    write_file_atomic(directory.file(fmt::format("costs-{}.json", name)),
-                      to_json(to_costs(candidates, measured.back(), file_options)));
+    measured.push_back(state.cost(name, [&] {
+      MeasuredCosts cost = measurement.measure(name);
+      write_file_atomic(directory.file(fmt::format("costs-{}.json", name)),
+                        to_json(to_costs(candidates, cost, file_options)));
+      return cost;
+    }));
     progress.update(static_cast<std::int64_t>(measured.size()), name);
   }
   progress.clear();
   json["methods"] = sensitivity_methods_json(measured);
   json["layers"] = sensitivity_layers(candidates, measured);
   if (!options.activation_bits.empty()) measure_activations(options, data, directory, json);
-  directory.write_json("sensitivity.json", json);
   const std::string table = sensitivity_table(json);
-  write_file_atomic(directory.file("sensitivity.md"), table);
+  write_file_atomic(directory.file(kTable), table);
+  directory.write_json(kResult, json);
+  state.finish();
   print_result(options.json ? json.dump() + "\n" : table);
 }
 
@@ -222,6 +235,8 @@ void add_sensitivity_command(CLI::App& program) {
       .add_option("--out", options->out, "Directory for sensitivity.json, sensitivity.md and costs-NAME.json")
       ->required()
       ->type_name("DIR");
+  command.add_flag("--resume", options->resume,
+                   "Continue an interrupted run in --out: costs that are there are not measured again");
   command.add_flag("--json", options->json, "Print one JSON object: that of sensitivity.json");
   command.footer(
       "Each costs-NAME.json is what goshawk allocate reads. Example:\n  goshawk sensitivity --model resnet20 "

@@ -148,6 +148,63 @@ TEST_CASE("goshawk sensitivity writes every cost for goshawk allocate, whatever 
   const ProgramResult twice = inputs.sensitivity();
   CHECK(twice.status == 2);
   CHECK(is_one_line(twice.err));
+  const ProgramResult finished = inputs.sensitivity({"--resume"});
+  CHECK(finished.status == 0);
+  CHECK(finished.out == ran.out);
+}
+
+TEST_CASE("goshawk sensitivity: what was measured before an interruption is kept") {
+  Inputs inputs;
+  inputs.options["--cost"] = "delta-norm,hawq,fisher";
+  inputs.options["--bits"] = "2,4";
+  inputs.options["--images"] = "4";
+  REQUIRE(inputs.sensitivity().status == 0);
+  const Json result = inputs.json("sensitivity.json");
+  CHECK(!std::filesystem::exists(inputs.path("run/measured.json")));
+  // As it is when the last cost is under way. One second is not what hawq took.
+  Json costs;
+  for (const char* name : {"delta-norm", "hawq"}) {
+    Json& cost = costs[name] = {{"road", ""},
+                                {"seconds", 1},
+                                {"projected_seconds", 1},
+                                {"score", Json::array()},
+                                {"errors", Json::array()},
+                                {"details", Json::array()}};
+    for (const Json& layer : result.at("layers")) {
+      const Json& widths = layer.at("costs").at(name);
+      cost["costs"].push_back({widths.at("2"), widths.at("4")});
+    }
+  }
+  const auto interrupt = [&](const Json& state) {
+    std::filesystem::remove(inputs.path("run/sensitivity.json"));
+    std::filesystem::remove(inputs.path("run/costs-fisher.json"));
+    inputs.scratch.write("run/measured.json", state.dump());
+  };
+  interrupt({{"loss", result.at("loss")}, {"costs", costs}});
+  const ProgramResult resumed = inputs.sensitivity({"--resume"});
+  REQUIRE_MESSAGE(resumed.status == 0, resumed.err);
+  const Json again = inputs.json("sensitivity.json");
+  for (std::size_t l = 0; l < again.at("layers").size(); ++l)
+    CHECK(again.at("layers")[l].at("costs") == result.at("layers")[l].at("costs"));
+  CHECK(again.at("methods")[0].at("seconds") == 1);
+  CHECK(again.at("methods")[1].at("seconds") == 1);
+  CHECK(again.at("methods")[2].at("seconds") != 1);
+  CHECK(std::filesystem::exists(inputs.path("run/costs-fisher.json")));
+
+  const auto refused = [&](const Json& state, const char* why) {
+    interrupt(state);
+    const ProgramResult ran = inputs.sensitivity({"--resume"});
+    CHECK(ran.status == 1);
+    CHECK_MESSAGE(is_one_line(ran.err), ran.err);
+    CHECK_MESSAGE(ran.err.find(why) != std::string::npos, ran.err);
+    CHECK_MESSAGE(ran.err.find("measured.json") != std::string::npos, ran.err);
+  };
+  refused({{"loss", 1.5}, {"costs", costs}}, "have changed since");
+  refused({{"costs", costs}}, "damaged");
+  costs["hawq"]["costs"].erase(3);
+  refused({{"loss", result.at("loss")}, {"costs", costs}}, "'hawq' is not of 20 layers and 2 widths");
+  costs["hawq"].erase("road");
+  refused({{"loss", result.at("loss")}, {"costs", costs}}, "'road'");
 }
 
 TEST_CASE("goshawk sensitivity: Hutchinson's seconds are projected to the wanted error") {
