@@ -9,6 +9,7 @@
 #include "core/safetensors.hpp"
 #include "datasets/streams.hpp"
 #include "nn/named_tensors.hpp"
+#include "quant/qat.hpp"
 
 namespace goshawk {
 namespace {
@@ -232,7 +233,7 @@ class Search {
         "beta {}, bits {}, {}",
         o.epochs, o.warmup_epochs, parts_.weights->size(), parts_.architecture->size(), o.loader.batch_size,
         o.loader.seed, o.seed, o.temperature, o.temperature_decay, o.gamma, beta_,
-        fmt::join(net_.options().candidates, " "), weight_scheme_name(net_.options().quantizer.scheme));
+        fmt::join(net_.options().candidates, " "), describe(net_.options().quantizer));
     for (const SuperNetGroup& group : net_.groups()) text += fmt::format(" {}", group.name);
     return text;
   }

@@ -1,6 +1,7 @@
 #include "apps/reproduce_cifar/dnas.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "apps/support/interrupt.hpp"
@@ -16,6 +17,8 @@ const std::vector<int> kCandidates = {1, 2, 3, 4, 8};
 
 /// A search may end at a smaller network than a row's; the row still has the row's size.
 constexpr double kLeastShareOfBudget = 0.95;
+
+constexpr double kLastTemperature = 0.09;
 
 // The rows' quantizer, whose steps learn in the search as they do in the rows.
 WeightSpec row_quantizer(const QuantizerSettings& settings) {
@@ -34,11 +37,12 @@ BitAssignment dnas_bits(const Experiment& experiment, double bytes, int activati
   DnasOptions search_options;
   search_options.epochs = recipe.epochs;
   search_options.warmup_epochs = std::min(search_options.warmup_epochs, recipe.epochs - 1);
-  // Below two and three bits on average, as the rows ask for, size has to count much (docs/dnas.md).
-  search_options.gamma = 15;
-  // From 5 to 0.09 in the epochs there are, as FBNet does in 90: nearly one candidate at a time in the end,
-  // so that none is judged by what wide ones do in the same mixture.
-  search_options.temperature_decay = 0.045 * 90 / static_cast<double>(recipe.epochs);
+  // With this the expected size ends between those of the two rows (docs/dnas.md).
+  search_options.gamma = 5;
+  // A high temperature mixes all candidates alike and hides what few bits cost, so the search begins at 1. It
+  // ends where nearly one candidate is left at a time: none is judged by what wide ones do in its mixture.
+  search_options.temperature = 1;
+  search_options.temperature_decay = -std::log(kLastTemperature) / static_cast<double>(recipe.epochs);
   search_options.weights = recipe.sgd;
   search_options.loader = recipe.loader;
   search_options.loader.drop_last = false;  // a part of the data may be less than a batch
