@@ -1,5 +1,6 @@
 #include "nn/layers.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.hpp"
@@ -181,26 +182,34 @@ Variable Sequential::forward(const Variable& x) {
   return y;
 }
 
+Tensor predicted_classes(const Tensor& logits) {
+  check(logits.ndim() == 2 && logits.dim(1) > 0,
+        "[predicted_classes] logits {} are not of shape [N, classes]", logits.shape());
+  const std::int64_t classes = logits.dim(1);
+  Tensor predicted = Tensor::empty({logits.dim(0)}, DType::i64);
+  dispatch_floating(logits.dtype(), "predicted_classes", [&]<class T>() {
+    const T* row = logits.data<T>();
+    for (std::int64_t& prediction : predicted.span<std::int64_t>()) {
+      const bool ordered = std::none_of(row, row + classes, [](T x) { return std::isnan(x); });
+      prediction = ordered ? std::max_element(row, row + classes) - row : -1;
+      row += classes;
+    }
+  });
+  return predicted;
+}
+
 std::int64_t count_correct(const Tensor& logits, const Tensor& labels) {
   check(logits.ndim() == 2 && labels.dtype() == DType::i64 && labels.shape() == Shape{logits.dim(0)},
         "[count_correct] logits {} need labels of type i64 and shape [N] but were given {} {}",
         logits.shape(), labels.dtype(), labels.shape());
-  const std::int64_t classes = logits.dim(1);
+  const Tensor predicted = predicted_classes(logits);
+  const auto* prediction = predicted.data<std::int64_t>();
   std::int64_t correct = 0;
-  dispatch_floating(logits.dtype(), "count_correct", [&]<class T>() {
-    const T* row = logits.data<T>();
-    for (const std::int64_t label : labels.span<std::int64_t>()) {
-      check(label >= 0 && label < classes, "[count_correct] label {} is not one of the {} classes", label,
-            classes);
-      // Written so that any comparison with a NaN counts against the row.
-      bool wins = true;
-      for (std::int64_t c = 0; c < classes; ++c) {
-        wins = wins && (c < label ? row[c] < row[label] : row[c] <= row[label]);
-      }
-      correct += wins ? 1 : 0;
-      row += classes;
-    }
-  });
+  for (const std::int64_t label : labels.span<std::int64_t>()) {
+    check(label >= 0 && label < logits.dim(1), "[count_correct] label {} is not one of the {} classes", label,
+          logits.dim(1));
+    correct += *prediction++ == label ? 1 : 0;
+  }
   return correct;
 }
 

@@ -217,8 +217,10 @@ class Sequential : public Module {
   std::vector<std::unique_ptr<Module>> modules_;
 };
 
-/// Number of rows of `logits` [N,C] whose largest entry (the first of equals) is at the label; labels: i64
-/// [N]. A row with a NaN is never correct.
+/// The place of the largest entry (the first of equals) in each row of `logits` [N,C]: i64 [N]. −1 for a row
+/// with a NaN.
+Tensor predicted_classes(const Tensor& logits);
+/// Number of rows of `logits` [N,C] whose predicted class is the label; labels: i64 [N].
 std::int64_t count_correct(const Tensor& logits, const Tensor& labels);
 
 }  // namespace goshawk

@@ -9,7 +9,6 @@
 #include "core/safetensors.hpp"
 #include "datasets/streams.hpp"
 #include "nn/named_tensors.hpp"
-#include "quant/qat.hpp"
 
 namespace goshawk {
 namespace {

@@ -13,11 +13,6 @@ std::vector<LayerBits> layer_list(Module& model) {
   return layers;
 }
 
-std::string describe(const WeightSpec& spec) {
-  return fmt::format("{} {} {}", weight_scheme_name(spec.scheme), granularity_name(spec.granularity),
-                     clip_rule_name(spec.clip));
-}
-
 std::vector<WeightTensorReport> count_bits(const QuantizedModel& model) {
   std::vector<WeightTensorReport> reports;
   const QuantizationOptions& options = model.options();

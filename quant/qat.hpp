@@ -14,9 +14,6 @@ namespace goshawk {
 /// one.
 std::vector<LayerBits> layer_list(Module& model);
 
-/// "symmetric channel mse".
-std::string describe(const WeightSpec& spec);
-
 /// A weight tensor as it is stored, verified.
 struct WeightTensorReport {
   std::string name;  ///< "layer1.0.conv1.weight"

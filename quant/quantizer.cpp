@@ -299,6 +299,11 @@ double nearest_rank(std::vector<double>& values, double percentile) {
   return *nth;
 }
 
+std::string describe(const WeightSpec& spec) {
+  return fmt::format("{} {} {}", weight_scheme_name(spec.scheme), granularity_name(spec.granularity),
+                     clip_rule_name(spec.clip));
+}
+
 void check_spec(const WeightSpec& spec, std::string_view op) {
   check_bits(spec.bits, op);
   check(spec.percentile > 0 && spec.percentile <= 100, "[{}] the percentile {} is not in (0, 100]", op,

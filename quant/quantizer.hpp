@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "core/tensor.hpp"
@@ -56,6 +57,8 @@ struct WeightSpec {
   double percentile = 99.9;  ///< of ClipRule::percentile, in (0, 100]
 };
 
+/// Without the bits: "symmetric channel mse".
+std::string describe(const WeightSpec& spec);
 /// Whether the clip rule trains a step.
 inline bool has_learned_step(const WeightSpec& spec) {
   return spec.clip == ClipRule::learned || spec.clip == ClipRule::lsq;

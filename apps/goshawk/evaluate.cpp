@@ -4,13 +4,16 @@
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "apps/goshawk/class_predictions.hpp"
 #include "apps/goshawk/commands.hpp"
 #include "apps/goshawk/model_file.hpp"
 #include "apps/goshawk/pictures.hpp"
 #include "apps/support/command_line.hpp"
 #include "apps/support/config_file.hpp"
 #include "apps/support/progress.hpp"
+#include "nn/layers.hpp"
 
 namespace goshawk {
 namespace {
@@ -20,12 +23,31 @@ struct Options {
   PictureOptions pictures{.source = {}, .split = "test", .normalization = {}};
   std::int64_t batch_size = 250;
   std::int64_t images = 0;  // 0: all
+  std::string predictions, against;
   bool json = false;
   std::string convolution = "winograd";
 };
 
+nlohmann::ordered_json comparison_json(const PairedComparison& comparison) {
+  return {{"difference", comparison.difference()},
+          {"standard_error", comparison.standard_error()},
+          {"only_this", comparison.only_first},
+          {"only_other", comparison.only_second}};
+}
+
+std::string comparison_text(const PairedComparison& comparison, const std::string& other) {
+  return fmt::format(
+      "{:+.2f} ± {:.2f} points against {} (standard error; of the same pictures, {} are right here only, {} "
+      "there only)",
+      100 * comparison.difference(), 100 * comparison.standard_error(), other, comparison.only_first,
+      comparison.only_second);
+}
+
 void run(const Options& options) {
   check_source(options.pictures.source);
+  // Before the work, which a file that cannot be read would waste.
+  std::optional<ClassPredictions> other;
+  if (!options.against.empty()) other = read_predictions(options.against);
   choose_convolution(options.convolution);
   const LoadedModel loaded = load_model(options.model, options.weights, DType::f32, PackedFiles::allowed);
   std::shared_ptr<const Dataset> data =
@@ -34,21 +56,37 @@ void run(const Options& options) {
   const Normalization normalization =
       normalization_for(options.pictures.normalization, options.model, loaded.metadata, options.weights);
   Progress progress("evaluating", data->size());
+  ClassPredictions predictions;
+  const auto append = [](std::vector<std::int64_t>& to, const Tensor& from) {
+    const auto numbers = from.span<std::int64_t>();
+    to.insert(to.end(), numbers.begin(), numbers.end());
+  };
   const Evaluation result = evaluate(*loaded.model, data,
                                      {.batch_size = options.batch_size,
                                       .normalization = normalization,
-                                      .progress = [&](std::int64_t images) { progress.update(images); }});
+                                      .progress = [&](std::int64_t images) { progress.update(images); },
+                                      .on_logits =
+                                          [&](const Batch& batch, const Tensor& logits) {
+                                            append(predictions.labels, batch.labels);
+                                            append(predictions.predicted, predicted_classes(logits));
+                                          }});
   progress.clear();
   check(std::isfinite(result.loss),
         "[evaluate] the model in {} has loss {} on {}: its outputs overflow; check that weights, --mean and "
         "--std "
         "belong together",
         options.weights, result.loss, options.pictures.name());
+  if (!options.predictions.empty()) write_predictions(options.predictions, predictions);
+  std::optional<PairedComparison> comparison;
+  if (other) comparison = compare(predictions, *other, options.against);
   if (options.json) {
-    print_result("{}\n", evaluation_json(result).dump());
-  } else {
-    print_result("{}\n", evaluation_text(result));
+    nlohmann::ordered_json json = evaluation_json(result);
+    if (comparison) json["against"] = comparison_json(*comparison);
+    print_result("{}\n", json.dump());
+    return;
   }
+  print_result("{}\n", evaluation_text(result));
+  if (comparison) print_result("{}\n", comparison_text(*comparison, options.against));
 }
 
 }  // namespace
@@ -67,8 +105,18 @@ void add_evaluate_command(CLI::App& program) {
       ->check(positive_number())
       ->type_name("N")
       ->capture_default_str();
-  command.add_flag("--json", options->json,
-                   "Print one JSON object: accuracy (0 to 1), correct, images, loss");
+  command
+      .add_option("--predictions", options->predictions,
+                  "Write what each picture was taken for: image,label,predicted")
+      ->type_name("FILE");
+  command
+      .add_option(
+          "--against", options->against,
+          "Also compare with another model, of which --predictions wrote this file, picture by picture")
+      ->type_name("FILE");
+  command.add_flag(
+      "--json", options->json,
+      "Print one JSON object: accuracy (0 to 1), correct, images, loss, and with --against the difference");
   add_threads_option(command);
   add_quiet_option(command);
   add_config_option(command);

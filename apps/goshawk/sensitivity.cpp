@@ -13,7 +13,7 @@
 #include "core/file.hpp"
 #include "core/parallel.hpp"
 #include "core/timer.hpp"
-#include "quant/qat.hpp"
+#include "quant/quantizer.hpp"
 #include "quant/sensitivities/naive.hpp"
 
 namespace goshawk {

@@ -18,7 +18,7 @@
 #include "core/file.hpp"
 #include "core/random.hpp"
 #include "core/rank_correlation.hpp"
-#include "quant/qat.hpp"
+#include "quant/quantizer.hpp"
 #include "quant/sensitivities/naive.hpp"
 #include "quant/sensitivities/registry.hpp"
 

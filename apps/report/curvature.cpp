@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "apps/report/sections.hpp"
+#include "apps/support/csv_file.hpp"
 #include "apps/support/figure_axis.hpp"
 #include "apps/support/figure_text.hpp"
 #include "core/error.hpp"

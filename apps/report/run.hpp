@@ -110,8 +110,4 @@ ReportRun read_report_run(const std::string& path);
 /// The layers or blocks of curvature.json and then the network, which has no name.
 std::vector<JsonObject> curvature_parts(const ReportRun& run);
 
-/// The numbers of a CSV file whose head is `head`, line by line. Throws Error naming the file and the line
-/// for anything else.
-std::vector<std::vector<double>> read_csv(const std::string& path, const std::string& head);
-
 }  // namespace goshawk

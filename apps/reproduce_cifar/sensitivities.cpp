@@ -3,7 +3,7 @@
 #include "apps/support/progress.hpp"
 #include "core/file.hpp"
 #include "core/timer.hpp"
-#include "quant/qat.hpp"
+#include "quant/quantizer.hpp"
 #include "quant/sensitivities/activation_costs.hpp"
 #include "quant/sensitivities/registry.hpp"
 #include "quant/sensitivity.hpp"

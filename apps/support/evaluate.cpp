@@ -37,6 +37,7 @@ Evaluation evaluate(Module& model, std::shared_ptr<const Dataset> dataset, const
     loss += softmax_cross_entropy(logits, batch->labels, Reduction::sum).item();
     result.correct += count_correct(logits.value(), batch->labels);
     result.images += batch->size();
+    if (options.on_logits) options.on_logits(*batch, logits.value());
     if (options.progress) options.progress(result.images);
   }
   result.loss = loss / static_cast<double>(result.images);

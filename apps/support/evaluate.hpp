@@ -7,6 +7,7 @@
 
 #include "datasets/augment.hpp"
 #include "datasets/dataset.hpp"
+#include "datasets/loader.hpp"
 #include "nn/module.hpp"
 
 namespace goshawk {
@@ -34,6 +35,8 @@ struct EvaluateOptions {
   Normalization normalization = {};
   /// Called after each batch with the images done so far.
   std::function<void(std::int64_t images)> progress = {};
+  /// Called with each batch and its logits.
+  std::function<void(const Batch& batch, const Tensor& logits)> on_logits = {};
 };
 
 /// Runs `model` in eval mode (its mode is restored) over every picture once, in order, unaugmented. Throws

@@ -130,6 +130,55 @@ TEST_CASE("evaluate takes any batch size, the first pictures, and any number of 
   CHECK(command.json({"--threads", "1"}) == command.json({"--threads", "2"}));
 }
 
+TEST_CASE("evaluate writes what each picture was taken for, and compares two models picture by picture") {
+  const Command command;
+  const auto file = [&](const char* name) { return (command.scratch.path() / name).string(); };
+  REQUIRE(command.run({"--predictions", file("all.csv"), "--batch-size", "10"}).status == 0);
+  std::string expected = "image,label,predicted\n";
+  for (std::int64_t i = 0; i < kPictures; ++i) {
+    const std::int64_t predicted = command.outcome.classes[static_cast<std::size_t>(i)];
+    expected += fmt::format("{},{},{}\n", i, i < kRight ? predicted : (predicted + 1) % 10, predicted);
+  }
+  CHECK(command.scratch.read("all.csv") == expected);
+
+  // Another model, that is wrong where this one is right for pictures 0 to 4, and right for 36.
+  std::string other = "image,label,predicted\n";
+  for (std::int64_t i = 0; i < kPictures; ++i) {
+    const std::int64_t predicted = command.outcome.classes[static_cast<std::size_t>(i)];
+    const std::int64_t label = i < kRight ? predicted : (predicted + 1) % 10;
+    other += fmt::format("{},{},{}\n", i, label, i < 5 ? -1 : (i == 36 ? label : predicted));
+  }
+  command.scratch.write("other.csv", other);
+  const nlohmann::json against = command.json({"--against", file("other.csv")}).at("against");
+  CHECK(against.at("only_this") == 5);
+  CHECK(against.at("only_other") == 1);
+  CHECK(against.at("difference").get<double>() == doctest::Approx(4.0 / 37));
+  // Variance of five 1, one −1 and 31 zeros, over 37.
+  CHECK(against.at("standard_error").get<double>() ==
+        doctest::Approx(std::sqrt((6.0 / 37 - 16.0 / 37 / 37) / 37)));
+  const ProgramResult text = command.run({"--against", file("other.csv")});
+  CHECK(contains(text.out, "+10.81 ± 6.38 points against "));
+  CHECK(contains(text.out, "5 are right here only, 1 there only"));
+  CHECK(command.json({"--against", file("all.csv")}).at("against").at("standard_error") == 0);
+
+  const auto refused = [&](const std::string& content, const std::string& why) {
+    command.scratch.write("bad.csv", content);
+    const ProgramResult result = command.run({"--against", file("bad.csv")});
+    CHECK(result.status == 1);
+    CHECK(is_one_line(result.err));
+    CHECK_MESSAGE(contains(result.err, why), result.err);
+    CHECK(contains(result.err, "bad.csv"));
+  };
+  refused("label\n3\n", "image,label,predicted");
+  refused("image,label,predicted\n0,1\n", "line 2");
+  refused("image,label,predicted\n0,1,1\n2,1,1\n", "line 3");
+  refused("image,label,predicted\n0,1,1\n", "is of 1 pictures, but 37 were evaluated");
+  std::string changed = expected;
+  changed[expected.find("\n5,") + 3] = command.outcome.classes[5] == 0 ? '1' : '0';
+  refused(changed, "picture 5 has label");
+  CHECK(command.run({"--against", file("none.csv")}).status == 1);
+}
+
 TEST_CASE("evaluate normalises as the command line says, or the checkpoint, or as usual") {
   const Command command;
   const Normalization other = {{0.1f, 0.2f, 0.3f}, {0.5f, 0.4f, 0.6f}};

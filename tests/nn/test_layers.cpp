@@ -267,9 +267,14 @@ TEST_CASE("pooling layers, flatten and rows of modules") {
   CHECK(mean(x).value().to_vector<float>() == std::vector<float>{2.5F, -6.5F});
 }
 
-TEST_CASE("count_correct takes the first of equals and never a NaN") {
+TEST_CASE("the predicted class is the first of equals, and none beside a NaN") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const Tensor logits = Tensor::from<float>({1, 3, 2, 5, 5, 1, 5, 5, 1, 0, nan, 9}, {4, 3});
+  CHECK(predicted_classes(logits).to_vector<std::int64_t>() == std::vector<std::int64_t>{1, 0, 0, -1});
+  CHECK(predicted_classes(logits.to(DType::f64)).to_vector<std::int64_t>() ==
+        std::vector<std::int64_t>{1, 0, 0, -1});
+  CHECK(predicted_classes(Tensor::empty({0, 3}, DType::f32)).numel() == 0);
+  CHECK_THROWS_AS(predicted_classes(Tensor::empty({3}, DType::f32)), Error);
   CHECK(count_correct(logits, Tensor::from<std::int64_t>({1, 0, 1, 2}, {4})) == 2);
   CHECK(count_correct(logits, Tensor::from<std::int64_t>({0, 0, 0, 1}, {4})) == 2);
   CHECK_THROWS_AS(count_correct(logits, Tensor::from<std::int64_t>({0, 0, 0, 3}, {4})), Error);
