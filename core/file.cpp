@@ -171,7 +171,7 @@ void append_line_synced(const std::string& path, std::string_view line) {
   text.append(line).push_back('\n');
   int error = write_all(file.get(), std::as_bytes(std::span(text)));
   if (error == 0 && regular) error = sync(file.get());
-  if (error == 0 && regular && status.st_size == 0) error = sync_directory_of(path);
+  if (error == 0 && regular && status.st_size == 0) error = sync_directory_of(linked_file(path));
   if (error != 0) {
     // Half a line would spoil the file. Should this fail too, the next call keeps the half line apart.
     if (regular) static_cast<void>(uninterrupted([&] { return ::ftruncate(file.get(), status.st_size); }));

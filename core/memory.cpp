@@ -40,6 +40,10 @@ bool is_large([[maybe_unused]] std::size_t bytes) {
 std::size_t mapped_size(std::size_t bytes) {
   return (bytes + kHugePage - 1) / kHugePage * kHugePage;
 }
+// What a block takes of the machine's memory: a huge page is there as a whole once a byte of it is written.
+std::int64_t held(std::size_t bytes) {
+  return static_cast<std::int64_t>(is_large(bytes) ? mapped_size(bytes) : bytes);
+}
 
 void* system_allocate(std::size_t bytes) {
   if (!is_large(bytes)) {
@@ -90,10 +94,13 @@ class CachingAllocator {
     void*& block = taken.data;
     if (block == nullptr) {
       // The system seldom refuses: it promises more memory than it has, and ends the process that uses it.
-      if (stats_.bytes_reserved + static_cast<std::int64_t>(size) > limit_) release_locked();
+      // Only large blocks make room at once, and only where there is enough of them: what is in use may
+      // exceed the limit, and then every new block would empty the cache for nothing.
+      if (is_large(size) && stats_.bytes_reserved + held(size) > limit_ && cached_large_ >= held(size))
+        release_locked(is_large);
       block = system_allocate(size);
       if (block == nullptr) {
-        release_locked();
+        release_locked([](std::size_t) { return true; });
         block = system_allocate(size);
       }
       check(block != nullptr,
@@ -101,7 +108,7 @@ class CachingAllocator {
             "use a smaller batch",
             size, stats_.bytes_in_use);
       ++stats_.system_allocations;
-      stats_.bytes_reserved += static_cast<std::int64_t>(size);
+      stats_.bytes_reserved += held(size);
     }
     stats_.bytes_in_use += static_cast<std::int64_t>(size);
     stats_.peak_bytes_in_use = std::max(stats_.peak_bytes_in_use, stats_.bytes_in_use);
@@ -113,13 +120,14 @@ class CachingAllocator {
     std::lock_guard lock(mutex_);
     stats_.bytes_in_use -= static_cast<std::int64_t>(size);
 #ifdef GOSHAWK_NO_CACHING_ALLOCATOR
-    stats_.bytes_reserved -= static_cast<std::int64_t>(size);
+    stats_.bytes_reserved -= held(size);
     system_free(block, size);
 #else
     try {
       lists_[home][size].push_back(block);
+      if (is_large(size)) cached_large_ += held(size);
     } catch (...) {
-      stats_.bytes_reserved -= static_cast<std::int64_t>(size);
+      stats_.bytes_reserved -= held(size);
       system_free(block, size);
     }
 #endif
@@ -139,7 +147,7 @@ class CachingAllocator {
   }
   void release_cached() {
     std::lock_guard lock(mutex_);
-    release_locked();
+    release_locked([](std::size_t) { return true; });
   }
 
  private:
@@ -180,6 +188,7 @@ class CachingAllocator {
       if (list == lists_[home].end() || list->second.empty()) return nullptr;
       void* const block = list->second.back();
       list->second.pop_back();
+      if (is_large(size)) cached_large_ -= held(size);
       return block;
     };
     if (void* block = take(own)) return {block, own};
@@ -189,11 +198,16 @@ class CachingAllocator {
     return {nullptr, own};
   }
 
-  void release_locked() {
+  // Cached blocks of the sizes that `chosen` says.
+  template <class Chosen>
+  void release_locked(const Chosen& chosen) {
     for (FreeLists& lists : lists_) {
       for (auto& [size, list] : lists) {
+        if (!chosen(size)) continue;
         for (void* block : list) system_free(block, size);
-        stats_.bytes_reserved -= static_cast<std::int64_t>(size * list.size());
+        const std::int64_t bytes = held(size) * std::ssize(list);
+        stats_.bytes_reserved -= bytes;
+        if (is_large(size)) cached_large_ -= bytes;
         list.clear();
       }
     }
@@ -204,6 +218,7 @@ class CachingAllocator {
   std::vector<FreeLists> lists_{kShared + 1};  // empty without caching; 0 is nobody's
   std::vector<std::size_t> unowned_;
   MemoryStats stats_;
+  std::int64_t cached_large_ = 0;                    // bytes that large cached blocks hold
   std::int64_t limit_ = physical_memory() / 10 * 9;  // the rest is for what does not come from here
 };
 

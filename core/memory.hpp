@@ -10,7 +10,7 @@ namespace goshawk {
 struct MemoryStats {
   std::int64_t bytes_in_use = 0;        ///< handed out and not yet returned (rounded up to size classes)
   std::int64_t peak_bytes_in_use = 0;   ///< largest value of bytes_in_use since the last reset_peak_memory()
-  std::int64_t bytes_reserved = 0;      ///< obtained from the system, cached blocks included
+  std::int64_t bytes_reserved = 0;      ///< obtained from the system, in whole pages, cached blocks included
   std::int64_t system_allocations = 0;  ///< calls that had to ask the system for a new block
   std::int64_t allocations = 0;         ///< all calls
 };
@@ -21,8 +21,8 @@ std::int64_t physical_memory();
 void reset_peak_memory();
 /// Returns every cached free block to the system.
 void release_cached_memory();
-/// Before a new block would make bytes_reserved exceed `bytes`, every cached block goes back to the system.
-/// It is nine tenths of physical_memory() unless set. Returns what it was.
+/// Before a new block of 2 MiB or more makes bytes_reserved exceed `bytes`, cached ones of such sizes go back
+/// to the system if that makes room for it. Nine tenths of physical_memory() unless set. Returns what it was.
 std::int64_t set_cache_limit(std::int64_t bytes);
 
 /// A reference-counted, 64-byte-aligned block of at least `bytes` bytes with undefined contents.

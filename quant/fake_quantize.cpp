@@ -36,7 +36,7 @@ Tensor inside_mask(const Tensor& w, const WeightGrid& grid, const CodeRange& ran
     const T high = static_cast<T>(range.code_max + clip_margin(range) + kEdgeSlack);
     for_each_weight<T>(w, grid, range, [=](std::int64_t i, const Rounding<T>& q) {
       const T position = q.position(from[i]);
-      to[i] = position >= low && position <= high ? T{1} : T{0};
+      to[i] = position < low || position > high ? T{0} : T{1};  // a NaN's gradient goes on, as in a ReLU
     });
   });
   return mask;
@@ -70,7 +70,7 @@ StepDerivative step_derivative(const Tensor& w, const Tensor& signed_step, const
       const T sign = steps[groups == 1 ? 0 : i % groups] > 0 ? T{1} : T{-1};
       const T position = q.position(from[i]);
       const T level = q.code(from[i]) + half;
-      const bool in = position > low && position < high;
+      const bool in = !(position <= low || position >= high);
       inside[i] = binary || in ? T{1} : T{0};
       factor[i] = sign * (in && !binary ? level - (position + half) : level);
     });

@@ -29,22 +29,22 @@ Variable learned_step_quantize(const Variable& w, const Variable& step, const We
 Variable learned_step_activation(const Variable& x, const Variable& step, int bits, bool is_signed = false);
 
 /// PACT (Choi et al. 2018, equations 1 to 3): y = round(clip(x, 0, α)/Δ)·Δ with Δ = α/(2^b − 1). x has any
-/// shape, `clip` is [1] and positive. ∂y/∂x = 1 for 0 < x < α, ∂y/∂α = 1 for x ≥ α, else 0. The signed form
-/// clips to [−α, α] with Δ = α/(2^(b−1) − 1) (b ≥ 2) and ∂y/∂α = −1 for x ≤ −α as well. One pass forward and
-/// one backward.
+/// shape, `clip` is [1] and positive. ∂y/∂x = 1 for 0 < x < α and a NaN, ∂y/∂α = 1 for x ≥ α, else 0. The
+/// signed form clips to [−α, α] with Δ = α/(2^(b−1) − 1) (b ≥ 2) and ∂y/∂α = −1 for x ≤ −α as well. One pass
+/// forward and one backward.
 Variable pact(const Variable& x, const Variable& clip, int bits, bool is_signed = false);
 
 /// LQ-Nets for activations (Zhang et al. 2018, section 3): the level of `basis` [1, bits] nearest to x, for
-/// x of any shape. ∂y/∂x = 1 strictly between the outermost levels, else 0, with the basis held; behind a
-/// ReLU that is the derivative in the authors' code, which clips at the highest level. With `refit`, the
-/// basis of least squared error for the codes of x is stored there, for move_basis.
+/// x of any shape. ∂y/∂x = 1 strictly between the outermost levels and at a NaN, else 0, with the basis held;
+/// behind a ReLU that is the derivative in the authors' code, which clips at the highest level. With `refit`,
+/// the basis of least squared error for the codes of x is stored there, for move_basis.
 Variable basis_quantize(const Variable& x, const Tensor& basis, BasisCodes codes, Tensor* refit = nullptr);
 
 // The two halves of pact's derivative, linear maps that are adjoint to each other, which closes pact under
 // differentiation. Public for the tests.
 
 struct ClipGrad {
-  Variable input;  ///< grad where −σα < x < α (σ = 1 if signed, else 0), else 0
+  Variable input;  ///< grad where −σα < x < α (σ = 1 if signed, else 0) or x is NaN, else 0
   Variable clip;   ///< [1]: Σ grad over x ≥ α, minus, when signed, Σ grad over x ≤ −α
 };
 ClipGrad clip_grad(const Variable& grad, const Tensor& x, double clip, bool is_signed);

@@ -240,7 +240,7 @@ Basis read_row(const Tensor& basis, std::int64_t row) {
 // For every row the best of what QEM makes of the starts, each step kept only if the error falls.
 Tensor minimise(const Tensor& w, const std::vector<Tensor>& starts, BasisCodes kind, int iterations) {
   for (const Tensor& start : starts) check_basis(w, start);
-  Tensor out = Tensor::empty_like(starts[0]);
+  Tensor out = starts[0].clone();  // where no start has an error that is a number, as it is for NaN weights
   const std::int64_t groups = out.dim(0);
   const int bits = static_cast<int>(out.dim(1));
   dispatch_floating(w.dtype(), "lq_nets", [&]<class T>() {

@@ -107,9 +107,10 @@ struct QuantizedModel::Layer {
     }
   }
 
-  // As in the authors' code: the batch is quantized by the average so far, which then moves.
+  // As in the authors' code: the batch is quantized by the average so far, which then moves (but not where
+  // the model is only measured).
   Variable quantize_input_by_basis(const Variable& x) const {
-    if (layer->mode() == Mode::eval) return basis_quantize(x, input_basis, input_codes());
+    if (layer->mode() == Mode::eval || measuring()) return basis_quantize(x, input_basis, input_codes());
     Tensor refit;
     Variable y = basis_quantize(x, input_basis, input_codes(), &refit);
     move_basis(input_basis, refit);

@@ -130,7 +130,9 @@ Estimate estimate(const DirectionSums& sums, int directions, bool random, bool c
     // Var(mean over images) = Σ_n Var_n / k / N², with Var_n from the spread of image n's directions.
     for (std::size_t n = 0; n < per_image.size(); ++n) {
       per_image[n] /= k;
-      error += std::max(0.0, sums.squares[n] - k * per_image[n] * per_image[n]) / (k - 1) / k;
+      // Rounding may make it negative; what is not a number stays so.
+      const double spread = sums.squares[n] - k * per_image[n] * per_image[n];
+      error += (spread < 0 ? 0 : spread) / (k - 1) / k;
     }
     error = std::sqrt(error) / images;
   }

@@ -24,7 +24,8 @@ struct LandscapeOptions {
   std::function<bool(std::size_t done, std::size_t total)> progress = {};
 };
 
-/// L(w + a d) for every step a. `loss` evaluates the loss at the parameters' present values; while this runs
+/// L(w + a d) for every step a. `loss` evaluates the loss at the parameters' present values, under a
+/// MeasuringGuard, which it must take itself on other threads that it uses; while this runs
 /// they hold w + a d, and afterwards exactly the w from before, also when something is thrown. Throws Error
 /// unless the direction has the parameters' shapes and dtype and is finite. A loss that is not finite is
 /// returned as it is.

@@ -53,6 +53,9 @@ std::vector<std::vector<std::size_t>> changes_of_sites(const ClassifierGraph& gr
           fmt::join(names, ", "));
     const Variable& weight = graph.sites[place->second].weight;
     const Tensor& change = changes[k].change;
+    check(weight.requires_grad(),
+          "[logit_changes] the weight of layer '{}' is a constant; make it a leaf to change it",
+          changes[k].layer);
     check(change.defined() && change.shape() == weight.shape() && change.dtype() == weight.dtype(),
           "[logit_changes] change {} is {} {} but the weight of layer '{}' is {} {}", k,
           change.defined() ? dtype_name(change.dtype()) : "undefined",

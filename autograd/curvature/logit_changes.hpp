@@ -70,8 +70,8 @@ class LogitChanges {
 
 /// Runs the forward pass of every microbatch once and applies the Jacobian to all changes. For any
 /// classifier; `cost(k).second_order` is the Hessian's quadratic form where the exact road holds
-/// (choose_road), otherwise the Gauss–Newton one. Throws Error for an unknown layer (naming those there are)
-/// or a change that does not fit its weight.
+/// (choose_road), otherwise the Gauss–Newton one. Throws Error for an unknown layer (naming those there are),
+/// a layer whose weight is a constant or another layer's as well, and a change that does not fit its weight.
 LogitChanges logit_changes(const ClassifierPass& pass, const std::vector<std::int64_t>& microbatch_sizes,
                            const std::vector<WeightChange>& changes, const LogitChangeOptions& options = {});
 

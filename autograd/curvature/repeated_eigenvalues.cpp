@@ -114,7 +114,7 @@ LanczosResult lanczos_repeated(const LinearOperator& a, const LanczosOptions& op
     const auto merge = [&](std::vector<Eigenpair>& pairs, std::vector<Eigenpair>& others, double sign) {
       for (Eigenpair& pair : others) {
         if (!belongs(pairs, pair.value + mu, sign, options.tolerance)) continue;
-        if (result.products == options.max_products) {
+        if (result.products >= options.max_products) {
           result.converged = false;
           continue;
         }

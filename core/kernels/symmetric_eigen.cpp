@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cblas.h>
 #include <cmath>
+#include <limits>
 
 #include "core/error.hpp"
 #include "core/kernels/openblas.hpp"
@@ -49,9 +50,13 @@ SymmetricEigen symmetric_eigen(std::vector<double> matrix, std::size_t n) {
   check_finite(matrix, "symmetric_eigen");
   if (n == 0) return {};
   use_one_blas_thread();
-  // The size of the work space is the largest number.
   const auto rows = static_cast<std::int64_t>(n);
-  check_blas_extents({1 + 6 * rows + 2 * rows * rows}, "symmetric_eigen");
+  const std::int64_t work_numbers = 1 + 6 * rows + 2 * rows * rows;
+  check(work_numbers <= std::numeric_limits<blasint>::max(),
+        "[symmetric_eigen] a matrix with {} rows needs a work space of {} numbers, more than OpenBLAS can "
+        "count; "
+        "use Lanczos for a few of its eigenvalues",
+        n, work_numbers);
   // Row-major below the diagonal is column-major above it.
   const auto order = static_cast<blasint>(n);
   std::vector<double> values(n);

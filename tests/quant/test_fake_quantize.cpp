@@ -333,4 +333,14 @@ TEST_CASE("a weight that is no number stays none: a network that has diverged mu
   }
   CHECK(only_the_second(learned_step_quantize(w, leaf({0.25}, {1}), {.bits = 3})));
   CHECK(only_the_second(learned_step_activation(w, leaf({0.25}, {1}), 3)));
+
+  // Nor does a gradient that is no number become a zero on the way back, which would hide what broke.
+  const Tensor seed = Tensor::from<double>({1, nan, 1, 1}, {4, 1});
+  const auto gradient = [&](const Variable& q) {
+    return grad(std::vector{q}, std::vector{w}, {.grad_outputs = {Variable(seed)}})[0];
+  };
+  CHECK(only_the_second(gradient(fake_quantize(w, {.bits = 3, .clip = ClipRule::min_max}, grid))));
+  CHECK(only_the_second(gradient(learned_step_quantize(w, leaf({0.25}, {1}), {.bits = 3}))));
+  CHECK(only_the_second(gradient(learned_step_activation(w, leaf({0.25}, {1}), 3, true))));
+  CHECK(only_the_second(gradient(pact(w, leaf({1}, {1}), 3, true))));
 }

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
+#include <limits>
 
 #include "autograd/grad.hpp"
 #include "autograd/ops.hpp"
@@ -74,6 +75,12 @@ TEST_CASE("QEM never increases the error, from any basis") {
       }
     }
   }
+}
+
+TEST_CASE("weights that are no numbers leave the basis as it was") {
+  const Tensor w = Tensor::from<double>({1, std::numeric_limits<double>::quiet_NaN(), 2}, {3, 1});
+  const Tensor basis = Tensor::from<double>({0.5, 1}, {1, 2});
+  CHECK(values(refit_basis(w, basis)) == values(basis));
 }
 
 TEST_CASE("a refit that rounding makes worse is not taken") {

@@ -304,6 +304,11 @@ TEST_CASE("LQ-Nets' activations: the basis follows the batches in train mode onl
   outputs(net, pictures(5));
   CHECK(same(bases(quantized), start));
   net.set_mode(Mode::train);
+  {
+    const MeasuringGuard measuring;
+    outputs(net, pictures(5));
+    CHECK(same(bases(quantized), start));
+  }
   const Tensor seen = relu(net.conv1(pictures(5))).value();
   Tensor refit;
   basis_quantize(seen, start[0], BasisCodes::binary, &refit);

@@ -596,6 +596,18 @@ TEST_CASE("a change of a layer that the logits do not depend on costs nothing, e
     CHECK(u.cost(0).total() != 0);
     CHECK(u.cost(1).total() == 0);
   }
+  // A weight that is no leaf has no derivative, either way.
+  const auto frozen = [&](std::size_t b) {
+    ClassifierGraph g = pass(b);
+    g.sites[1].weight = g.sites[1].weight.detach();
+    return g;
+  };
+  for (JacobianWay way : {JacobianWay::forward, JacobianWay::backward}) {
+    CHECK(contains(message_of([&] {
+                     logit_changes(frozen, {4}, {{"idle", used.value()}}, {.way = way});
+                   }),
+                   "the weight of layer 'idle' is a constant"));
+  }
 }
 
 TEST_CASE("a pass that is not deterministic, unknown layers and changes that do not fit are refused") {
