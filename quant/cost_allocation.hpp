@@ -61,6 +61,11 @@ struct CostAllocation {
 /// lacks.
 CostAllocation allocate(const Costs& costs, AllocationMethod method, const AllocationBudgets& budgets);
 
+/// Throws what allocate would when the budgets are impossible, or a layer lacks what they need. That depends
+/// on sizes alone, so it can be asked before the costs are known. Of two budgets in rare cases only allocate
+/// can say.
+void check_budgets(const Costs& costs, const AllocationBudgets& budgets);
+
 /// An assignment that no other one of its kind beats in both bytes and Σ cost.
 struct FrontierPoint {
   double bytes = 0;

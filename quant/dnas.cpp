@@ -233,6 +233,10 @@ BitAssignment SuperNet::most_probable_within(double bytes, int activation_bits, 
     items.emplace_back();
     const double widest = static_cast<double>(group.weights) * options_.candidates.back() / 8;
     for (int candidate : options_.candidates) {
+      check(std::isfinite(*cost),
+            "[most_probable_within] a probability of '{}' is not a number; the search diverged: lower its "
+            "learning rates",
+            group.name);
       const double size = static_cast<double>(group.weights) * candidate / 8;
       // What is saved from the largest network is the second resource: a limit on it is a least size.
       items.back().push_back({.size = {size, at_least > 0 ? widest - size : 0}, .cost = -*cost++});
@@ -255,8 +259,13 @@ BitAssignment SuperNet::most_probable_within(double bytes, int activation_bits, 
   KnapsackSolution best;
   try {
     best = solve_knapsack(items, budget);
-  } catch (const Error& e) {
+  } catch (const TooManyPartialSolutions& e) {
     fail("[most_probable_within] for {} to {} bytes: {}", at_least, bytes, e.what());
+  } catch (const Error&) {
+    fail(
+        "[most_probable_within] for {} to {} bytes: no assignment lies between; allow a wider range, "
+        "or offer more bits",
+        at_least, bytes);
   }
   BitAssignment bits = assignment(best.choice, activation_bits);
   if (std::isfinite(bytes)) bits.budget_bytes = bytes;

@@ -70,11 +70,26 @@ Tensor unpack(const Tensor& packed, const Shape& shape, const WeightSpec& spec, 
   return codes;
 }
 
-void check_numbers(const Tensor& numbers, bool is_scale, const std::string& what) {
+// What numbers may be, besides finite.
+enum class Allowed : std::uint8_t { all, not_negative, positive, not_zero };
+
+// `what` names the tensor and its file in errors.
+void check_numbers(const Tensor& numbers, Allowed allowed, const std::string& what) {
   for (const float v : numbers.span<float>()) {
-    check(std::isfinite(v) && (!is_scale || v >= 0), "[packed model] {} holds {}; the file is damaged", what,
-          v);
+    const bool good = std::isfinite(v) && (allowed != Allowed::not_negative || v >= 0) &&
+                      (allowed != Allowed::positive || v > 0) && (allowed != Allowed::not_zero || v != 0);
+    check(good, "[packed model] {} holds {}; the file is damaged", what, v);
   }
+}
+
+// The state of an activation quantizer: without this the first picture would meet the damage, far from the
+// file. A learned step counts by its magnitude.
+void check_activation_numbers(const std::string& name, const Tensor& tensor, const std::string& path) {
+  if (tensor.dtype() != DType::f32) return;  // flags
+  const bool range = name.ends_with(".input_scale") || name.ends_with(".act_clip");
+  const Allowed allowed =
+      range ? Allowed::positive : (name.ends_with(".act_step") ? Allowed::not_zero : Allowed::all);
+  check_numbers(tensor, allowed, fmt::format("'{}' in {}", name, path));
 }
 
 // Only asymmetric levels have an offset of their own; that of the others is a constant part of a step.
@@ -302,6 +317,7 @@ PackedModel load_packed_model(const std::string& path, Module& model) {
                         (levels->dim(0) == 1 || levels->dim(0) == now.dim(-1));
       check(fits, "[packed model] {}: '{}' is {} {}; it is of another model or damaged", path,
             weight + kLevels, levels->dtype(), levels->shape());
+      check_numbers(*levels, Allowed::all, fmt::format("'{}' in {}", weight + kLevels, path));
       const Tensor places = to_memory_layout(unpack(codes, file_shape, counting_spec(spec.bits),
                                                     fmt::format("'{}' in {}", weight + kCodes, path)));
       weights.emplace_back(weight, to_file_layout(weights_of_levels(places, *levels, weight + kCodes, path)));
@@ -319,7 +335,8 @@ PackedModel load_packed_model(const std::string& path, Module& model) {
     for (const auto& [numbers, suffix] :
          {std::pair(grid.scale, kScale), {grid.offset, kOffset}, {grid.basis, kBasis}}) {
       if (numbers.defined())
-        check_numbers(numbers, suffix == kScale, fmt::format("'{}' in {}", weight + suffix, path));
+        check_numbers(numbers, suffix == kScale ? Allowed::not_negative : Allowed::all,
+                      fmt::format("'{}' in {}", weight + suffix, path));
     }
     const Tensor unpacked =
         to_memory_layout(unpack(codes, file_shape, spec, fmt::format("'{}' in {}", weight + kCodes, path)));
@@ -327,6 +344,7 @@ PackedModel load_packed_model(const std::string& path, Module& model) {
   }
   for (const auto& [name, tensor] : file.tensors) {
     if (name.starts_with(kStatePrefix)) {
+      check_activation_numbers(name, tensor, path);
       state.emplace_back(name.substr(kStatePrefix.size()), tensor);
     } else if (!name.ends_with(kCodes) && !name.ends_with(kScale) && !name.ends_with(kOffset) &&
                !name.ends_with(kBasis) && !name.ends_with(kLevels)) {

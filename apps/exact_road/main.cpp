@@ -136,6 +136,7 @@ nlohmann::ordered_json check_exactness(const Options& options) {
 }
 
 void run(const Options& options) {
+  check_apart({"--out", options.out}, {{"--weights", options.weights}, {"--data", options.data}});
   const Problem problem(options, options.images, DType::f32);
   const ClassifierGraph first = problem.pass()(0);
   nlohmann::ordered_json json{{"model", options.model},

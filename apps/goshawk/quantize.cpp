@@ -1,4 +1,5 @@
 // goshawk quantize: the whole pipeline for a model of one's own, from sensitivities to a packed model.
+#include <cmath>
 #include <memory>
 
 #include "apps/goshawk/budgets.hpp"
@@ -104,16 +105,30 @@ void check_budget(const Options& options, const FineTuneProblem& problem) {
       make_table(candidates, [&](std::size_t l, std::size_t b) { return candidates.layers[l].norms[b]; });
   Costs costs = cost_file(options, candidates, norms);
   costs.source = options.latencies.empty() ? options.run.model : options.latencies;
-  allocate(costs, AllocationMethod::exact, options.budgets.of(costs));
+  const AllocationBudgets budgets = options.budgets.of(costs);
+  const AllocationMethod method = allocation_method(options.method);
+  // These two begin with the smallest choices, whatever those cost. What the others find depends on the
+  // costs, which are not known yet.
+  if (method == AllocationMethod::ratio || method == AllocationMethod::greedy) {
+    allocate(costs, method, budgets);
+  } else {
+    check_budgets(costs, budgets);
+  }
 }
 
-nlohmann::ordered_json evaluate_baseline(const FineTuneProblem& problem, const RunDirectory& directory) {
+nlohmann::ordered_json evaluate_baseline(const Options& options, const FineTuneProblem& problem,
+                                         const RunDirectory& directory) {
   if (!directory.has(kBaseline)) {
     const auto model = problem.baseline();
-    directory.write_json(kBaseline, evaluation_json(evaluate(*model, problem.data().test,
-                                                             {.normalization = problem.normalization()})));
+    const Evaluation evaluation =
+        evaluate(*model, problem.data().test, {.normalization = problem.normalization()});
+    check(std::isfinite(evaluation.loss),
+          "[quantize] the model in {} has loss {} on the test pictures; check that weights, --mean and --std "
+          "belong together",
+          options.weights, evaluation.loss);
+    directory.write_json(kBaseline, evaluation_json(evaluation));
   }
-  return directory.read_json(kBaseline);
+  return evaluation_json(directory.read_json(kBaseline, &evaluation_from_json));
 }
 
 std::string bits_table(const BitAssignment& bits) {
@@ -133,7 +148,7 @@ void run(const Options& options) {
   const FileLock lock = directory.lock("quantize");
   const InterruptHandler on_interrupt("goshawk", resume_hint(options.settings, options.run));
   problem.announce();
-  const nlohmann::ordered_json baseline = evaluate_baseline(problem, directory);
+  const nlohmann::ordered_json baseline = evaluate_baseline(options, problem, directory);
   const Costs costs = make_costs(options, problem, directory);
   const BitAssignment bits = make_bits(options, problem, costs);
   if (!has_result(directory)) {

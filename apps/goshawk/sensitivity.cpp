@@ -120,8 +120,12 @@ void run(const Options& options) {
   const RunDirectory directory(options.out, configuration(options), options.resume);
   const FileLock lock = directory.lock("sensitivity");
   if (directory.has(kResult)) {
-    const auto result = directory.read_json(kResult);
-    print_result(options.json ? result.dump() + "\n" : read_file(directory.file(kTable)));
+    const std::string text = directory.read_json(kResult, [&](const nlohmann::json& result) {
+      check_same_loss(directory.file(kResult), result.at("loss").get<double>(), json["loss"]);
+      return options.json ? result.dump() + "\n" : sensitivity_table(nlohmann::ordered_json(result));
+    });
+    SensitivityState::finish(directory);  // which a run that was killed at its very end has not done
+    print_result(text);
     return;
   }
   const InterruptHandler on_interrupt("goshawk", resume_hint("goshawk sensitivity", options.out));
@@ -138,7 +142,7 @@ void run(const Options& options) {
   for (const std::string& name : names) {
     measured.push_back(state.cost(name, [&] {
       MeasuredCosts cost = measurement.measure(name);
-      write_file_atomic(directory.file(fmt::format("costs-{}.json", name)),
+      write_file_atomic(directory.file(cost_file_name(name)),
                         to_json(to_costs(candidates, cost, file_options)));
       return cost;
     }));
@@ -151,7 +155,7 @@ void run(const Options& options) {
   const std::string table = sensitivity_table(json);
   write_file_atomic(directory.file(kTable), table);
   directory.write_json(kResult, json);
-  state.finish();
+  SensitivityState::finish(directory);
   print_result(options.json ? json.dump() + "\n" : table);
 }
 
@@ -236,7 +240,8 @@ void add_sensitivity_command(CLI::App& program) {
       ->required()
       ->type_name("DIR");
   command.add_flag("--resume", options->resume,
-                   "Continue an interrupted run in --out: costs that are there are not measured again");
+                   "Continue an interrupted run in --out: costs that are there are not measured again, one "
+                   "that was under way begins anew");
   command.add_flag("--json", options->json, "Print one JSON object: that of sensitivity.json");
   command.footer(
       "Each costs-NAME.json is what goshawk allocate reads. Example:\n  goshawk sensitivity --model resnet20 "

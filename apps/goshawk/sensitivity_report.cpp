@@ -63,6 +63,10 @@ std::string activation_table(const Json& layers) {
 
 }  // namespace
 
+std::string cost_file_name(const std::string& name) {
+  return fmt::format("costs-{}.json", name);
+}
+
 Json sensitivity_layers(const WeightCandidates& candidates, const std::vector<MeasuredCosts>& measured) {
   Json layers = Json::array();
   for (std::size_t l = 0; l < candidates.layers.size(); ++l) {
@@ -95,7 +99,7 @@ Json sensitivity_methods_json(const std::vector<MeasuredCosts>& measured) {
                {"source", method.source},
                {"seconds", m.seconds},
                {"projected_seconds", finite(m.projected_seconds, "projected seconds")},
-               {"file", fmt::format("costs-{}.json", m.name)}};
+               {"file", cost_file_name(m.name)}};
     if (!m.road.empty()) entry["road"] = m.road;
     methods.push_back(std::move(entry));
   }
@@ -135,7 +139,7 @@ std::string sensitivity_table(const Json& sensitivity) {
                   sensitivity.at("loss").get<double>(), sensitivity.at("quantizer").get<std::string>(),
                   sensitivity.at("quantizing_seconds").get<double>());
   text += method_table(methods);
-  const std::string width = std::to_string(sensitivity.at("bits").front().get<int>());
+  const std::string width = std::to_string(sensitivity.at("bits").at(0).get<int>());
   text += fmt::format("\nCosts at {} bits\n\n", width);
   text += layer_table(sensitivity.at("layers"), methods, width);
   if (sensitivity.contains("activations")) {

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 
+#include "apps/goshawk/sensitivity_report.hpp"
 #include "core/error.hpp"
 #include "quant/json_file.hpp"
 
@@ -37,6 +38,13 @@ Json to_json(const MeasuredCosts& m) {
 
 }  // namespace
 
+void check_same_loss(const std::string& file, double before, double now) {
+  check(before == now,
+        "[sensitivity] {} has a loss of {} where it is {} now: weights, pictures or the kind of machine have "
+        "changed since; give another --out",
+        file, before, now);
+}
+
 SensitivityState::SensitivityState(const RunDirectory& run, const WeightCandidates& candidates, double loss)
     : run_(run), candidates_(candidates), state_({{"loss", loss}, {"costs", Json::object()}}) {
   if (!run_.has(kFile)) return;
@@ -45,16 +53,12 @@ SensitivityState::SensitivityState(const RunDirectory& run, const WeightCandidat
     state.at("costs").get<std::map<std::string, Json>>();
     return state.at("loss").get<double>();
   });
-  check(
-      before == loss,
-      "[sensitivity] {} began with a loss of {} where it is {} now: weights or pictures have changed since; "
-      "give another --out",
-      run_.file(kFile), before, loss);
+  check_same_loss(run_.file(kFile), before, loss);
 }
 
 MeasuredCosts SensitivityState::cost(const std::string& name, const std::function<MeasuredCosts()>& measure) {
   Json& costs = state_["costs"];
-  if (costs.contains(name)) return stored(name, costs[name]);
+  if (costs.contains(name) && run_.has(cost_file_name(name))) return stored(name, costs[name]);
   MeasuredCosts measured = measure();
   costs[name] = to_json(measured);
   run_.write_json(kFile, state_);
@@ -89,8 +93,8 @@ MeasuredCosts SensitivityState::stored(const std::string& name, const Json& cost
   }
 }
 
-void SensitivityState::finish() {
-  std::filesystem::remove(run_.file(kFile));
+void SensitivityState::finish(const RunDirectory& run) {
+  std::filesystem::remove(run.file(kFile));
 }
 
 }  // namespace goshawk

@@ -10,17 +10,22 @@
 
 namespace goshawk {
 
+/// Throws Error, naming the file that has it, when a run's loss was another one before: what was measured
+/// then is of other weights or pictures. The loss has the same bits for any number of threads, but not on
+/// machines with other instructions.
+void check_same_loss(const std::string& file, double before, double now);
+
 class SensitivityState {
  public:
   /// Of the costs of these candidates, on data of this mean loss. Throws Error when the run began with
-  /// another loss, since then its weights or pictures have changed, and when its state is damaged. Both must
-  /// outlive this.
+  /// another loss, and when its state is damaged. Both must outlive this.
   SensitivityState(const RunDirectory& run, const WeightCandidates& candidates, double loss);
 
-  /// The cost as it was stored (without its `pairs`), or what `measure` gives and is stored now.
+  /// The cost as it was stored (without its `pairs`) if its cost file is still in the run, or what `measure`
+  /// gives, having written that file, and is stored now.
   MeasuredCosts cost(const std::string& name, const std::function<MeasuredCosts()>& measure);
-  /// Removes the state: sensitivity.json has all of it.
-  void finish();
+  /// Removes the state of a run: sensitivity.json has all of it.
+  static void finish(const RunDirectory& run);
 
  private:
   MeasuredCosts stored(const std::string& name, const nlohmann::json& costs) const;

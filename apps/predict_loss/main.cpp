@@ -28,6 +28,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr double kLevel = 0.95;  // of all intervals
+constexpr const char* kLosses = "losses.json";
 
 struct Options {
   SensitivityProblemOptions problem;
@@ -136,20 +137,45 @@ Json correlation(const std::vector<double>& x, const std::vector<double>& y, con
   return to_json(bootstrap_spearman(x, y, options.resamples, kLevel, options.problem.seed), "spearman");
 }
 
+/// Mean losses of the unchanged network.
+struct Losses {
+  double calibration = 0, held_out = 0;
+};
+
+/// Stores the losses that a run begins with. One that goes on takes draws from its log, which are of these
+/// weights and pictures only.
+void check_losses(const RunDirectory& directory, const Losses& now) {
+  if (!directory.has(kLosses)) {
+    directory.write_json(kLosses, {{"calibration_loss", now.calibration}, {"held_out_loss", now.held_out}});
+    return;
+  }
+  const auto before = directory.read_json(kLosses, [](const nlohmann::json& json) {
+    return Losses{.calibration = json.at("calibration_loss"), .held_out = json.at("held_out_loss")};
+  });
+  check(before.calibration == now.calibration && before.held_out == now.held_out,
+        "[predict_loss] {} has losses of {} and {} where they are {} and {} now: weights, pictures or the "
+        "kind of machine have changed since; give another --out",
+        directory.file(kLosses), before.calibration, before.held_out, now.calibration, now.held_out);
+}
+
 /// The true loss changes of all draws of all sets, from the log as far as it goes.
 std::vector<std::vector<Point>> measure_points(const Options& options, const RunDirectory& directory,
                                                const std::vector<std::vector<int>>& sets,
                                                const WeightCandidates& candidates,
                                                const SensitivityData& calibration,
-                                               const SensitivityData& held_out) {
+                                               const SensitivityData& held_out, const Losses& losses) {
   std::map<std::pair<std::size_t, int>, std::pair<double, double>> known;
   directory.trim_log([&](const nlohmann::json& line) {
-    if (!line.contains("set") || !line.contains("draw")) return false;
+    for (const char* key : {"set", "draw"}) {
+      if (!line.contains(key) || !line.at(key).is_number_unsigned()) return false;
+    }
+    for (const char* key : {"held_out", "calibration"}) {
+      if (!line.contains(key) || !line.at(key).is_number()) return false;  // null stands for a NaN
+    }
     known[{line.at("set").get<std::size_t>(), line.at("draw").get<int>()}] = {
         line.at("held_out").get<double>(), line.at("calibration").get<double>()};
     return true;
   });
-  const double loss = calibration.loss(), held_out_loss = held_out.loss();
   std::vector<std::vector<Point>> points(sets.size());
   Progress progress("assignments", static_cast<std::int64_t>(sets.size()) * options.draws,
                     static_cast<std::int64_t>(known.size()));
@@ -161,8 +187,8 @@ std::vector<std::vector<Point>> measure_points(const Options& options, const Run
         std::tie(point.held_out, point.calibration) = found->second;
         continue;
       }
-      point.held_out = assignment_loss_change(held_out, candidates, point.choice, held_out_loss);
-      point.calibration = assignment_loss_change(calibration, candidates, point.choice, loss);
+      point.held_out = assignment_loss_change(held_out, candidates, point.choice, losses.held_out);
+      point.calibration = assignment_loss_change(calibration, candidates, point.choice, losses.calibration);
       directory.log(
           {{"set", s}, {"draw", d}, {"held_out", point.held_out}, {"calibration", point.calibration}});
       progress.update(static_cast<std::int64_t>(s) * options.draws + d + 1, options.widths[s]);
@@ -268,11 +294,15 @@ void run(Options options) {
     of_other.images = options.held_out;
     other.emplace(of_other, "predict_loss");
   }
-  const RunDirectory directory(options.out, configuration(options), options.resume);
-  const InterruptHandler on_interrupt("predict_loss", resume_hint("predict_loss", options.out));
   const SensitivityData calibration = problem.data(0, options.calibration);
   const SensitivityData held_out = other ? other->data_for(problem.model(), 0, other->images())
                                          : problem.data(options.calibration, problem.images());
+  const Losses losses{.calibration = calibration.loss(), .held_out = held_out.loss()};
+  check(std::isfinite(losses.calibration) && std::isfinite(losses.held_out),
+        "[predict_loss] the loss is not finite; check that weights, --mean and --std belong together");
+  const RunDirectory directory(options.out, configuration(options), options.resume);
+  const InterruptHandler on_interrupt("predict_loss", resume_hint("predict_loss", options.out));
+  check_losses(directory, losses);
   const WeightCandidates candidates = weight_candidates(calibration, {all.begin(), all.end()}, spec);
 
   Json result{{"format", kPredictionsFormat},
@@ -281,8 +311,8 @@ void run(Options options) {
               {"quantizer", describe(spec)},
               {"calibration_images", options.calibration},
               {"held_out_images", options.held_out},
-              {"calibration_loss", calibration.loss()},
-              {"held_out_loss", held_out.loss()},
+              {"calibration_loss", losses.calibration},
+              {"held_out_loss", losses.held_out},
               {"draws", options.draws},
               {"interval", kLevel}};
   if (two_splits) {
@@ -301,7 +331,7 @@ void run(Options options) {
     progress.update(static_cast<std::int64_t>(measured.size()), name);
   }
   progress.clear();
-  const auto points = measure_points(options, directory, sets, candidates, calibration, held_out);
+  const auto points = measure_points(options, directory, sets, candidates, calibration, held_out, losses);
   for (std::size_t s = 0; s < sets.size(); ++s) {
     result["sets"][options.widths[s]] = set_json(options, candidates, measured, points[s]);
   }
@@ -368,7 +398,8 @@ int main(int argc, char** argv) {
         ->required()
         ->type_name("DIR");
     program.add_flag("--resume", options.resume,
-                     "Go on with the interrupted run in --out, given the same options");
+                     "Go on with the interrupted run in --out, with its options: assignments that are in its "
+                     "log are not measured again");
     program.callback([&] { run(options); });
     run_command_line(program, argc, argv);
     return 0;

@@ -65,7 +65,8 @@ void check_section(const std::vector<std::string>& parents, const std::vector<st
   const auto distance = [&](const std::string& command) { return edit_distance(section, command); };
   std::size_t nearest = section.size();
   for (const std::string& command : commands) nearest = std::min(nearest, distance(command));
-  if (nearest == 0 || nearest > 2) return;
+  // Two edits make a name of two letters any other, so a misspelling takes fewer than it has letters.
+  if (nearest == 0 || nearest > 2 || nearest >= section.size()) return;
   throw UsageError(fmt::format("{}: there is no command for section [{}]; did you mean {}?", file, section,
                                nearest_names(section, commands, 1)));
 }

@@ -1,11 +1,33 @@
 #include "apps/support/evaluate.hpp"
 
+#include <utility>
+#include <vector>
+
 #include "autograd/ops.hpp"
 #include "core/error.hpp"
 #include "datasets/loader.hpp"
 #include "nn/layers.hpp"
 
 namespace goshawk {
+namespace {
+
+// Brings back the modes of all modules, which may have one of their own, however the evaluation ends.
+class KeepModes {
+ public:
+  explicit KeepModes(Module& model) {
+    for (const NamedModule& m : model.named_modules()) modes_.emplace_back(m.module, m.module->mode());
+  }
+  ~KeepModes() {
+    for (const auto& [module, mode] : modes_) module->set_mode(mode);  // each before those below it
+  }
+  KeepModes(const KeepModes&) = delete;
+  KeepModes& operator=(const KeepModes&) = delete;
+
+ private:
+  std::vector<std::pair<Module*, Mode>> modes_;
+};
+
+}  // namespace
 
 nlohmann::ordered_json evaluation_json(const Evaluation& evaluation) {
   return {{"accuracy", evaluation.accuracy()},
@@ -24,7 +46,7 @@ std::string evaluation_text(const Evaluation& evaluation) {
 }
 
 Evaluation evaluate(Module& model, std::shared_ptr<const Dataset> dataset, const EvaluateOptions& options) {
-  const Mode mode = model.mode();
+  const KeepModes keep(model);
   model.set_mode(Mode::eval);
   const NoGrad no_grad;
   const DType dtype = model.parameters().front().dtype();
@@ -41,7 +63,6 @@ Evaluation evaluate(Module& model, std::shared_ptr<const Dataset> dataset, const
     if (options.progress) options.progress(result.images);
   }
   result.loss = loss / static_cast<double>(result.images);
-  model.set_mode(mode);
   return result;
 }
 

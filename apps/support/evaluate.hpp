@@ -39,8 +39,8 @@ struct EvaluateOptions {
   std::function<void(const Batch& batch, const Tensor& logits)> on_logits = {};
 };
 
-/// Runs `model` in eval mode (its mode is restored) over every picture once, in order, unaugmented. Throws
-/// Error when a label is not among the model's classes.
+/// Runs `model` in eval mode over every picture once, in order, unaugmented. The modes of its modules are as
+/// they were afterwards, however it ends. Throws Error when a label is not among the model's classes.
 Evaluation evaluate(Module& model, std::shared_ptr<const Dataset> dataset,
                     const EvaluateOptions& options = {});
 

@@ -21,6 +21,8 @@ void check_empty(const std::filesystem::path& path) {
   std::error_code none;
   for (const auto& entry : std::filesystem::directory_iterator(path, none)) {
     const std::string name = entry.path().filename().string();
+    // Another process has begun a run here meanwhile; what becomes of this one is decided under the lock.
+    if (name == kConfig || std::filesystem::exists(path / kConfig, none)) return;
     const bool half_written =
         name.starts_with(std::string(kConfig) + ".tmp");  // by a process that begins beside this one
     if (name == kLocks || half_written ||
@@ -38,7 +40,11 @@ nlohmann::json RunDirectory::stored_config(const std::filesystem::path& path) {
   const std::string file = (path / kConfig).string();
   std::error_code none;
   if (!std::filesystem::exists(file, none)) return nullptr;
-  return parse_json(read_file(file), "run", file);
+  nlohmann::json config = parse_json(read_file(file), "run", file);
+  check(config.is_object(),
+        "[run] {} is damaged: it holds JSON of type {} where the options of a run belong; give another --out",
+        file, config.type_name());
+  return config;
 }
 
 RunDirectory::RunDirectory(std::filesystem::path path, const nlohmann::ordered_json& config, bool resume)

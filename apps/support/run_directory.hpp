@@ -21,7 +21,8 @@ class RunDirectory {
   /// but no config.json, Error when the directory cannot be written or config.json is damaged.
   RunDirectory(std::filesystem::path path, const nlohmann::ordered_json& config, bool resume);
 
-  /// The configuration stored in `path`, or null when it holds no run.
+  /// The configuration stored in `path`, an object, or null when it holds no run. Throws Error when it is
+  /// damaged.
   static nlohmann::json stored_config(const std::filesystem::path& path);
 
   std::string file(const std::string& name) const { return (path_ / name).string(); }

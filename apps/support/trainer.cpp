@@ -126,7 +126,7 @@ class Run {
     check(metadata("plan") == plan(),
           "[train] {} belongs to another training plan ({}, now {}); use another run directory or remove it",
           file, metadata("plan"), plan());
-    check_quantization(metadata("quantization"), file);
+    check_quantization(checkpoint.metadata, file);
     const auto number = [&](const std::string& key, auto value) {
       const std::string text = metadata(key);
       const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -169,9 +169,8 @@ class Run {
     const Variable loss = softmax_cross_entropy(logits, batch.labels);
     check(std::isfinite(loss.item()),
           "[train] the loss became {} in {} at step {} of epoch {}; start again in another run directory "
-          "with a "
-          "learning rate below {:g}",
-          loss.item(), options_.label, batch.step, batch.epoch, lr);
+          "with a learning rate below {:g}, which the schedule had made {:g} by then",
+          loss.item(), options_.label, batch.step, batch.epoch, options_.sgd.lr, lr);
     sgd_->set_lr(lr);
     sgd_->step(grad(loss, sgd_->parameters()));
     return {loss.item() * static_cast<double>(batch.size()), count_correct(logits.value(), batch.labels)};
@@ -206,8 +205,16 @@ class Run {
     return text;
   }
 
-  void check_quantization(const std::string& stored, const std::string& file) const {
-    std::istringstream then(stored), now(quantization());
+  void check_quantization(const std::map<std::string, std::string>& metadata, const std::string& file) const {
+    const auto stored = metadata.find("quantization");
+    if (stored == metadata.end()) {
+      check(quantized_ == nullptr,
+            "[train] {} was written by an older version, which did not note the bits that it was trained "
+            "with; use another run directory or remove it",
+            file);
+      return;
+    }
+    std::istringstream then(stored->second), now(quantization());
     std::string before, after;
     for (;;) {
       const bool more_before = !!std::getline(then, before), more_after = !!std::getline(now, after);

@@ -33,8 +33,8 @@ struct EpochReport {
 struct TrainerOptions {
   std::string label;  ///< for progress, such as "HAWQ"
   std::int64_t epochs = 0;
-  SgdOptions sgd = {};
-  Schedule schedule;  ///< of the step, counted over all epochs
+  SgdOptions sgd = {};  ///< its rate is the highest of the schedule, for messages
+  Schedule schedule;    ///< of the step, counted over all epochs
   double quantizer_lr_multiplier = 1;
   double clip_weight_decay = 0;  ///< L2 penalty on activation clips (PACT)
   LoaderOptions loader = {};

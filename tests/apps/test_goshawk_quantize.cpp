@@ -182,6 +182,14 @@ TEST_CASE("goshawk finetune takes what goshawk allocate writes, at once and with
   CHECK(p.json("run", "result.json").at("activation_compression") == 8);
   CHECK(read_stages(p.scratch / "run/order-model.json").size() == 1);
   CHECK(p.json("run", "bits.json").at("method") == "greedy");
+
+  // What a run has stored is checked before it is used.
+  p.scratch.write("costs/baseline.json", R"({"accuracy": 0.1})");
+  const ProgramResult damaged =
+      run_built_program("goshawk", {"quantize", "--resume", "--quiet", "--out", p.scratch / "costs"});
+  CHECK(damaged.status == 1);
+  CHECK_MESSAGE(is_one_line(damaged.err), damaged.err);
+  CHECK_MESSAGE(contains(damaged.err, "baseline.json is damaged"), damaged.err);
 }
 
 TEST_CASE("goshawk quantize and finetune: wrong use is one line, and leaves no run") {

@@ -30,7 +30,7 @@ struct Inputs {
                                                 {"--out", path("run")}};
 
   Inputs() {
-    write_safetensors(path("w.safetensors"), state_dict(*make_model("resnet20", {.seed = 3})));
+    write_weights(3);
     Random random(5);
     std::vector<std::int64_t> labels;
     for (int i = 0; i < 10; ++i) labels.push_back(i % 7);
@@ -38,6 +38,9 @@ struct Inputs {
                                               {"labels", Tensor::from(labels, {10})}});
   }
   std::string path(const std::string& name) const { return (scratch.path() / name).string(); }
+  void write_weights(std::uint64_t seed) const {
+    write_safetensors(path("w.safetensors"), state_dict(*make_model("resnet20", {.seed = seed})));
+  }
   Json json(const std::string& file) const {
     return Json::parse(file_bytes(options.at("--out") + "/" + file));
   }
@@ -191,13 +194,36 @@ TEST_CASE("goshawk sensitivity: what was measured before an interruption is kept
   CHECK(again.at("methods")[2].at("seconds") != 1);
   CHECK(std::filesystem::exists(inputs.path("run/costs-fisher.json")));
 
-  const auto refused = [&](const Json& state, const char* why) {
-    interrupt(state);
+  const auto check_refused = [&](const char* file, const char* why) {
     const ProgramResult ran = inputs.sensitivity({"--resume"});
     CHECK(ran.status == 1);
     CHECK_MESSAGE(is_one_line(ran.err), ran.err);
     CHECK_MESSAGE(ran.err.find(why) != std::string::npos, ran.err);
-    CHECK_MESSAGE(ran.err.find("measured.json") != std::string::npos, ran.err);
+    CHECK_MESSAGE(ran.err.find(file) != std::string::npos, ran.err);
+  };
+  // A finished run says its result again, from sensitivity.json alone, and clears away what is left over; but
+  // not as that of other weights.
+  inputs.scratch.write("run/measured.json", "{}");
+  std::filesystem::remove(inputs.path("run/sensitivity.md"));
+  const ProgramResult finished = inputs.sensitivity({"--resume"});
+  CHECK(finished.out == resumed.out);
+  CHECK(!std::filesystem::exists(inputs.path("run/measured.json")));
+  inputs.write_weights(4);
+  check_refused("sensitivity.json", "have changed since");
+  inputs.write_weights(3);
+
+  // A cost whose file is gone is measured again.
+  interrupt({{"loss", result.at("loss")}, {"costs", costs}});
+  std::filesystem::remove(inputs.path("run/costs-hawq.json"));
+  REQUIRE(inputs.sensitivity({"--resume"}).status == 0);
+  const Json methods = inputs.json("sensitivity.json").at("methods");
+  CHECK(methods[0].at("seconds") == 1);
+  CHECK(methods[1].at("seconds") != 1);
+  CHECK(std::filesystem::exists(inputs.path("run/costs-hawq.json")));
+
+  const auto refused = [&](const Json& state, const char* why) {
+    interrupt(state);
+    check_refused("measured.json", why);
   };
   refused({{"loss", 1.5}, {"costs", costs}}, "have changed since");
   refused({{"costs", costs}}, "damaged");
@@ -205,6 +231,37 @@ TEST_CASE("goshawk sensitivity: what was measured before an interruption is kept
   refused({{"loss", result.at("loss")}, {"costs", costs}}, "'hawq' is not of 20 layers and 2 widths");
   costs["hawq"].erase("road");
   refused({{"loss", result.at("loss")}, {"costs", costs}}, "'road'");
+}
+
+TEST_CASE("goshawk sensitivity: Ctrl-C between two costs, and going on ends with the same numbers") {
+  Inputs whole, stopped;
+  for (Inputs* inputs : {&whole, &stopped}) {
+    inputs->options["--cost"] = "delta-norm,loss-change,hawq,hawq-v2,fisher,joint";
+    inputs->options["--bits"] = "2,4";
+    inputs->options["--images"] = "4";
+  }
+  REQUIRE(whole.sensitivity().status == 0);
+  const std::string run = stopped.options.at("--out");
+  const ProgramResult first =
+      run_and_interrupt("goshawk", stopped.with({"sensitivity"}), run + "/measured.json");
+  CHECK_MESSAGE(first.status == 130, first.err);
+  CHECK_MESSAGE(is_one_line(first.err), first.err);
+  CHECK(first.err.find("goshawk sensitivity --resume --out " + run) != std::string::npos);
+  CHECK(!std::filesystem::exists(run + "/sensitivity.json"));
+  const ProgramResult second = run_built_program("goshawk", {"sensitivity", "--resume", "--out", run});
+  REQUIRE_MESSAGE(second.status == 0, second.err);
+
+  const Json layers = whole.json("sensitivity.json").at("layers");
+  const Json again = stopped.json("sensitivity.json").at("layers");
+  REQUIRE(again.size() == layers.size());
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    for (const char* numbers : {"costs", "scores", "details"})
+      CHECK(again[l].at(numbers) == layers[l].at(numbers));
+  }
+  for (const Json& method : whole.json("sensitivity.json").at("methods")) {
+    const std::string file = "run/" + method.at("file").get<std::string>();
+    CHECK((file_bytes(stopped.path(file)) == file_bytes(whole.path(file))));
+  }
 }
 
 TEST_CASE("goshawk sensitivity: Hutchinson's seconds are projected to the wanted error") {
@@ -288,17 +345,25 @@ TEST_CASE("predict_loss correlates predicted with true loss changes, reports, an
     CHECK(std::filesystem::exists(inputs.path(std::string("run/figures/") + figure + ".svg")));
   }
 
-  // Half of the log, as an interrupted run leaves it.
+  // Half of the log, as an interrupted run leaves it, with a draw whose loss was no number.
   const std::string log = file_bytes(inputs.path("run/log.jsonl"));
   std::size_t end = 0;
   for (int line = 0; line < 4; ++line) end = log.find('\n', end) + 1;
   std::filesystem::remove(inputs.path("run/predictions.json"));
-  std::filesystem::resize_file(inputs.path("run/log.jsonl"), end + 5);
+  inputs.scratch.write("run/log.jsonl", log.substr(0, end) +
+                                            R"({"set":0,"draw":6,"held_out":null,"calibration":0.5})" + "\n" +
+                                            log.substr(end, 5));
   CHECK(run({}).status == 2);
   const ProgramResult resumed = run({"--resume"});
   REQUIRE_MESSAGE(resumed.status == 0, resumed.err);
   CHECK(inputs.json("predictions.json").at("sets") == result.at("sets"));
   CHECK(file_bytes(inputs.path("run/report.html")) == page);
+  CHECK(run_built_program("predict_loss", {"--resume", "--out", inputs.path("run")}).status == 0);
+  inputs.write_weights(4);
+  const ProgramResult changed = run({"--resume"});
+  CHECK(changed.status == 1);
+  CHECK_MESSAGE(is_one_line(changed.err), changed.err);
+  CHECK_MESSAGE(changed.err.find("losses.json has losses of ") != std::string::npos, changed.err);
   inputs.options["--widths"] = "4";
   CHECK(run({}).status == 2);
 }

@@ -103,10 +103,12 @@ TEST_CASE("goshawk train: Ctrl-C saves, says how to go on, and going on ends wit
 TEST_CASE("goshawk train takes its options from a TOML file, and the command line has the last word") {
   const ScratchDirectory scratch;
   const auto run = scratch.path() / "run";
-  const auto config = scratch.write("run.toml",
-                                    "# a comment\nmodel = \"resnet20\"\nsynthetic = true\ntrain-images = 32\n"
-                                    "test-images = 16\nbatch-size = 16\nepochs = 3\nquiet = true\n"
-                                    "mean = [0.5, 0.4, 0.3]\n[train]\nlr = 0.05\n[evaluate]\nimages = 3\n");
+  const auto config =
+      scratch.write("run.toml",
+                    "# a comment\nmodel = \"resnet20\"\nsynthetic = true\ntrain-images = 32\n"
+                    "test-images = 16\nbatch-size = 16\nepochs = 3\nquiet = true\n"
+                    "mean = [0.5, 0.4, 0.3]\n[train]\nlr = 0.05\n[evaluate]\nimages = 3\n[ci]\nlr = "
+                    "7\n[x]\nlr = 8\n");
   const ProgramResult result = run_built_program(
       "goshawk", {"train", "--config", config.string(), "--epochs=1", "--out", run.string()});
   REQUIRE_MESSAGE(result.status == 0, result.err);

@@ -227,6 +227,7 @@ TEST_CASE("what would overwrite its own input, and numbers and files that no run
   f.expect(config("lr = \"x\"\n"), 2, "run.toml: --lr: 'x' is not a positive number");
   f.expect(config("epochs = [1, 2]\n"), 2, "run.toml: 'epochs' has 2 values and takes 1");
   f.expect(config("[trian]\nlr = 0.1\n"), 2, "section [trian]; did you mean 'train'");
+  f.expect(config("[hv]\ndtype = \"f64\"\n"), 2, "section [hv]; did you mean 'hvp'");
 
   const std::string same = f.scratch / "../" + f.scratch.path().filename().string() + "/";
   f.expect({"allocate", "--costs", f.costs, "--method", "exact", "--budget-bytes", "30", "--out",

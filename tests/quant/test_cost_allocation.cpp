@@ -162,9 +162,11 @@ TEST_CASE(
         ++impossible;
         const std::string message = message_of([&] { allocate(costs, AllocationMethod::exact, budgets); });
         CHECK_MESSAGE(contains(message, "smallest possible is"), message);
+        CHECK(message_of([&] { check_budgets(costs, budgets); }) == message);
         continue;
       }
       ++solved;
+      CHECK(message_of([&] { check_budgets(costs, budgets); }).empty());
       const CostAllocation exact = allocate(costs, AllocationMethod::exact, budgets);
       CHECK(bits_of(exact) == best->bits);
       CHECK(exact.objective == doctest::Approx(best->cost).epsilon(1e-12));

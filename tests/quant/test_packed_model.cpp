@@ -68,6 +68,23 @@ std::vector<Quantizer> quantizers() {
           quantizer(W::lq_nets, layer, C::min_max, A::pact, kFullPrecision)};
 }
 
+/// A copy of the file in which the last number of the tensor is another.
+std::string damaged_copy(const ScratchDirectory& scratch, const std::string& path, const std::string& name,
+                         float number) {
+  SafeTensors file = read_safetensors(path);
+  bool found = false;
+  for (auto& [key, tensor] : file.tensors) {
+    if (key != name) continue;
+    tensor = tensor.clone();
+    tensor.data<float>()[tensor.numel() - 1] = number;
+    found = true;
+  }
+  REQUIRE_MESSAGE(found, name);
+  std::string damaged = scratch / "damaged.safetensors";
+  write_safetensors(damaged, file.tensors, file.metadata);
+  return damaged;
+}
+
 }  // namespace
 
 TEST_CASE("a packed model comes back with the same logits, to the bit, from b bits a weight") {
@@ -176,6 +193,11 @@ TEST_CASE("weights that another quantizer has rounded are codes and a table of t
                          doctest::Contains("'conv9'"), Error);
     CHECK_THROWS_WITH_AS(write_packed_model(path, quantized, {}, {.bits = {{"conv1", 9}}}),
                          doctest::Contains("9 bits"), Error);
+    for (const float bad : {NAN, -INFINITY}) {
+      const std::string damaged = damaged_copy(scratch, path, "layer1.0.conv1.weight.levels", bad);
+      CHECK_THROWS_WITH_AS(load_packed_model(damaged, *resnet(3)),
+                           doctest::Contains("'layer1.0.conv1.weight.levels' in "), Error);
+    }
     SafeTensors file = read_safetensors(path);
     for (auto& [name, tensor] : file.tensors) {
       if (name != "layer1.0.conv1.weight.levels") continue;
@@ -234,6 +256,44 @@ TEST_CASE("what does not fit is refused with the file's name") {
     });
     CHECK_THROWS_WITH_AS(load_packed_model(path, *fresh), doctest::Contains("'conv1.weight.scale' in "),
                          Error);
+  }
+}
+
+TEST_CASE("a range of activations that no quantizer has is damage, by the tensor's name") {
+  const ScratchDirectory scratch;
+  const std::string path = scratch / "packed.safetensors";
+  const std::vector<Tensor> calibration{pictures()};
+  const auto fresh = resnet(3);
+  struct Case {
+    ActivationScheme scheme;
+    std::string tensor;
+    std::vector<float> bad;
+  };
+  const std::vector<Case> cases{
+      {ActivationScheme::pact, "quantizer.layer1.0.conv1.act_clip", {NAN, INFINITY, 0.0F, -1.0F}},
+      {ActivationScheme::pact, "quantizer.conv1.input_scale", {NAN, INFINITY, 0.0F, -1.0F}},
+      {ActivationScheme::asymmetric, "quantizer.layer1.0.conv1.input_scale", {NAN, 0.0F}},
+      {ActivationScheme::asymmetric, "quantizer.layer1.0.conv1.input_offset", {NAN, -INFINITY}},
+      {ActivationScheme::lsq, "quantizer.layer1.0.conv1.act_step", {NAN, INFINITY, 0.0F}},
+      {ActivationScheme::lq_nets, "quantizer.layer1.0.conv1.act_basis", {NAN, INFINITY}}};
+  for (const Case& c : cases) {
+    const auto model = resnet(1);
+    QuantizedModel quantized(
+        *model, uniform_assignment(layer_list(*model), 3, 4),
+        quantizer(WeightScheme::mid_rise, Granularity::channel, ClipRule::min_max, c.scheme, 4).options);
+    quantized.calibrate(calibration);
+    quantized.enable_all();
+    write_packed_model(path, quantized);
+    for (const float bad : c.bad) {
+      CAPTURE(c.tensor);
+      CAPTURE(bad);
+      const std::string damaged = damaged_copy(scratch, path, c.tensor, bad);
+      const std::string message = error_of([&] { load_packed_model(damaged, *fresh); });
+      CHECK_MESSAGE(contains(message, fmt::format("'{}' in {} holds ", c.tensor, damaged)), message);
+    }
+    // A learned step counts by its magnitude.
+    if (c.scheme == ActivationScheme::lsq)
+      CHECK_NOTHROW(load_packed_model(damaged_copy(scratch, path, c.tensor, -0.5F), *fresh));
   }
 }
 

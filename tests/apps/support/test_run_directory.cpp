@@ -60,3 +60,16 @@ TEST_CASE("a stored result that lacks a number is damage, by name of the file") 
                          doctest::Contains("result.json is damaged: "), Error);
   }
 }
+
+TEST_CASE("a config.json without options is damage, and no run begins in its place") {
+  const nlohmann::ordered_json config{{"lr", 0.1}};
+  for (const std::string text : {"null", "[]", "3"}) {
+    const ScratchDirectory scratch;
+    scratch.write("config.json", text);
+    for (bool resume : {false, true}) {
+      CHECK_THROWS_WITH_AS(RunDirectory(scratch.path(), config, resume),
+                           doctest::Contains("config.json is damaged: it holds JSON of type "), Error);
+    }
+    CHECK(scratch.read("config.json") == text);
+  }
+}
