@@ -6,14 +6,13 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "apps/goshawk/class_predictions.hpp"
 #include "apps/goshawk/commands.hpp"
 #include "apps/goshawk/model_file.hpp"
 #include "apps/goshawk/pictures.hpp"
+#include "apps/support/class_predictions.hpp"
 #include "apps/support/command_line.hpp"
 #include "apps/support/config_file.hpp"
 #include "apps/support/progress.hpp"
-#include "nn/layers.hpp"
 
 namespace goshawk {
 namespace {
@@ -57,19 +56,12 @@ void run(const Options& options) {
       normalization_for(options.pictures.normalization, options.model, loaded.metadata, options.weights);
   Progress progress("evaluating", data->size());
   ClassPredictions predictions;
-  const auto append = [](std::vector<std::int64_t>& to, const Tensor& from) {
-    const auto numbers = from.span<std::int64_t>();
-    to.insert(to.end(), numbers.begin(), numbers.end());
-  };
-  const Evaluation result = evaluate(*loaded.model, data,
-                                     {.batch_size = options.batch_size,
-                                      .normalization = normalization,
-                                      .progress = [&](std::int64_t images) { progress.update(images); },
-                                      .on_logits =
-                                          [&](const Batch& batch, const Tensor& logits) {
-                                            append(predictions.labels, batch.labels);
-                                            append(predictions.predicted, predicted_classes(logits));
-                                          }});
+  const Evaluation result = evaluate(
+      *loaded.model, data,
+      {.batch_size = options.batch_size,
+       .normalization = normalization,
+       .progress = [&](std::int64_t images) { progress.update(images); },
+       .on_logits = [&](const Batch& batch, const Tensor& logits) { predictions.add(batch, logits); }});
   progress.clear();
   check(std::isfinite(result.loss),
         "[evaluate] the model in {} has loss {} on {}: its outputs overflow; check that weights, --mean and "

@@ -12,10 +12,6 @@ namespace {
 
 constexpr const char* kBits = "bits.json";
 
-std::string job_name(const Experiment& experiment, const Row& row, std::uint64_t seed) {
-  return seed == experiment.options().seed ? row.slug : fmt::format("{}-seed{}", row.slug, seed);
-}
-
 std::string result_file(const std::string& job) {
   return fmt::format("results/{}.json", job);
 }
@@ -195,8 +191,12 @@ JobResult make_job(const Experiment& experiment, Sensitivities& sensitivities, c
 
 }  // namespace
 
+std::string job_name(const Experiment& experiment, const std::string& row, std::uint64_t seed) {
+  return seed == experiment.options().seed ? row : fmt::format("{}-seed{}", row, seed);
+}
+
 std::optional<JobResult> stored_result(const Experiment& experiment, const Row& row, std::uint64_t seed) {
-  const std::string file = result_file(job_name(experiment, row, seed));
+  const std::string file = result_file(job_name(experiment, row.slug, seed));
   if (!experiment.run().has(file)) return std::nullopt;
   return experiment.run().read_json(file, [](const nlohmann::json& value) {
     JobResult result{.row = value.at("row"),
@@ -225,7 +225,7 @@ std::map<std::string, BitAssignment> stored_bits(const Experiment& experiment) {
 }
 
 void run_job(const Experiment& experiment, Sensitivities& sensitivities, const Row& row, std::uint64_t seed) {
-  const std::string job = job_name(experiment, row, seed);
+  const std::string job = job_name(experiment, row.slug, seed);
   const auto lock = experiment.run().try_lock(job);
   if (!lock) {
     say(fmt::format("{}: another process is at it", job));

@@ -40,14 +40,16 @@ struct JobResult {
   }
 };
 
+/// What a row with a seed calls its files: the slug, with "-seedN" for other seeds than the run's.
+std::string job_name(const Experiment& experiment, const std::string& row, std::uint64_t seed);
+
 /// The result in results/JOB.json; nothing when there is none.
 std::optional<JobResult> stored_result(const Experiment& experiment, const Row& row, std::uint64_t seed);
 
 /// Makes the job unless it is done or another process is at it (the lock is then held elsewhere, and this
 /// returns at once). Leaves results/JOB.json, the dequantized weights JOB.safetensors, the packed model
-/// JOB.packed.safetensors and order-JOB.json, JOB being the row's slug, with "-seedN" for other seeds than
-/// the run's. Throws Error when the packed model does not classify every test picture as the model it was
-/// made of.
+/// JOB.packed.safetensors, order-JOB.json and predictions-JOB.csv, JOB being job_name(). Throws Error when
+/// the packed model does not classify every test picture as the model it was made of.
 void run_job(const Experiment& experiment, Sensitivities& sensitivities, const Row& row, std::uint64_t seed);
 
 /// The assignments made so far, by slug: bits.json.

@@ -5,7 +5,9 @@
 
 #include "apps/report/write.hpp"
 #include "apps/reproduce_cifar/table.hpp"
+#include "apps/support/class_predictions.hpp"
 #include "apps/support/command_line.hpp"
+#include "apps/support/fine_tuning.hpp"
 #include "apps/support/progress.hpp"
 #include "apps/support/side_by_side.hpp"
 #include "core/file.hpp"
@@ -49,14 +51,29 @@ std::vector<Job> wanted_jobs(const ReproduceOptions& options) {
 // Everything the run has, whoever made it: rows of earlier calls and of other processes too.
 TableInput collect(const Experiment& experiment) {
   const RunDirectory& run = experiment.run();
-  TableInput input{
-      .results = {}, .bits = stored_bits(experiment), .sensitivity = {}, .hawq = {}, .hawq_v2 = {}};
+  TableInput input{.results = {},
+                   .bits = stored_bits(experiment),
+                   .predictions = {},
+                   .sensitivity = {},
+                   .hawq = {},
+                   .hawq_v2 = {}};
   const std::uint64_t first = experiment.options().seed;
   for (const Row& row : rows()) {
     for (std::uint64_t seed = first; seed < first + kMaxSeeds; ++seed) {
       if (const auto result = stored_result(experiment, row, seed))
         input.results[row.slug].push_back(*result);
     }
+  }
+  for (const char* slug : kComparedRows) {
+    const auto results = input.results.find(slug);
+    if (results == input.results.end()) continue;
+    std::vector<ClassPredictions> predictions;
+    for (const JobResult& result : results->second) {
+      // Runs of older versions have none.
+      const std::string file = predictions_file(job_name(experiment, slug, result.seed));
+      if (run.has(file)) predictions.push_back(read_predictions(run.file(file)));
+    }
+    if (predictions.size() == results->second.size()) input.predictions[slug] = std::move(predictions);
   }
   if (run.has("sensitivity.json")) input.sensitivity = read_sensitivity(run.file("sensitivity.json"));
   if (run.has("costs-hawq.json")) input.hawq = read_costs(run.file("costs-hawq.json"));

@@ -144,30 +144,41 @@ Cells bits_table(const TableInput& input) {
 
 // How far mixed precision is above two bits everywhere, which is what HAWQ's table is about.
 std::string leads_over_direct(const TableInput& input) {
-  const auto find = [&](const char* slug) -> const std::vector<JobResult>* {
-    const auto it = input.results.find(slug);
-    return it == input.results.end() || it->second.empty() ? nullptr : &it->second;
+  const auto find = [](const auto& by_slug, const char* slug) {
+    const auto it = by_slug.find(slug);
+    return it == by_slug.end() || it->second.empty() ? nullptr : &it->second;
   };
-  const std::vector<JobResult>* const direct = find("direct");
+  const auto* const direct = find(input.results, kComparedRows[0]);
   if (direct == nullptr) return "";
-  const Row& paper_direct = *find_rows("direct").front();
+  const auto* const direct_pictures = find(input.predictions, kComparedRows[0]);
+  const Row& paper_direct = *find_rows(kComparedRows[0]).front();
   std::string text;
-  for (const char* slug : {"hawq", "hawq-v2"}) {
-    const std::vector<JobResult>* const results = find(slug);
+  bool paired = false, independent = false;
+  for (const char* slug : {kComparedRows[1], kComparedRows[2]}) {
+    const auto* const results = find(input.results, slug);
     if (results == nullptr) continue;
     const Row& row = *find_rows(slug).front();
     const Accuracy low = accuracy_of(*direct), high = accuracy_of(*results);
+    const auto* const pictures = find(input.predictions, slug);
+    double error = std::hypot(low.standard_error(), high.standard_error());
+    const bool both = pictures != nullptr && direct_pictures != nullptr;
+    if (both) error = 100 * paired_lead(*pictures, *direct_pictures).standard_error();
+    (both ? paired : independent) = true;
     text += fmt::format("{} leads {} by {:.2f} ± {:.2f} points", row.name, paper_direct.name,
-                        high.mean - low.mean, std::hypot(low.standard_error(), high.standard_error()));
+                        high.mean - low.mean, error);
     if (row.paper)
       text += fmt::format("; in the paper by {:.2f}", row.paper->accuracy - paper_direct.paper->accuracy);
     text += ".\n";
   }
-  if (!text.empty()) {
+  if (paired) {
+    text +=
+        "±: standard error, from the seeds where there are several and from the choice of test pictures, of "
+        "which only\nthose count that one row gets right and the other does not (McNemar).\n";
+  }
+  if (independent) {
     text +=
         "±: standard error, from the seeds where there are several and from the number of test pictures as "
-        "if "
-        "the two\nrows' errors were independent, which is more than it is on the same pictures.\n";
+        "if the two\nrows' errors were independent, which is more than it is on the same pictures.\n";
   }
   return text;
 }

@@ -1,18 +1,52 @@
-#include "apps/goshawk/class_predictions.hpp"
+#include "apps/support/class_predictions.hpp"
 
 #include <cmath>
 #include <fmt/format.h>
+#include <numeric>
 
 #include "apps/support/csv_file.hpp"
+#include "autograd/curvature/results.hpp"
 #include "core/error.hpp"
 #include "core/file.hpp"
+#include "nn/layers.hpp"
 
 namespace goshawk {
 namespace {
 
 constexpr const char* kHead = "image,label,predicted";
 
+// How many of the runs get each picture right, as a share of them.
+std::vector<double> shares_right(std::span<const ClassPredictions> runs) {
+  std::vector<double> shares(runs.front().labels.size());
+  for (const ClassPredictions& run : runs) {
+    for (std::size_t i = 0; i < shares.size(); ++i)
+      shares[i] += run.predicted[i] == run.labels[i] ? 1 / static_cast<double>(runs.size()) : 0;
+  }
+  return shares;
+}
+
+// Variance of the mean accuracy of runs with different seeds on the same pictures.
+double variance_of_seeds(std::span<const ClassPredictions> runs) {
+  if (runs.size() < 2) return 0;
+  std::vector<double> accuracies;
+  for (const ClassPredictions& run : runs) {
+    const std::vector<double> right = shares_right(std::span(&run, 1));
+    accuracies.push_back(std::accumulate(right.begin(), right.end(), 0.0) /
+                         static_cast<double>(right.size()));
+  }
+  return std::pow(estimate_mean(accuracies).standard_error, 2);
+}
+
 }  // namespace
+
+void ClassPredictions::add(const Batch& batch, const Tensor& logits) {
+  const auto append = [](std::vector<std::int64_t>& to, const Tensor& from) {
+    const auto numbers = from.span<std::int64_t>();
+    to.insert(to.end(), numbers.begin(), numbers.end());
+  };
+  append(labels, batch.labels);
+  append(predicted, predicted_classes(logits));
+}
 
 void write_predictions(const std::string& path, const ClassPredictions& predictions) {
   std::string text = fmt::format("{}\n", kHead);
@@ -61,6 +95,25 @@ PairedComparison compare(const ClassPredictions& first, const ClassPredictions& 
     result.only_second += other && !one ? 1 : 0;
   }
   return result;
+}
+
+double PairedLead::standard_error() const {
+  return std::hypot(pictures_error, seeds_error);
+}
+
+PairedLead paired_lead(std::span<const ClassPredictions> first, std::span<const ClassPredictions> second) {
+  check(!first.empty() && !second.empty(), "[paired_lead] there is no run to compare");
+  for (const auto& runs : {first, second}) {
+    for (const ClassPredictions& run : runs)
+      check(run.labels == first.front().labels, "[paired_lead] the runs are not of the same pictures");
+  }
+  std::vector<double> differences = shares_right(first);
+  const std::vector<double> other = shares_right(second);
+  for (std::size_t i = 0; i < differences.size(); ++i) differences[i] -= other[i];
+  const Estimate mean = estimate_mean(differences);
+  return {.difference = mean.value,
+          .pictures_error = mean.standard_error,
+          .seeds_error = std::sqrt(variance_of_seeds(first) + variance_of_seeds(second))};
 }
 
 }  // namespace goshawk

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
+
+#include "datasets/loader.hpp"
 
 namespace goshawk {
 
@@ -11,6 +14,9 @@ namespace goshawk {
 struct ClassPredictions {
   std::vector<std::int64_t> labels;
   std::vector<std::int64_t> predicted;  ///< −1 where the logits were not numbers
+
+  /// What EvaluateOptions::on_logits gets.
+  void add(const Batch& batch, const Tensor& logits);
 };
 
 /// Writes "image,label,predicted" and a line for each picture, atomically.
@@ -34,5 +40,15 @@ struct PairedComparison {
 /// them, or other labels.
 PairedComparison compare(const ClassPredictions& first, const ClassPredictions& second,
                          const std::string& source);
+
+/// The same for two kinds of training, each of which ran with several seeds.
+struct PairedLead {
+  double difference = 0;      ///< mean accuracy of the first minus that of the second, in [−1, 1]
+  double pictures_error = 0;  ///< standard error from the choice of pictures, which all runs share
+  double seeds_error = 0;     ///< and from the seeds, as far as there are several
+  double standard_error() const;
+};
+/// Throws Error for no runs at all, and for runs of other pictures.
+PairedLead paired_lead(std::span<const ClassPredictions> first, std::span<const ClassPredictions> second);
 
 }  // namespace goshawk

@@ -4,6 +4,7 @@
 #include <array>
 #include <span>
 
+#include "apps/support/class_predictions.hpp"
 #include "apps/support/data_source.hpp"
 #include "core/safetensors.hpp"
 #include "quant/qat.hpp"
@@ -57,6 +58,10 @@ std::vector<Stage> stages_within(std::int64_t epochs, int stages, const Costs& c
       {.stages = count, .epochs_per_stage = each, .final_epochs = all - count * each, .reversed = reversed});
 }
 
+std::string predictions_file(const std::string& job) {
+  return fmt::format("predictions-{}.csv", job);
+}
+
 FineTuned fine_tune(const RunDirectory& run, const FineTuningInput& input) {
   const auto model = input.baseline();
   QuantizedModel quantized(*model, input.bits, input.quantizer);
@@ -73,7 +78,12 @@ FineTuned fine_tune(const RunDirectory& run, const FineTuningInput& input) {
 
   FineTuned result;
   result.untuned = test_untuned(input, calibration);
-  result.test = evaluate(*model, input.test_set, {.normalization = normalization});
+  ClassPredictions predictions;
+  result.test = evaluate(
+      *model, input.test_set,
+      {.normalization = normalization,
+       .on_logits = [&](const Batch& batch, const Tensor& logits) { predictions.add(batch, logits); }});
+  write_predictions(run.file(predictions_file(input.job)), predictions);
   result.size = measure_size(quantized);
   write_safetensors(run.file(fmt::format("{}.safetensors", input.job)), dequantized_state_dict(quantized),
                     input.metadata);

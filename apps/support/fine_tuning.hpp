@@ -39,9 +39,12 @@ struct FineTuned {
   PackedSize packed;
 };
 
+/// "predictions-JOB.csv": what the fine-tuned model took each test picture for.
+std::string predictions_file(const std::string& job);
+
 /// Calibrates, fine-tunes stage by stage (resuming from training.checkpoint), and writes the order, the
-/// dequantized weights and the packed model to the run. Throws Error when the packed file does not classify
-/// every test picture as the model it was made of, besides what train() throws.
+/// dequantized weights, the packed model and the predictions to the run. Throws Error when the packed file
+/// does not classify every test picture as the model it was made of, besides what train() throws.
 FineTuned fine_tune(const RunDirectory& run, const FineTuningInput& input);
 
 /// {"total", "codes", "scales", …} in bytes.
