@@ -258,7 +258,8 @@ TEST_CASE("goshawk sensitivity: Ctrl-C between two costs, and going on ends with
     for (const char* numbers : {"costs", "scores", "details"})
       CHECK(again[l].at(numbers) == layers[l].at(numbers));
   }
-  for (const Json& method : whole.json("sensitivity.json").at("methods")) {
+  const Json methods = whole.json("sensitivity.json").at("methods");
+  for (const Json& method : methods) {
     const std::string file = "run/" + method.at("file").get<std::string>();
     CHECK((file_bytes(stopped.path(file)) == file_bytes(whole.path(file))));
   }
