@@ -168,9 +168,9 @@ class CachingAllocator {
       {
         std::lock_guard lock(mutex_);
         if (unowned_.empty()) {
-          this_threads_lists = lists_.size();
+          unowned_.reserve(lists_.size() + 1);
           lists_.emplace_back();
-          unowned_.reserve(lists_.size());
+          this_threads_lists = lists_.size() - 1;
         } else {
           this_threads_lists = unowned_.back();
           unowned_.pop_back();

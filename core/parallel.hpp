@@ -14,7 +14,8 @@
 
 namespace goshawk {
 
-/// Limits all parallel work of this process to `threads` threads (at least 1; 0 means all cores).
+/// Limits parallel loops to `threads` threads (at least 1; 0 means all cores). Each thread that starts loops
+/// by itself, such as that of a Loader's prefetching, comes on top.
 void set_num_threads(int threads);
 int num_threads();
 

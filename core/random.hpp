@@ -23,7 +23,7 @@ class Random {
   std::uint64_t next_u64();
   /// Uniform in [0, 1), 53 bits.
   double uniform();
-  /// Standard normal (Box–Muller; two words pairs per number, none is cached).
+  /// Standard normal (Box–Muller; two pairs of words per number, none is cached).
   double normal();
   /// Uniform in {0, …, n − 1} without bias; n > 0.
   std::uint64_t below(std::uint64_t n);

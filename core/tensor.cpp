@@ -93,6 +93,9 @@ Tensor Tensor::reshape(std::span<const std::int64_t> dims) const {
       overflow |= __builtin_mul_overflow(known, d, &known);
     }
   }
+  check(unknown == nullptr || known != 0,
+        "[reshape] the -1 of [{}] could be anything, since the other extents make 0; give it",
+        fmt::join(dims, ", "));
   std::int64_t total = known;
   if (unknown != nullptr && known > 0) {
     *unknown = numel_ / known;

@@ -380,7 +380,7 @@ Tensor target(const Shape& shape, DType dtype, const Tensor& sum, std::string_vi
 std::optional<winograd::Problem> winograd_problem(DType dtype, const Shape& x, const Shape& w, const Shape& y,
                                                   const ConvParams& params, ConvDirection direction) {
   if (!winograd_allowed || dtype != DType::f32 || w[0] != 3 || w[1] != 3 || params.stride_h != 1 ||
-      params.stride_w != 1) {
+      params.stride_w != 1 || params.groups != 1) {
     return std::nullopt;
   }
   winograd::Problem p{x[0], x[1], x[2], x[3], y[1], y[2], y[3], params.pad_h, params.pad_w};

@@ -7,6 +7,7 @@
 
 #include "core/kernels/both_types.hpp"
 #include "core/kernels/window.hpp"
+#include "core/memory.hpp"
 #include "core/parallel.hpp"
 #include "core/tensor.hpp"
 
@@ -317,12 +318,13 @@ void run_weight_grad(const Problem& p, const T* x, const T* gy, T* gw) {
   // Enough rows that a task's sums are few beside what it reads.
   const Index grain = std::max(row_grain(p.ow * p.c), std::max<Index>(1, 16 * p.kh * p.kw / p.ow));
   const Index tasks = (rows + grain - 1) / grain;
-  const auto sums = std::make_unique_for_overwrite<T[]>(static_cast<std::size_t>(tasks * size));
+  const auto memory = allocate(tasks * size * static_cast<Index>(sizeof(T)));
+  T* const sums = reinterpret_cast<T*>(memory.get());
   parallel_for(rows, grain, [&](Index begin, Index end) {
-    T* const to = sums.get() + begin / grain * size;
+    T* const to = sums + begin / grain * size;
     kernels_of<T>().weight_grad(p, x, gy, to, begin, end);
   });
-  sum_parts<T>(sums.get(), tasks, gw, size);
+  sum_parts<T>(sums, tasks, gw, size);
 }
 
 }  // namespace

@@ -13,9 +13,9 @@ struct SymmetricEigen {
   std::vector<std::vector<double>> vectors;  ///< orthonormal, in the same order
 };
 
-/// The eigenpairs of a symmetric n×n matrix given row-major, n² elements, of which only those on and below
-/// the diagonal are read (LAPACK dsyevd: divide and conquer). O(n³), on one thread. Throws Error for a wrong
-/// number of elements or one that is not finite, and if LAPACK does not converge.
+/// The eigenpairs of a symmetric n×n matrix given row-major, n² elements, all finite, of which only those on
+/// and below the diagonal count (LAPACK dsyevd: divide and conquer). O(n³), on one thread. Throws Error for a
+/// wrong number of elements or one that is not finite, and if LAPACK does not converge.
 SymmetricEigen symmetric_eigen(std::vector<double> matrix, std::size_t n);
 
 /// The eigenpairs of the symmetric tridiagonal matrix with these n diagonal and n − 1 off-diagonal elements

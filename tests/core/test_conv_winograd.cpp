@@ -66,7 +66,7 @@ TEST_CASE("Winograd's convolutions on every instruction set round within their b
 
 TEST_CASE("sums of convolutions round within their bound and have the bits that each would have alone") {
   Random random(23);
-  // Winograd with many tiles in a task and with few, images without any, a stride, groups.
+  // Winograd with many tiles in a task and with few, images without any, a stride, groups, depthwise.
   struct SumCase {
     Case shapes;
     ConvParams params;
@@ -74,10 +74,12 @@ TEST_CASE("sums of convolutions round within their bound and have the bits that 
   for (const SumCase& c :
        {SumCase{{6, 16, 16, 16, 16, 1, 1}, {1, 1, 1, 1}}, SumCase{{20, 8, 9, 64, 32, 1, 1}, {1, 1, 1, 1}},
         SumCase{{3, 17, 15, 32, 80, 1, 1}, {1, 1, 1, 1}}, SumCase{{4, 8, 8, 16, 16, 1, 1}, {2, 2, 1, 1}},
-        SumCase{{4, 8, 8, 8, 6, 1, 1}, {1, 1, 1, 1}}}) {
-    const Shape y_shape = conv2d_output_shape(c.shapes.x(), c.shapes.weights(), c.params);
+        SumCase{{4, 8, 8, 8, 6, 1, 1}, {1, 1, 1, 1}}, SumCase{{8, 16, 16, 32, 32, 1, 1}, {1, 1, 1, 1, 2}},
+        SumCase{{8, 16, 16, 32, 32, 1, 1}, {1, 1, 1, 1, 32}}}) {
+    const Shape w_shape{3, 3, c.shapes.ci / c.params.groups, c.shapes.co};
+    const Shape y_shape = conv2d_output_shape(c.shapes.x(), w_shape, c.params);
     const auto normal = [&](const Shape& shape) { return random_normal(shape, DType::f32, random); };
-    const Tensor x = normal(c.shapes.x()), w = normal(c.shapes.weights()), gy = normal(y_shape);
+    const Tensor x = normal(c.shapes.x()), w = normal(w_shape), gy = normal(y_shape);
     // Both pairs, one of them only, and operands that no other sum has.
     std::vector<ConvPairs> forward, input, weight;
     for (int k = 0; k < 3; ++k) {
@@ -109,7 +111,7 @@ TEST_CASE("sums of convolutions round within their bound and have the bits that 
     const TargetGuard guard;
     for (Index target : simd::supported_targets()) {
       hwy::SetSupportedTargetsForTest(target);
-      INFO(hwy::TargetName(target), " x ", c.shapes.x(), " w ", c.shapes.weights());
+      INFO(hwy::TargetName(target), " x ", c.shapes.x(), " w ", w_shape);
       check(
           forward, [&](const auto& sums) { return conv2d_sums(sums, c.params); },
           [&](const ConvPair& p) { return reference::conv2d(f64(p.a), f64(p.b), c.params); });

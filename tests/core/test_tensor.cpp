@@ -127,6 +127,9 @@ TEST_CASE("reshape shares the elements and checks their number") {
   CHECK(counting({1}).reshape({}).ndim() == 0);
   CHECK(Tensor::zeros({0, 3}, DType::f32).reshape({3, 0}).shape() == Shape{3, 0});
   CHECK(Tensor::zeros({0, 3}, DType::f32).reshape({-1, 3}).shape() == Shape{0, 3});
+  CHECK(error_of([&] {
+          Tensor::zeros({0, 3}, DType::f32).reshape({0, -1});
+        }).find("could be anything") != std::string::npos);
   CHECK(contains(error_of([&] { t.reshape({5, 5}); }), "[2, 3, 4] with 24 elements"));
   CHECK(error_of([&] { t.reshape({5, -1}); }) != "");
   CHECK(error_of([&] { t.reshape({-1, -1}); }) != "");
