@@ -18,8 +18,6 @@ struct Normalization {
   bool operator==(const Normalization&) const = default;
 
   static Normalization imagenet() { return {}; }
-  /// Of the 50,000 CIFAR-10 training pictures.
-  static Normalization cifar10() { return {{0.4914f, 0.4822f, 0.4465f}, {0.2470f, 0.2435f, 0.2616f}}; }
 };
 
 /// Mean and standard deviation of each channel over all pixels of all pictures (evaluation form), exactly

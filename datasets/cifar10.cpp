@@ -83,7 +83,8 @@ std::shared_ptr<const ImageDataset> make_dataset(const std::vector<std::string>&
 
 // batches.meta.txt has one name a line; without it the names of the official data set are used.
 std::vector<std::string> read_class_names(const std::filesystem::path& file) {
-  if (!std::filesystem::exists(file)) return default_class_names();
+  std::error_code ignored;
+  if (!std::filesystem::exists(file, ignored)) return default_class_names();
   std::istringstream lines(read_file(file));
   std::vector<std::string> names;
   for (std::string line; std::getline(lines, line);) {
@@ -106,7 +107,8 @@ bool is_cifar10_directory(const std::filesystem::path& directory) {
 }
 
 std::shared_ptr<const ImageDataset> load_cifar10(const std::filesystem::path& directory, Split split) {
-  check(std::filesystem::is_directory(directory),
+  std::error_code error;
+  check(std::filesystem::is_directory(directory, error),
         "[cifar10] there is no directory {}: give the one where cifar-10-binary.tar.gz was unpacked",
         directory.string());
   const std::filesystem::path batches = batches_directory(directory);
@@ -117,7 +119,7 @@ std::shared_ptr<const ImageDataset> load_cifar10(const std::filesystem::path& di
     files.push_back(batches / "test_batch.bin");
   }
   for (const auto& file : files) {
-    check(std::filesystem::exists(file),
+    check(std::filesystem::exists(file, error),
           "[cifar10] there is no {} in {}: unpack the CIFAR-10 binary version (cifar-10-binary.tar.gz from "
           "https://www.cs.toronto.edu/~kriz/cifar.html) in {}",
           file.filename().string(), batches.string(), directory.string());

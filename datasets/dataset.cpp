@@ -73,6 +73,16 @@ std::shared_ptr<const Dataset> first_images(std::shared_ptr<const Dataset> datas
   return std::make_shared<Subset>(std::move(dataset), std::move(indices));
 }
 
+std::shared_ptr<const Dataset> some_images(std::shared_ptr<const Dataset> dataset, std::int64_t count) {
+  bool by_class = true;
+  for (std::int64_t i = 1; by_class && i < dataset->size(); ++i) {
+    by_class = dataset->label(i - 1) <= dataset->label(i);
+  }
+  // Where all of them are wanted their order stays.
+  return by_class && count < dataset->size() ? random_images(std::move(dataset), count, 0)
+                                             : first_images(std::move(dataset), count);
+}
+
 std::shared_ptr<const Dataset> random_images(std::shared_ptr<const Dataset> dataset, std::int64_t count,
                                              std::uint64_t seed) {
   check(count > 0, "[random_images] {} pictures were asked for; ask for at least 1", count);

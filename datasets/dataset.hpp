@@ -104,6 +104,10 @@ class Subset : public Dataset {
 /// The first `count` pictures (all of them when there are fewer).
 std::shared_ptr<const Dataset> first_images(std::shared_ptr<const Dataset> dataset, std::int64_t count);
 
+/// `count` pictures that can stand for the whole: the first ones, or random_images with seed 0 where the
+/// pictures come class by class, as from class folders, whose first ones would be of few classes.
+std::shared_ptr<const Dataset> some_images(std::shared_ptr<const Dataset> dataset, std::int64_t count);
+
 /// `count` different pictures drawn without replacement from Philox stream (seed, stream::kSubset); every
 /// picture, shuffled, when there are fewer. The same seed gives nested choices for growing counts.
 std::shared_ptr<const Dataset> random_images(std::shared_ptr<const Dataset> dataset, std::int64_t count,

@@ -69,17 +69,18 @@ ImageFolder::ImageFolder(const std::filesystem::path& directory, const ImageFold
   check(options.min_area > 0 && options.min_area <= 1 && options.max_ratio >= 1,
         "[image_folder] min_area {} must be in (0, 1] and max_ratio {} at least 1", options.min_area,
         options.max_ratio);
-  check(std::filesystem::is_directory(directory),
+  std::error_code error;
+  check(std::filesystem::is_directory(directory, error),
         "[image_folder] there is no directory {}; it should hold one folder of pictures for each class",
         directory.string());
-  class_names_ = sorted_names(directory, [](const auto& entry) { return entry.is_directory(); });
+  class_names_ = sorted_names(directory, [&](const auto& entry) { return entry.is_directory(error); });
   check(!class_names_.empty(),
         "[image_folder] {} holds no class folders; put the pictures into {}/<class>/*.jpg or *.png",
         directory.string(), directory.string());
   for (std::size_t label = 0; label < class_names_.size(); ++label) {
     const std::filesystem::path folder = directory / class_names_[label];
-    const std::vector<std::string> names = sorted_names(folder, [](const auto& entry) {
-      return entry.is_regular_file() && has_picture_extension(entry.path());
+    const std::vector<std::string> names = sorted_names(folder, [&](const auto& entry) {
+      return entry.is_regular_file(error) && has_picture_extension(entry.path());
     });
     check(
         !names.empty(),
@@ -119,14 +120,15 @@ void ImageFolder::decode(std::int64_t index, std::span<std::uint8_t> out, Random
 }
 
 std::filesystem::path image_folder_directory(const std::filesystem::path& root, Split split) {
+  std::error_code error;
   if (split == Split::train) {
-    check(std::filesystem::is_directory(root / "train"),
+    check(std::filesystem::is_directory(root / "train", error),
           "[image_folder] there is no {}; put the training pictures into train/<class>/*.jpg or *.png",
           (root / "train").string());
     return root / "train";
   }
   for (const char* name : {"val", "test"}) {
-    if (std::filesystem::is_directory(root / name)) return root / name;
+    if (std::filesystem::is_directory(root / name, error)) return root / name;
   }
   fail(
       "[image_folder] there is no val or test folder in {}; put the test pictures into val/<class>/*.jpg or "

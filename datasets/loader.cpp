@@ -66,7 +66,7 @@ class Loader::Worker {
           options_.augmentation.crop_padding);
     check(dataset_->size() > 0, "[Loader] {} has no pictures", dataset_->name());
     steps_ = options_.drop_last ? dataset_->size() / options_.batch_size
-                                : (dataset_->size() + options_.batch_size - 1) / options_.batch_size;
+                                : (dataset_->size() - 1) / options_.batch_size + 1;
     check(steps_ > 0,
           "[Loader] drop_last leaves no batch: {} has {} pictures and batch_size is {}; use a smaller one",
           dataset_->name(), dataset_->size(), options_.batch_size);

@@ -31,12 +31,17 @@ namespace goshawk {
 namespace {
 
 // stb fills what a truncated JPEG lacks with grey and reports success. A whole file has an end-of-image
-// marker behind its last start-of-scan marker (neither can occur within entropy-coded data).
+// marker behind its first scan, within whose entropy-coded data none can occur. The segments before it are
+// skipped, since one may hold a thumbnail with markers of its own; what follows the picture does not matter.
 bool is_truncated_jpeg(std::string_view bytes) {
   if (!bytes.starts_with("\xFF\xD8")) return false;
-  const std::size_t scan = bytes.rfind("\xFF\xDA");
-  const std::size_t end = bytes.rfind("\xFF\xD9");
-  return end == std::string_view::npos || (scan != std::string_view::npos && end < scan);
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
+  std::size_t at = 2;
+  while (at + 4 <= bytes.size() && byte(at) == 0xFF && byte(at + 1) != 0xDA) {
+    const bool padding = byte(at + 1) == 0xFF;
+    at += padding ? 1 : 2 + (std::size_t{byte(at + 2)} << 8 | byte(at + 3));
+  }
+  return at + 4 > bytes.size() || bytes.find("\xFF\xD9", at) == std::string_view::npos;
 }
 
 constexpr int kPrecisionBits = 22;

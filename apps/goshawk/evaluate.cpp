@@ -51,7 +51,7 @@ void run(const Options& options) {
   const LoadedModel loaded = load_model(options.model, options.weights, DType::f32, PackedFiles::allowed);
   std::shared_ptr<const Dataset> data =
       open_pictures(options.pictures, options.model, loaded, options.weights);
-  if (options.images > 0) data = first_images(data, options.images);
+  if (options.images > 0) data = some_images(data, options.images);
   const Normalization normalization =
       normalization_for(options.pictures.normalization, options.model, loaded.metadata, options.weights);
   Progress progress("evaluating", data->size());
@@ -90,7 +90,8 @@ void add_evaluate_command(CLI::App& program) {
   add_model_options(command, options->model, options->weights);
   add_picture_options(command, options->pictures);
   command
-      .add_option("--images", options->images, "Take only the first N pictures (all when there are fewer)")
+      .add_option("--images", options->images,
+                  "Take only the first N pictures (of class folders N random ones; all when there are fewer)")
       ->check(positive_number())
       ->type_name("N");
   command.add_option("--batch-size", options->batch_size, "Pictures at a time")

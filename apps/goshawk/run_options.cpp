@@ -20,9 +20,13 @@ void add_run_options(Settings& settings, RunOptions& options) {
   settings.add("data", options.source.path, kDataHelp, "PATH");
   settings.add("synthetic", options.source.synthetic, kSyntheticHelp);
   settings.add("synthetic-seed", options.source.synthetic_seed, kSyntheticSeedHelp, "S");
-  settings.add("train-images", options.train_images, "Use only the first N training pictures; 0 for all", "N")
+  settings
+      .add("train-images", options.train_images,
+           "Use only the first N training pictures (of class folders N random ones); 0 for all", "N")
       .check(non_negative_number());
-  settings.add("test-images", options.test_images, "Use only the first N test pictures; 0 for all", "N")
+  settings
+      .add("test-images", options.test_images,
+           "Use only the first N test pictures (of class folders N random ones); 0 for all", "N")
       .check(non_negative_number());
   add_normalization_options(command, options.normalization);
   const NormalizationOptions& n = options.normalization;

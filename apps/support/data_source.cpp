@@ -30,7 +30,7 @@ std::shared_ptr<const Dataset> open_source(const DataSource& source, Split split
     return make_synthetic(split, limit > 0 ? limit : all, {.seed = source.synthetic_seed});
   }
   auto dataset = open_dataset(source.path, split, folder);
-  return limit > 0 ? first_images(dataset, limit) : dataset;
+  return limit > 0 ? some_images(dataset, limit) : dataset;
 }
 
 std::vector<Batch> random_batches(const std::shared_ptr<const Dataset>& dataset, std::int64_t count,

@@ -71,6 +71,28 @@ TEST_CASE("subsets choose pictures of another data set") {
   CHECK(contains(error_of([&] { first_images(base, 0); }), "at least 1"));
 }
 
+TEST_CASE("some pictures of a data set that comes class by class are of all classes") {
+  const auto by_class = [](std::int64_t period) {
+    std::vector<std::int64_t> labels;
+    for (std::int64_t i = 0; i < 100; ++i) labels.push_back(period > 0 ? i % period : i / 25);
+    return std::make_shared<ImageDataset>(Tensor::zeros({100, 2, 3, 3}, DType::u8),
+                                          Tensor::from(labels, {100}),
+                                          std::vector<std::string>{"a", "b", "c", "d"}, "test");
+  };
+  const auto labels = [](const Dataset& dataset) {
+    std::vector<std::int64_t> all;
+    for (std::int64_t i = 0; i < dataset.size(); ++i) all.push_back(dataset.label(i));
+    return all;
+  };
+  const std::vector<std::int64_t> some = labels(*some_images(by_class(0), 20));
+  CHECK(some.size() == 20);
+  for (const std::int64_t label : {0, 1, 2, 3}) CHECK(std::count(some.begin(), some.end(), label) > 0);
+  CHECK(labels(*some_images(by_class(0), 20)) == some);
+  // Mixed classes: the first ones. All of them: in their order.
+  CHECK(labels(*some_images(by_class(4), 5)) == std::vector<std::int64_t>{0, 1, 2, 3, 0});
+  CHECK(labels(*some_images(by_class(0), 100)) == labels(*by_class(0)));
+}
+
 TEST_CASE("random subsets have different pictures, depend on the seed and grow by adding") {
   const auto base = numbered(100);
   const auto some = pictures(*random_images(base, 20, 5));

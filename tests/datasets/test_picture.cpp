@@ -97,6 +97,21 @@ TEST_CASE("files that are no whole picture are errors that name them") {
   }
 }
 
+TEST_CASE("what stands behind a JPEG picture, or in a segment before it, does not make it truncated") {
+  const ScratchDirectory scratch;
+  const std::string whole = jpeg_bytes(gradient_picture(64, 64));
+  const auto read = [&](const std::string& bytes) {
+    return error_of([&] { read_picture(scratch.write("a.jpg", bytes)); });
+  };
+  // A phone's film behind the picture, in which the marker that begins a scan occurs.
+  CHECK(read(whole + "film \xFF\xDA film").empty());
+  // An APP1 segment of 8 bytes with both markers in it, as a thumbnail has them.
+  const std::string thumbnail("\xFF\xE1\x00\x08\xFF\xDA\xFF\xD9..", 10);
+  const std::string with_thumbnail = whole.substr(0, 2) + thumbnail + whole.substr(2);
+  CHECK(read(with_thumbnail).empty());
+  CHECK(contains(read(with_thumbnail.substr(0, with_thumbnail.size() - 2)), "truncated"));
+}
+
 TEST_CASE("picture extensions in any case") {
   for (const char* name : {"a.jpg", "b.JPG", "c.jpeg", "d.Png", "e.x.JpEg"})
     CHECK(has_picture_extension(name));
