@@ -35,7 +35,7 @@ std::vector<Variable> grad(const Variable& output, std::span<const Variable> inp
 using GradientVisitor = std::function<void(std::size_t input, std::span<const Variable> gradients)>;
 
 /// Gradients of Σ ⟨seeds[d][k], outputs[k]⟩ for several directions d in one walk over the graph, handed out
-/// as they come up and not collected: `visit` is called once for every input that some output depends on,
+/// as they come up and not collected: `visit` is called once for every input that some defined seed reaches,
 /// from the last input in the order of the forward pass to the first. Gradients of many intermediate results
 /// then need no more memory than a single one, unless `visit` keeps them. Undefined seeds are zero. Records
 /// nothing.

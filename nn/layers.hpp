@@ -191,7 +191,11 @@ class GlobalAvgPool : public Module {
 /// [N,...] → [N, product of the others]. The elements keep their NHWC order.
 class Flatten : public Module {
  public:
-  Variable forward(const Variable& x) override { return reshape(x, {x.dim(0), -1}); }
+  Variable forward(const Variable& x) override {
+    std::int64_t elements = 1;  // counted, since a batch may be empty
+    for (int i = 1; i < x.shape().size(); ++i) elements *= x.dim(i);
+    return reshape(x, {x.dim(0), elements});
+  }
 };
 
 /// Modules in a row. Names are given, or are the indices "0", "1", ... as in PyTorch.

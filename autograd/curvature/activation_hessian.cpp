@@ -50,8 +50,10 @@ GradientGraph ActivationHessian::build(std::size_t microbatch) const {
   check(input.shape() == shapes_[microbatch],
         "[ActivationHessian] the input of {} is {} in microbatch {} instead of {}", layer_, input.shape(),
         microbatch, shapes_[microbatch]);
-  // Also with one microbatch: batch statistics couple the images.
-  refuse_batch_statistics(graph.logits, 2, "ActivationHessian");
+  check(
+      !uses_batch_statistics(graph.logits),
+      "[ActivationHessian] batch normalisation is in train mode, where an image's loss depends on the other "
+      "images' activations; set eval mode");
   GradientGraph gradient(softmax_cross_entropy(graph.logits, graph.labels, Reduction::sum), {input});
   losses_.confirm(microbatch, gradient.loss(), "ActivationHessian");
   return gradient;

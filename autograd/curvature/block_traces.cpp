@@ -40,8 +40,9 @@ class BlockTraceSearch {
   BlockTraces run() {
     if (!state_.scheme) {
       choose();
-    } else if (!state_.joint.samples.empty()) {
-      // Draws nothing: the pilot's estimates, for blocks whose own probes are yet to come.
+    } else if (costs_.size() > 1 && !state_.joint.samples.empty()) {
+      // Draws nothing: the pilot's estimates, for blocks whose own probes are yet to come. A single block had
+      // no pilot.
       joint_probes(true);
     }
     if (go_on_ && state_.scheme == ProbeScheme::joint) joint_probes(false);

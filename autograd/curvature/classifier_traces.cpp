@@ -7,6 +7,15 @@
 #include "autograd/curvature/hessian_operator.hpp"
 
 namespace goshawk {
+namespace {
+
+// Layers of one shape would have the same probes, and the errors of their traces would not be independent.
+HutchinsonOptions with_stream(HutchinsonOptions options, std::uint64_t estimate) {
+  options.stream += estimate << 32;
+  return options;
+}
+
+}  // namespace
 
 ClassifierTraces classifier_traces(const ClassifierPass& pass,
                                    const std::vector<std::int64_t>& microbatch_sizes,
@@ -39,7 +48,7 @@ ClassifierTraces classifier_traces(const ClassifierPass& pass,
     if (options.exact.activations && uses.at(site.name) == 1) {
       const ActivationHessian activation(site.name, microbatch_sizes, pass,
                                          {.concurrency = options.exact.concurrency});
-      layer.activation = hutchinson(activation, options.hutchinson);
+      layer.activation = hutchinson(activation, with_stream(options.hutchinson, 2 * weights.size() - 1));
     }
     uses[site.name] = 0;
   }
@@ -51,7 +60,7 @@ ClassifierTraces classifier_traces(const ClassifierPass& pass,
                                 {.concurrency = options.exact.concurrency});
   result.loss = hessian.loss();
   for (std::size_t l = 0; l < weights.size() && options.exact.weights; ++l) {
-    result.layers[l].weight = hutchinson(hessian.block(l), options.hutchinson);
+    result.layers[l].weight = hutchinson(hessian.block(l), with_stream(options.hutchinson, 2 * l));
   }
   return result;
 }

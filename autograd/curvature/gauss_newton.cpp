@@ -91,6 +91,7 @@ Vector GaussNewtonOperator::apply(const Vector& v) const {
 
 std::vector<Vector> GaussNewtonOperator::apply_many(std::span<const Vector> vectors) const {
   for (const Vector& v : vectors) check_blocks(*this, v, "GaussNewtonOperator");
+  weights_.confirm(parameters_, "GaussNewtonOperator");
   const auto compute = [this](std::size_t, const Graph& graph, std::span<const Vector> some) {
     return multiply(graph, some);
   };
@@ -100,6 +101,7 @@ std::vector<Vector> GaussNewtonOperator::apply_many(std::span<const Vector> vect
 
 std::vector<QuadraticForms> GaussNewtonOperator::quadratic_forms(std::span<const Vector> vectors) const {
   for (const Vector& v : vectors) check_blocks(*this, v, "GaussNewtonOperator");
+  weights_.confirm(parameters_, "GaussNewtonOperator");
   const auto compute = [this](std::size_t, const Graph& graph, std::span<const Vector> some) {
     return multiply(graph, some);
   };

@@ -65,6 +65,7 @@ class GaussNewtonOperator final : public LinearOperator {
   OutputMetric metric_;
   mutable MicrobatchGraphs<Graph> graphs_;
   mutable FixedNumbers fingerprints_;
+  mutable FixedParameters weights_;
 };
 
 }  // namespace goshawk

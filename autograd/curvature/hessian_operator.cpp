@@ -43,6 +43,7 @@ Vector HessianOperator::apply(const Vector& v) const {
 std::vector<Vector> HessianOperator::apply_many(std::span<const Vector> vectors) const {
   if (vectors.empty()) return {};
   for (const Vector& v : vectors) check_blocks(*this, v, "HessianOperator");
+  weights_.confirm(parameters_, "HessianOperator");
   const HvpRoad chosen = road();
   return MicrobatchMean<GradientGraph>::products(
       graphs_, [this, chosen](std::size_t b) { return build(b, chosen); }, multiply, *this, vectors);
@@ -51,6 +52,7 @@ std::vector<Vector> HessianOperator::apply_many(std::span<const Vector> vectors)
 std::vector<QuadraticForms> HessianOperator::quadratic_forms(std::span<const Vector> vectors) const {
   if (vectors.empty()) return {};
   for (const Vector& v : vectors) check_blocks(*this, v, "HessianOperator");
+  weights_.confirm(parameters_, "HessianOperator");
   const HvpRoad chosen = road();
   return MicrobatchMean<GradientGraph>::forms(
       graphs_, [this, chosen](std::size_t b) { return build(b, chosen); }, multiply, *this, vectors);

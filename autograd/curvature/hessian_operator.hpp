@@ -79,6 +79,7 @@ class HessianOperator final : public LinearOperator {
   // slots.
   mutable MicrobatchGraphs<GradientGraph> graphs_;
   mutable FixedNumbers losses_;
+  mutable FixedParameters weights_;
   mutable std::optional<HvpRoad> road_;  // as measured
 };
 

@@ -277,9 +277,15 @@ class Lanczos {
     return indices;
   }
 
+  // In n dimensions a random vector shows little of an operator beside its multiple of the identity, if it
+  // has one: its residual is small beside its Ritz value whatever the eigenvalues are. So until the space has
+  // had time to grow, the residual must be small beside the spread of the Ritz values too.
   bool pair_converged(const Ritz& ritz, std::size_t k) const {
-    return ritz.residuals[k] <=
-           std::max(options_.tolerance * std::abs(ritz.values[k]), 64 * epsilon_ * ritz.scale);
+    double size = std::abs(ritz.values[k]);
+    if (state_.products < 2 + std::log2(static_cast<double>(a_.size()))) {
+      size = std::min(size, ritz.values.back() - ritz.values.front());
+    }
+    return ritz.residuals[k] <= std::max(options_.tolerance * size, 64 * epsilon_ * ritz.scale);
   }
 
   bool converged(const Ritz& ritz) const {

@@ -178,8 +178,15 @@ LogitChanges logit_changes(const ClassifierPass& pass, const std::vector<std::in
     result.residual = output.residual(graph.labels);
     result.loss = output.loss_sum(graph.labels);
     result.u.resize(changes.size());
+    // One gradient for the sum over all images is each image's own only where images do not depend on each
+    // other.
+    const bool coupled = uses_batch_statistics(graph.logits);
+    check(!coupled || options.way != JacobianWay::backward,
+          "[logit_changes] batch normalisation is in train mode, where an image's logits depend on the "
+          "others'; "
+          "set eval mode, or use JacobianWay::forward");
     const bool backward = options.way == JacobianWay::backward ||
-                          (options.way == JacobianWay::automatic &&
+                          (options.way == JacobianWay::automatic && !coupled &&
                            backward_is_cheaper(changes.size(), graph.sites.size(), output.classes()));
     if (backward) {
       backward_changes(graph, output, changes, of_site, result.u);

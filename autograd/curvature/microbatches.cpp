@@ -14,10 +14,23 @@ void accumulate_f64(double factor, const Tensor& x, const Tensor& sum) {
   });
 }
 
-void refuse_batch_statistics(const Variable& output, std::size_t microbatches, std::string_view user) {
-  if (microbatches < 2) return;
+void FixedParameters::confirm(std::span<const Variable> parameters, std::string_view user) {
+  std::vector<double> now;
+  for (const Variable& p : parameters) now.push_back(block_dot(p.value(), p.value()));
+  if (known_.empty()) known_ = now;
+  for (std::size_t l = 0; l < now.size(); ++l) {
+    check(std::bit_cast<std::uint64_t>(now[l]) == std::bit_cast<std::uint64_t>(known_[l]),
+          "[{}] parameter {} has changed since the first product; make a new operator", user, l);
+  }
+}
+
+bool uses_batch_statistics(const Variable& output) {
   const std::vector<std::string> ops = graph_ops(output);
-  check(std::find(ops.begin(), ops.end(), "batch_norm_train") == ops.end(),
+  return std::find(ops.begin(), ops.end(), "batch_norm_train") != ops.end();
+}
+
+void refuse_batch_statistics(const Variable& output, std::size_t microbatches, std::string_view user) {
+  check(microbatches < 2 || !uses_batch_statistics(output),
         "[{}] batch normalisation is in train mode, where a sample's loss depends on the others of its "
         "microbatch, so {} microbatches have no common Hessian; set eval mode, or give all samples as one "
         "microbatch",

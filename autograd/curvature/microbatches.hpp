@@ -197,6 +197,21 @@ class FixedNumbers {
   std::vector<std::optional<double>> known_;
 };
 
+/// Refuses parameters that are no longer what they were: kept graphs would mix their new numbers with the
+/// activations of the old ones.
+class FixedParameters {
+ public:
+  /// Throws Error naming `user` unless every parameter's squared norm has the bits that it had at first.
+  void confirm(std::span<const Variable> parameters, std::string_view user);
+
+ private:
+  std::vector<double> known_;
+};
+
+/// Whether the graph behind `output` normalises by the statistics of its batch, which makes one image's
+/// output depend on the others.
+bool uses_batch_statistics(const Variable& output);
+
 /// Throws Error naming `user` if there are several microbatches and the graph behind `output` normalises by
 /// the statistics of its batch: what the sum over microbatches would be depends on how the data were cut.
 void refuse_batch_statistics(const Variable& output, std::size_t microbatches, std::string_view user);

@@ -53,7 +53,9 @@ Eigenpair step(const LinearOperator& a, const PowerIterationOptions& options, st
   const double error = residual_norm(product, pair.value, pair.vector);
   project_out(product, found);
   const double length = norm(product);
-  if (length <= 64 * epsilon(a.dtype()) * largest) {
+  // The first product is with a random vector, of which only 1/√n lies along any eigenvector.
+  const double share = state.iterations == 1 ? 1 / std::sqrt(static_cast<double>(a.size())) : 1;
+  if (length <= 64 * epsilon(a.dtype()) * largest * share) {
     // Nothing is left beside the pairs found but rounding errors, on which any stop rule would be luck.
     pair.converged = true;
     pair.residual = 0;

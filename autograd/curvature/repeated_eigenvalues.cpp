@@ -91,11 +91,15 @@ LanczosResult lanczos_repeated(const LinearOperator& a, const LanczosOptions& op
   for (const std::vector<Eigenpair>* pairs : {&result.largest, &result.smallest}) {
     for (const Eigenpair& pair : *pairs) found.push_back(pair.vector);
   }
+  bool complete = false;  // no copy of an eigenvalue found can be missing
   for (std::size_t s = 1; result.converged && !stopped; ++s) {
     const double mu = between(result);
     const AffineOperator moved = shifted(a, mu);
     const DeflatedOperator complement(moved, found);
-    if (static_cast<std::int64_t>(complement.basis().size()) == a.size()) break;  // there is nothing else
+    if (static_cast<std::int64_t>(complement.basis().size()) == a.size()) {  // there is nothing else
+      complete = true;
+      break;
+    }
     search.largest = std::min(options.largest, 1);
     search.smallest = std::min(options.smallest, 1);
     search.tolerance = seen_from(mu, options.tolerance, result, epsilon(a.dtype()));
@@ -130,8 +134,12 @@ LanczosResult lanczos_repeated(const LinearOperator& a, const LanczosOptions& op
     };
     merge(result.largest, more.largest, 1);
     merge(result.smallest, more.smallest, -1);
-    if (!added) break;
+    if (!added) {
+      complete = true;
+      break;
+    }
   }
+  result.converged = result.converged && complete;
   return result;
 }
 

@@ -31,6 +31,14 @@ Tensor inverse_std(const Tensor& var, double eps) {
   return out;
 }
 
+void check_channels(const Tensor& gamma, const Tensor& beta, const Tensor& mean, const Tensor& var) {
+  for (const Tensor* t : {&beta, &mean, &var}) {
+    check(t->shape() == gamma.shape() && t->dtype() == gamma.dtype(),
+          "[batch_norm] gamma is {} {} but beta, mean or variance {} {}; give one number of each per channel",
+          gamma.dtype(), gamma.shape(), t->dtype(), t->shape());
+  }
+}
+
 // y = x · s + t per channel with s = gamma · inv_std, t = beta − mean · s.
 kernels::NormMap normalising_map(const Tensor& gamma, const Tensor& beta, const Tensor& mean,
                                  const Tensor& inv_std) {
@@ -210,6 +218,7 @@ Variable channel_affine(const Variable& x, const Variable& s, const Variable& t,
 
 Variable batch_norm_eval(const Variable& x, const Variable& gamma, const Variable& beta, const Tensor& mean,
                          const Tensor& var, double eps, const NormEpilogue& epilogue) {
+  check_channels(gamma.value(), beta.value(), mean, var);
   const Tensor inv_std = inverse_std(var, eps);
   if (!recording()) {
     return apply(normalising_map(gamma.value(), beta.value(), mean, inv_std), x.value(), epilogue);
@@ -232,6 +241,7 @@ Variable batch_norm_train_composed(const Variable& x, const Variable& gamma, con
 BatchNormTrain batch_norm_train(const Variable& x, const Variable& gamma, const Variable& beta, double eps,
                                 const NormEpilogue& epilogue) {
   const kernels::ChannelMoments moments = kernels::channel_moments(x.value());
+  check_channels(gamma.value(), beta.value(), moments.mean, moments.var);
   const Tensor inv_std = inverse_std(moments.var, eps);
   const kernels::NormMap map = normalising_map(gamma.value(), beta.value(), moments.mean, inv_std);
   const bool mask_from_x = epilogue.relu && !epilogue.residual.defined();

@@ -1,5 +1,6 @@
 // Softmax and cross-entropy. On a trained network p_y ≈ 1, so p − y, the loss and the Hessian diag(p) − p pᵀ
-// are formed from the small probabilities, never as differences of numbers near 1.
+// are formed from the small probabilities, never as differences of numbers near 1. Only log_softmax, whose
+// gradient is not known to be a label's, has such a difference: g − p Σg.
 #include <algorithm>
 #include <cmath>
 
@@ -63,6 +64,18 @@ Tensor label_index(const Tensor& labels, std::int64_t classes) {
   return index;
 }
 
+// The column of each row's largest element, i64 [N].
+Tensor most_probable(const Tensor& p) {
+  Tensor top = Tensor::empty({p.dim(0)}, DType::i64);
+  dispatch_floating(p.dtype(), "softmax", [&]<class T>() {
+    for (std::int64_t n = 0; n < p.dim(0); ++n) {
+      const T* row = p.data<T>() + n * p.dim(1);
+      top.data<std::int64_t>()[n] = std::max_element(row, row + p.dim(1)) - row;
+    }
+  });
+  return top;
+}
+
 }  // namespace
 
 Variable softmax(const Variable& logits) {
@@ -73,9 +86,11 @@ Variable softmax(const Variable& logits) {
   return record(
       kSoftmax, {logits}, p,
       [p](const Backward& d) {
+        // (diag(p) − p pᵀ) g does not change when g moves by a constant. With g = 0 where p is largest, no
+        // two large numbers are subtracted.
         const Variable probability = d.output(p);
-        const Variable weighted = mul(d.grad(), probability);
-        return std::vector{sub(weighted, mul(probability, row_sum(weighted)))};
+        const Variable relative = sub(d.grad(), gather(d.grad(), label_index(most_probable(p), p.dim(1))));
+        return std::vector{mul(probability, sub(relative, row_sum(mul(relative, probability))))};
       },
       symmetric);
 }

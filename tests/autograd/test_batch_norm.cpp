@@ -126,3 +126,13 @@ TEST_CASE("eval mode without recording equals eval mode in a graph") {
   const NoGrad no_grad;
   check_close(batch_norm_eval(x, gamma, beta, mean, var, 1e-5, epilogue).value(), recorded);
 }
+
+TEST_CASE("numbers for some of the channels only are refused") {
+  const Variable x = Tensor::zeros({2, 3, 3, 16}, DType::f32), gamma = Tensor::full({16}, DType::f32, 1),
+                 one = Tensor::zeros({1}, DType::f32);
+  const Tensor zeros = Tensor::zeros({16}, DType::f32);
+  CHECK_THROWS_WITH_AS(batch_norm_train(x, gamma, one, 1e-5),
+                       doctest::Contains("one number of each per channel"), Error);
+  CHECK_THROWS_AS(batch_norm_eval(x, gamma, one, zeros, zeros, 1e-5), Error);
+  CHECK_THROWS_AS(batch_norm_eval(x, gamma, Variable(zeros), one.value(), zeros, 1e-5), Error);
+}

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <doctest/doctest.h>
 #include <limits>
+#include <span>
 
 #include "autograd/grad.hpp"
 #include "autograd/ops.hpp"
@@ -310,4 +311,15 @@ TEST_CASE("gradients visited along several directions are those of grad, one vis
     }
   });
   CHECK(visited == std::vector<std::size_t>{1, 2, 0});
+}
+
+TEST_CASE("a softmax that is nearly certain has a gradient without cancellation") {
+  // ∂p₀/∂z = (p₀p₁, −p₀p₁) with p₁ = 2.06e-9, far below f32's rounding of p₀.
+  const Variable z = Variable::leaf(Tensor::from<float>({20, 0}, {1, 2}));
+  const Variable p = softmax(z);
+  const Variable first = sum(mul(p, Tensor::from<float>({1, 0}, {1, 2})));
+  const Tensor g = grad(first, std::span(&z, 1))[0].value();
+  const double expected = 1 / (std::exp(20.0) + 2 + std::exp(-20.0));
+  CHECK(std::abs(g.data<float>()[0] - expected) < 1e-6 * expected);
+  CHECK(std::abs(g.data<float>()[1] + expected) < 1e-6 * expected);
 }

@@ -259,6 +259,7 @@ TEST_CASE("pooling layers, flatten and rows of modules") {
   CHECK(net(x).shape() == Shape{2, 1});
   CHECK(net.named_modules()[1].name == "pool");
   CHECK(net.named_modules()[2].name == "1");
+  CHECK(Flatten()(Tensor::zeros({0, 2, 2, 3}, DType::f32)).shape() == Shape{0, 12});
   MaxPool2d largest({.kernel = 2, .stride = 2});
   CHECK(largest(x).value().to_vector<float>() == std::vector<float>{4, -5});
   MaxPool2d over({.kernel = 3, .stride = 2, .ceil = true});

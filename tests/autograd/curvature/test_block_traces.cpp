@@ -108,6 +108,18 @@ TEST_CASE("one block needs no pilot: the cheaper product is taken, and no sample
     block_traces(a, part, options, &state);
     options.progress = {};
     CHECK(block_traces(a, part, options, &state).traces[0].value == all.traces[0].value);
+
+    // Also when fewer samples than a pilot's are enough.
+    BlockTraceOptions few{
+        .relative_error = 10, .min_samples = 8, .pilot = 32, .joint_cost = 2, .block_costs = {cost}};
+    const BlockTraces enough = block_traces(a, part, few);
+    CHECK(enough.traces[0].samples < 32);
+    BlockTraceState broken_off;
+    few.probes_per_pass = 4;
+    few.progress = [](const BlockTraceState&, std::span<const Estimate>) { return false; };
+    block_traces(a, part, few, &broken_off);
+    few.progress = {};
+    CHECK(block_traces(a, part, few, &broken_off).traces[0].samples == enough.traces[0].samples);
   }
 }
 

@@ -438,6 +438,12 @@ TEST_CASE("batch norm in train mode is refused where microbatches would not add 
                    logit_changes(graph, {3, 2}, {{"conv", net.weights[0].value()}});
                  }),
                  "train mode"));
+  // One microbatch has changes of its logits, but not one gradient for all of its images.
+  const std::vector<WeightChange> changes(200, {"conv", net.weights[0].value()});
+  const LogitChanges forward = logit_changes(graph, {3}, changes, {.way = JacobianWay::forward});
+  CHECK(logit_changes(graph, {3}, changes).cost(0).second_order == forward.cost(0).second_order);
+  CHECK(contains(message_of([&] { logit_changes(graph, {3}, changes, {.way = JacobianWay::backward}); }),
+                 "train mode"));
 }
 
 TEST_CASE("random directions are unbiased with honest errors") {

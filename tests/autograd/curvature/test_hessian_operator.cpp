@@ -296,6 +296,20 @@ TEST_CASE("a loss that changes is refused") {
   CHECK_NOTHROW(check_deterministic(HessianOperator(net.parameters, net.sizes, drifting)));
 }
 
+TEST_CASE("weights that changed since the first product are refused, although the graphs are kept") {
+  const ConvNet net(Activation::tanh, {4, 3});
+  const HessianOperator h = net.hessian();
+  const Vector v = random_vector(h, 3);
+  const Vector expected = h.apply(v);
+  const Tensor weight = net.parameters[1].value();
+  const Tensor before = weight.clone();
+  weight.data<double>()[0] += 1e-3;
+  const std::string message = message_of([&] { h.apply(v); });
+  CHECK(message.find("parameter 1 has changed") != std::string::npos);
+  weight.copy_from(before);
+  CHECK(same_bits(h.apply(v), expected));
+}
+
 TEST_CASE("a microbatch that fails leaves the others as they should be") {
   const ConvNet net(Activation::tanh, {40, 40});
   std::atomic<bool> failing = false;

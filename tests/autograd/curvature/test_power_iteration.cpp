@@ -136,6 +136,27 @@ TEST_CASE(
         10);
 }
 
+TEST_CASE("a small pair behind a large one is not taken for rounding at its random start in f32") {
+  class Two : public LinearOperator {
+   public:
+    const std::vector<Shape>& shapes() const override { return shapes_; }
+    DType dtype() const override { return DType::f32; }
+    Vector apply(const Vector& v) const override {
+      Vector product{Tensor::zeros(v[0].shape(), DType::f32)};
+      product[0].data<float>()[0] = v[0].data<float>()[0];
+      product[0].data<float>()[1] = 5e-3F * v[0].data<float>()[1];
+      return product;
+    }
+
+   private:
+    std::vector<Shape> shapes_{{1000000}};
+  };
+  for (std::uint64_t seed = 0; seed < 5; ++seed) {
+    const std::vector<Eigenpair> pairs = power_iteration(Two(), {.pairs = 2, .seed = seed});
+    CHECK(std::abs(pairs[1].value - 5e-3) < 1e-6);
+  }
+}
+
 TEST_CASE("zero operators and exhausted ones converge to zero") {
   const Eigenpair zero = power_iteration(MatrixOperator(Matrix(3), {3})).front();
   CHECK(zero.converged);
