@@ -108,7 +108,10 @@ class Labelling {
             kMaxLabels, i + 1, items_.size()));
       }
       now.swap(next);
-      if (limits == 1 && i % kImproveEvery == 0 && reached > kMany) lower_ceiling(now[0], i + 1);
+      // Without a ceiling the whole frontier is wanted.
+      if (limits == 1 && std::isfinite(ceiling_) && i % kImproveEvery == 0 && reached > kMany) {
+        lower_ceiling(now[0], i + 1);
+      }
       for (auto& labels : next) labels.clear();
     }
     std::vector<Label> all;

@@ -67,6 +67,7 @@ void run(const CurvatureOptions& options) {
   }
   const CurvatureProblem problem(options);
   const RunDirectory directory(options.out, configuration(options), options.resume);
+  const FileLock lock = directory.lock("curvature");
   const InterruptHandler on_interrupt("goshawk", resume_hint("goshawk curvature", options.out));
   const nlohmann::ordered_json curvature = measure_curvature(options, problem, directory);
   const std::string table = curvature_table(curvature);

@@ -24,6 +24,8 @@ std::vector<Stage> stages_from_file(const std::string& path, const BitAssignment
   for (const LayerBits& layer : bits.layers) missing.push_back(layer.name);
   const std::vector<std::string> names = missing;
   for (const Stage& stage : stages) {
+    check(stages.size() == 1 || stage.epochs > 0,
+          "[order] {}: a stage has 0 epochs; put its layers into the next one", path);
     for (const std::string& layer : stage.layers) {
       const auto it = std::find(missing.begin(), missing.end(), layer);
       check(it != missing.end(), "[order] {}: there is no layer '{}', or it is named twice; did you mean {}?",

@@ -22,7 +22,7 @@ void add_finetune_options(FineTuneOptions& options) {
   settings.add("weights", options.weights, "Full-precision state dict (safetensors)", "FILE").required();
   settings
       .add("activation-bits", options.activation_bits,
-           "Bits of every layer's input; 32 leaves them as they are", "B")
+           "Bits of every layer's input, unless a run's bits.json says them; 32 leaves them as they are", "B")
       .check(CLI::IsMember({1, 2, 3, 4, 5, 6, 7, 8, 32}));
   for_each_quantizer_setting(options.quantizer, [&](const char* name, auto& member, const char* help) {
     std::string text = help;
@@ -75,6 +75,9 @@ std::unique_ptr<Module> FineTuneProblem::baseline() const {
 
 nlohmann::ordered_json FineTuneProblem::fine_tune(const RunDirectory& directory, const BitAssignment& bits,
                                                   const std::vector<Stage>& stages) const {
+  check(!directory.has("bits.json") || to_json(read_bits(directory.file("bits.json"))) == to_json(bits),
+        "[bits] {} has other bits than this run would have now; give another --out",
+        directory.file("bits.json"));
   write_bits(directory.file("bits.json"), bits);
   auto metadata = normalization_metadata(normalization_);
   metadata.emplace("model", options_.run.model);

@@ -6,6 +6,7 @@
 #include "apps/goshawk/commands.hpp"
 #include "apps/goshawk/finetune_options.hpp"
 #include "apps/goshawk/sensitivity_problem.hpp"
+#include "apps/goshawk/sensitivity_state.hpp"
 #include "apps/report/write.hpp"
 #include "apps/support/interrupt.hpp"
 #include "apps/support/progress.hpp"
@@ -118,7 +119,7 @@ void check_budget(const Options& options, const FineTuneProblem& problem) {
 
 nlohmann::ordered_json evaluate_baseline(const Options& options, const FineTuneProblem& problem,
                                          const RunDirectory& directory) {
-  if (!directory.has(kBaseline)) {
+  if (!directory.has(kBaseline) || !has_result(directory)) {
     const auto model = problem.baseline();
     const Evaluation evaluation =
         evaluate(*model, problem.data().test, {.normalization = problem.normalization()});
@@ -126,6 +127,10 @@ nlohmann::ordered_json evaluate_baseline(const Options& options, const FineTuneP
           "[quantize] the model in {} has loss {} on the test pictures; check that weights, --mean and --std "
           "belong together",
           options.weights, evaluation.loss);
+    if (directory.has(kBaseline)) {
+      check_same_loss(directory.file(kBaseline), directory.read_json(kBaseline, &evaluation_from_json).loss,
+                      evaluation.loss);
+    }
     directory.write_json(kBaseline, evaluation_json(evaluation));
   }
   return evaluation_json(directory.read_json(kBaseline, &evaluation_from_json));

@@ -81,7 +81,8 @@ void measure_activations(const Options& options, const SensitivityData& data, co
   const auto layers =
       activation_costs(data, {.bits = options.activation_bits,
                               .scheme = parse_activation_scheme(options.activation_scheme),
-                              .calibration = {.rule = parse_calibration_rule(options.calibration)},
+                              .calibration = {.rule = parse_calibration_rule(options.calibration),
+                                              .percentile = options.problem.percentile},
                               .seed = options.problem.seed});
   json["activation_seconds"] = timer.seconds();
   json["activations"] = activation_layers_json(layers);
@@ -225,7 +226,7 @@ void add_sensitivity_command(CLI::App& program) {
       ->capture_default_str();
   command
       .add_option("--calibration", options->calibration,
-                  "Range of the activations: max, percentile, mse or ema")
+                  "Range of the activations: max, percentile (--percentile), mse or ema")
       ->check(CLI::IsMember({"max", "percentile", "mse", "ema"}))
       ->type_name("NAME")
       ->capture_default_str();

@@ -40,7 +40,7 @@ Json to_json(const MeasuredCosts& m) {
 
 void check_same_loss(const std::string& file, double before, double now) {
   check(before == now,
-        "[sensitivity] {} has a loss of {} where it is {} now: weights, pictures or the kind of machine have "
+        "[resume] {} has a loss of {} where it is {} now: weights, pictures or the kind of machine have "
         "changed since; give another --out",
         file, before, now);
 }

@@ -301,6 +301,7 @@ void run(Options options) {
   check(std::isfinite(losses.calibration) && std::isfinite(losses.held_out),
         "[predict_loss] the loss is not finite; check that weights, --mean and --std belong together");
   const RunDirectory directory(options.out, configuration(options), options.resume);
+  const FileLock lock = directory.lock("predict_loss");
   const InterruptHandler on_interrupt("predict_loss", resume_hint("predict_loss", options.out));
   check_losses(directory, losses);
   const WeightCandidates candidates = weight_candidates(calibration, {all.begin(), all.end()}, spec);

@@ -64,12 +64,11 @@ std::optional<ReportFigure> trace_figure(const std::vector<JsonObject>& parts) {
   for (FigureSeries* series : {&traces, &tops}) {
     if (!series->points.empty()) figure.series.push_back(std::move(*series));
   }
-  return ReportFigure{
-      .name = "curvature",
-      .figure = std::move(figure),
-      .caption =
-          "From curvature.json. The error of a trace is that of the random probes and of the choice of "
-          "pictures together."};
+  std::string caption =
+      "From curvature.json. The error of a trace is that of the random probes and of the choice of pictures "
+      "together.";
+  caption += hidden_points(figure);
+  return ReportFigure{.name = "curvature", .figure = std::move(figure), .caption = std::move(caption)};
 }
 
 ReportFigure density_figure(const ReportRun& run, const JsonObject& part, bool small) {

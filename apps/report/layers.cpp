@@ -109,15 +109,16 @@ ReportFigure trace_figure(const Sensitivity& sensitivity) {
          .tip = fmt::format("{}\nλ/n: {}\nλ: {}", layer.name, readable(layer.lambda_max / n),
                             readable(layer.lambda_max))});
   }
-  return {.name = "mean-trace",
-          .figure = {.title = "Mean trace of each layer's Hessian block",
-                     .x = {.label = "per weight (log scale)", .scale = AxisScale::log},
-                     .y = layer_axis(sensitivity),
-                     .series = {std::move(traces), std::move(lambdas)}},
-          .caption =
-              fmt::format("Of the mean loss over {} training pictures. HAWQ-V2 orders the layers by the mean "
-                          "trace, HAWQ by λ/n, λ being the top eigenvalue.",
-                          with_thousands(static_cast<double>(sensitivity.images)))};
+  Figure figure{.title = "Mean trace of each layer's Hessian block",
+                .x = {.label = "per weight (log scale)", .scale = AxisScale::log},
+                .y = layer_axis(sensitivity),
+                .series = {std::move(traces), std::move(lambdas)}};
+  std::string caption = fmt::format(
+      "Of the mean loss over {} training pictures. HAWQ-V2 orders the layers by the mean "
+      "trace, HAWQ by λ/n, λ being the top eigenvalue.",
+      with_thousands(static_cast<double>(sensitivity.images)));
+  caption += hidden_points(figure);
+  return {.name = "mean-trace", .figure = std::move(figure), .caption = std::move(caption)};
 }
 
 // The row whose bits the noise figure rings: the last one that chose its bits by HAWQ or HAWQ-V2.
@@ -140,7 +141,11 @@ ReportFigure noise_figure(const ReportRun& run) {
                 .y = layer_axis(sensitivity)};
   int colour = 0;
   for (const int width : widths) {
-    FigureSeries series{.name = fmt::format("{} bits", width), .colour = colour++, .markers = true};
+    FigureSeries series{.name = fmt::format("{} bits", width),
+                        .colour = colour % kFigureColours,
+                        .markers = true,
+                        .hollow = colour >= kFigureColours};
+    ++colour;
     for (std::size_t l = 0; l < sensitivity.layers.size(); ++l) {
       const LayerSensitivity& layer = sensitivity.layers[l];
       const auto it = layer.perturbation.find(width);
@@ -200,13 +205,11 @@ std::optional<ReportFigure> cost_figure(const ReportRun& run) {
                 .x = {.label = fmt::format("{} (log scale)", run.model_costs), .scale = AxisScale::log},
                 .y = {.scale = AxisScale::categories}};
   std::map<int, FigureSeries> series;  // by width
-  std::int64_t hidden = 0;
   for (const LayerCosts& layer : it->second.layers) {
     const auto y = static_cast<double>(figure.y.categories.size());
     figure.y.categories.push_back(layer.name);
     const std::optional<int> taken = bits_of(run, kModelJob, layer.name);
     for (const CostChoice& choice : layer.choices) {
-      hidden += choice.cost > 0 ? 0 : 1;
       const bool chosen = taken == choice.bits;
       series[choice.bits].points.push_back(
           {.x = choice.cost,
@@ -221,8 +224,10 @@ std::optional<ReportFigure> cost_figure(const ReportRun& run) {
   }
   for (auto& [width, points] : series) {
     points.name = fmt::format("{} bits", width);
-    points.colour = static_cast<int>(figure.series.size());
+    const auto colour = static_cast<int>(figure.series.size());
+    points.colour = colour % kFigureColours;
     points.markers = true;
+    points.hollow = colour >= kFigureColours;
     figure.series.push_back(std::move(points));
   }
   const bool of_the_papers = run.model_costs == "hawq" || run.model_costs == "hawq-v2";
@@ -230,7 +235,7 @@ std::optional<ReportFigure> cost_figure(const ReportRun& run) {
                                       : fmt::format("What the sensitivity {} expects.", run.model_costs);
   if (run.bits.contains(kModelJob)) caption += " Ringed: the bits that the layer got.";
   if (!it->second.pairs.empty()) caption += " What pairs of layers cost together comes on top.";
-  if (hidden > 0) caption += fmt::format(" {} costs that are not positive have no place on it.", hidden);
+  caption += hidden_points(figure);
   return ReportFigure{.name = "costs", .figure = std::move(figure), .caption = std::move(caption)};
 }
 
@@ -301,6 +306,7 @@ std::optional<ReportFigure> omega_figure(const ReportRun& run, const std::string
     figure.series.push_back(std::move(series));
   }
   if (shown.empty()) return std::nullopt;
+  caption += hidden_points(figure);
   return ReportFigure{
       .name = "omega-" + file_name_part(costs), .figure = std::move(figure), .caption = std::move(caption)};
 }
@@ -339,10 +345,11 @@ std::optional<ReportFigure> order_figure(const ReportRun& run) {
   if (figure.cells.empty()) return std::nullopt;
   return ReportFigure{.name = "order",
                       .figure = std::move(figure),
-                      .caption = fmt::format("Fine-tuning begins with the layers of stage 1 quantized{}.",
-                                             !run.one_model             ? ", those whose Ω is largest"
-                                             : !run.model_costs.empty() ? ", those that cost most"
-                                                                        : "")};
+                      .caption = fmt::format(
+                          "Fine-tuning begins with the layers of stage 1 quantized{}.",
+                          !run.one_model ? ", those whose Ω is largest (smallest where the order is reversed)"
+                          : !run.model_costs.empty() ? ", those that cost most"
+                                                     : "")};
 }
 
 // ── table ──

@@ -222,4 +222,15 @@ ReportPage report_page(const ReportRun& run) {
   return page;
 }
 
+std::string hidden_points(const Figure& figure) {
+  if (figure.x.scale != AxisScale::log) return "";
+  std::ptrdiff_t hidden = 0;
+  for (const FigureSeries& series : figure.series) {
+    hidden += std::ranges::count_if(series.points, [](const FigurePoint& p) { return !(p.x > 0); });
+  }
+  if (hidden == 0) return "";
+  return fmt::format(" {} {} not positive and {} no place on it.", hidden,
+                     hidden == 1 ? "value is" : "values are", hidden == 1 ? "has" : "have");
+}
+
 }  // namespace goshawk

@@ -39,6 +39,11 @@ struct ReportFigure {
   bool small = false;  ///< one of many
 };
 
+/// A sentence, after a space, about the points that have no place on a logarithmic x axis because they are
+/// not positive; empty when there are none. What is negative, as a trace may be, is not to vanish without a
+/// word.
+std::string hidden_points(const Figure& figure);
+
 using ReportBlock = std::variant<ReportText, ReportList, ReportCode, ReportTable, ReportFigure>;
 
 struct ReportSection {

@@ -278,35 +278,42 @@ ReportFigure training_figure(const ReportRun& run, const std::string& job, bool 
           .caption = staged ? kRingedEpochs : ""};
 }
 
-std::optional<ReportFigure> finetuning_figure(const ReportRun& run, bool loss) {
+/// Several, where one has not enough colours and lines to tell all rows apart.
+std::vector<ReportFigure> finetuning_figures(const ReportRun& run, bool loss) {
   const Curve what = loss
                          ? Curve{"training loss", [](const ReportEpoch& e) { return e.train_loss; }}
                          : Curve{"test accuracy", [](const ReportEpoch& e) { return 100 * e.test_accuracy; }};
-  Figure figure{.title = loss ? "Training loss while fine-tuning" : "Test accuracy while fine-tuning",
-                .x = {.label = "epoch"},
-                .y = {.label = loss ? "loss (log scale)" : "percent",
-                      .scale = loss ? AxisScale::log : AxisScale::linear}};
   std::vector<std::string> jobs;
   for (const ReportEpoch& epoch : run.epochs) {
     if (epoch.job != kBaselineJob && std::find(jobs.begin(), jobs.end(), epoch.job) == jobs.end())
       jobs.push_back(epoch.job);
   }
-  if (jobs.empty()) return std::nullopt;
-  bool staged = false;
-  for (std::size_t k = 0; k < jobs.size(); ++k) {
-    FigureSeries series = curve(run, jobs[k], what);
-    series.name = job_title(jobs[k]);
-    series.colour = static_cast<int>(k % kFigureColours);
-    series.dashed = (k / kFigureColours) % 2 == 1;
-    staged = staged || has_stages(series);
-    figure.series.push_back(std::move(series));
+  constexpr std::size_t kColours = kFigureColours, kEach = 2 * kColours;
+  const std::string name = loss ? "finetuning-loss" : "finetuning-accuracy";
+  std::vector<ReportFigure> figures;
+  for (std::size_t first = 0; first < jobs.size(); first += kEach) {
+    Figure figure{.title = loss ? "Training loss while fine-tuning" : "Test accuracy while fine-tuning",
+                  .x = {.label = "epoch"},
+                  .y = {.label = loss ? "loss (log scale)" : "percent",
+                        .scale = loss ? AxisScale::log : AxisScale::linear}};
+    bool staged = false;
+    for (std::size_t k = 0; k < std::min(kEach, jobs.size() - first); ++k) {
+      const std::string& job = jobs[first + k];
+      FigureSeries series = curve(run, job, what);
+      series.name = job_title(job);
+      series.colour = static_cast<int>(k % kColours);
+      series.dashed = k >= kColours;
+      staged = staged || has_stages(series);
+      figure.series.push_back(std::move(series));
+    }
+    if (const ReportRow* baseline = run.baseline(); baseline != nullptr && !loss) {
+      figure.rules.push_back({.value = baseline->accuracy, .name = "baseline"});
+    }
+    figures.push_back({.name = first == 0 ? name : fmt::format("{}-{}", name, first / kEach + 1),
+                       .figure = std::move(figure),
+                       .caption = staged ? kRingedEpochs : ""});
   }
-  if (const ReportRow* baseline = run.baseline(); baseline != nullptr && !loss) {
-    figure.rules.push_back({.value = baseline->accuracy, .name = "baseline"});
-  }
-  return ReportFigure{.name = loss ? "finetuning-loss" : "finetuning-accuracy",
-                      .figure = std::move(figure),
-                      .caption = staged ? kRingedEpochs : ""};
+  return figures;
 }
 
 // ── sizes ──
@@ -389,7 +396,7 @@ ReportSection training_section(const ReportRun& run) {
   }
   if (run.one_model) return section;
   for (const bool loss : {false, true}) {
-    if (auto figure = finetuning_figure(run, loss)) section.blocks.emplace_back(std::move(*figure));
+    for (ReportFigure& figure : finetuning_figures(run, loss)) section.blocks.emplace_back(std::move(figure));
   }
   return section;
 }

@@ -133,7 +133,9 @@ class Reader {
   }
 
   void add_model_frontier(const Costs& costs) {
-    ReportFrontier frontier{.slug = kModelJob, .quantity = "cost", .layers = layer_names(run_.model_costs)};
+    ReportFrontier frontier{.slug = kModelJob,
+                            .quantity = costs.pairs.empty() ? "cost" : "sum of the layers' own costs",
+                            .layers = layer_names(run_.model_costs)};
     if (const auto it = run_.bits.find(kModelJob); it != run_.bits.end()) {
       frontier.taken = assignment_point(costs, it->second);
     }

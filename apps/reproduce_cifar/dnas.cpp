@@ -59,7 +59,14 @@ BitAssignment dnas_bits(const Experiment& experiment, double bytes, int activati
     if (DeferInterrupt::interrupted()) throw_interrupted();
   };
   Timer timer;
+  bool first = true;
   search_options.on_epoch = [&](const DnasEpoch& e) {
+    if (first) {  // a search that was broken off may have noted epochs that its checkpoint lacks
+      experiment.run().trim_log([&](const nlohmann::json& line) {
+        return line.value("search", "") != "dnas" || line.value("search_epoch", std::int64_t{0}) < e.epoch;
+      });
+      first = false;
+    }
     experiment.run().log({{"search", "dnas"},
                           {"search_epoch", e.epoch},
                           {"temperature", e.temperature},

@@ -50,7 +50,8 @@ Experiment::Experiment(const ReproduceOptions& options)
 }
 
 void Experiment::make_baseline() {
-  const FileLock lock = run_.lock("baseline");
+  // Not "baseline", which is the lock of that row.
+  const FileLock lock = run_.lock("make-baseline");
   const std::string file = run_.file(kBaselineFile);
   if (run_.has(kBaselineFile)) {
     normalization_ = normalization_of(read_safetensors(file).metadata, file).value_or(normalization_);

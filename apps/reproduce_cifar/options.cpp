@@ -76,8 +76,8 @@ const char* description(const std::string& name) {
       {"road",
        "of the eigenvalues and traces: exact (first derivatives), double-backward (Hessian-vector products, "
        "Hutchinson), or automatic: exact where it holds"},
-      {"train-images", "use only the first N training images"},
-      {"test-images", "use only the first N test images"},
+      {"train-images", "use only the first N training images (of class folders N random ones)"},
+      {"test-images", "use only the first N test images (of class folders N random ones)"},
       {"seed", "of everything random"},
       {"convolution", kConvolutionHelp},
   };
@@ -126,6 +126,10 @@ void check_values(const ReproduceOptions& o) {
     for (int b : widths)
       require(b == 32 || (b >= 1 && b <= 8), fmt::format("--{}: {} is not 1 to 8 or 32", name, b));
   }
+  const int narrowest = *std::min_element(o.activation_widths.begin(), o.activation_widths.end());
+  require(narrowest <= o.activation_bits,
+          fmt::format("--activation-bits {} is below the narrowest of --activation-widths, {}",
+                      o.activation_bits, narrowest));
 }
 
 }  // namespace

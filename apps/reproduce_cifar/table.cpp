@@ -198,7 +198,8 @@ double Accuracy::spread() const {
 
 Accuracy accuracy_of(const std::vector<JobResult>& results) {
   Accuracy a{.seeds = static_cast<std::int64_t>(results.size()), .images = results.front().images};
-  for (const JobResult& r : results) a.mean += r.accuracy() / static_cast<double>(results.size());
+  for (const JobResult& r : results) a.mean += r.accuracy();
+  a.mean /= static_cast<double>(results.size());  // at the end, so that a mean of 100s is 100
   for (const JobResult& r : results) a.deviation += (r.accuracy() - a.mean) * (r.accuracy() - a.mean);
   a.deviation = a.seeds > 1 ? std::sqrt(a.deviation / static_cast<double>(a.seeds - 1)) : 0;
   return a;

@@ -50,8 +50,9 @@ PackedSize check_packed(const FineTuningInput& input, const QuantizedModel& quan
 std::vector<Stage> stages_within(std::int64_t epochs, int stages, const Costs& costs,
                                  const BitAssignment& bits, bool reversed) {
   const auto all = static_cast<int>(epochs);
-  const int count = std::min(stages, all);
-  if (count == 0) return single_stage(bits, all);
+  if (all == 0) return single_stage(bits, all);
+  // No more than there are blocks to begin one with, or the epochs of the others would be missing.
+  const int count = std::min({stages, all, static_cast<int>(finetune_order(costs, bits).size())});
   const int each = std::max(1, all / (2 * count));
   return stage_plan(
       costs, bits,
@@ -73,7 +74,10 @@ FineTuned fine_tune(const RunDirectory& run, const FineTuningInput& input) {
   }
   quantized.calibrate(calibration);
 
-  write_stages(run.file(fmt::format("order-{}.json", input.job)), input.stages);
+  const std::string order = fmt::format("order-{}.json", input.job);
+  check(!run.has(order) || to_json(read_stages(run.file(order))) == to_json(input.stages),
+        "[fine_tune] {} has other stages than this run would have now; give another --out", run.file(order));
+  write_stages(run.file(order), input.stages);
   train(*model, &quantized, input.stages, input.train_set, input.test_set, input.training);
 
   FineTuned result;

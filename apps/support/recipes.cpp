@@ -59,7 +59,7 @@ TrainerOptions training_recipe(const std::string& recipe, const RunDirectory& ru
   const bool he2016 = recipe == "he2016";
   t.sgd = {.lr = options.lr, .momentum = 0.9, .nesterov = !he2016, .weight_decay = options.weight_decay};
   if (he2016) {
-    t.schedule = StepSchedule{.lr = t.sgd.lr, .milestones = {epochs / 2 * steps, epochs * 3 / 4 * steps}};
+    t.schedule = StepSchedule{.lr = t.sgd.lr, .milestones = {epochs * steps / 2, epochs * steps * 3 / 4}};
   } else {
     t.schedule = with_warmup(CosineSchedule{.lr = t.sgd.lr, .total = epochs * steps}, steps);
   }

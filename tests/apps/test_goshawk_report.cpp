@@ -378,7 +378,7 @@ TEST_CASE("goshawk report shows one model that goshawk quantize, finetune or tra
   // What every width costs, which one was taken, and that one cost has no logarithm.
   CHECK(contains(html, "Bits by exact-quadratic exact, within 300 bytes of weights; they take 280."));
   CHECK(contains(html, "a&#10;4 bits (chosen)&#10;cost: 0.125&#10;80 bytes"));
-  CHECK(contains(html, "1 costs that are not positive"));
+  CHECK(contains(html, "1 value is not positive and has no place on it"));
   CHECK(contains(html, "What the sensitivity exact-quadratic expects. Ringed:"));
   // The best of all assignments, and the one that was taken, which is none of them: b gains more than a.
   CHECK(contains(html, "120 bytes, cost 1.875&#10;2 bits: a, b, c&lt;"));

@@ -3,6 +3,7 @@
 #include <ctime>
 #include <doctest/doctest.h>
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "core/error.hpp"
@@ -194,6 +195,40 @@ TEST_CASE("the frontier is that of brute force") {
     }
     CHECK(found == expected);
   }
+}
+
+TEST_CASE("the frontier of many items is that of a dynamic programme over whole sizes") {
+  // Enough partial solutions that a search for one optimum would have pruned.
+  Random random(31);
+  Items items(40);
+  for (auto& item : items) {
+    for (int option = 0; option < 4; ++option) {
+      item.push_back({{static_cast<double>(random.below(60)), 0}, static_cast<double>(random.below(1000))});
+    }
+  }
+  constexpr double kNone = std::numeric_limits<double>::infinity();
+  std::vector<double> best(40 * 60, kNone);  // least cost of each size
+  best[0] = 0;
+  for (const auto& item : items) {
+    std::vector<double> next(best.size(), kNone);
+    for (std::size_t size = 0; size < best.size(); ++size) {
+      for (const KnapsackOption& option : item) {
+        const std::size_t sum = size + static_cast<std::size_t>(option.size[0]);
+        if (best[size] < kNone && sum < next.size())
+          next[sum] = std::min(next[sum], best[size] + option.cost);
+      }
+    }
+    best = next;
+  }
+  std::vector<std::pair<double, double>> found, expected;
+  for (std::size_t size = 0; size < best.size(); ++size) {
+    if (best[size] < kNone && (expected.empty() || best[size] < expected.back().second)) {
+      expected.emplace_back(static_cast<double>(size), best[size]);
+    }
+  }
+  for (const KnapsackSolution& s : knapsack_frontier(items)) found.emplace_back(s.size[0], s.cost);
+  CHECK(expected.size() > 100);
+  CHECK(found == expected);
 }
 
 TEST_CASE("a thousand layers of eight widths: a second is enough") {
