@@ -192,6 +192,41 @@ TEST_CASE("goshawk finetune takes what goshawk allocate writes, at once and with
   CHECK_MESSAGE(contains(damaged.err, "baseline.json is damaged"), damaged.err);
 }
 
+TEST_CASE(
+    "goshawk quantize and finetune do not go on with other bits, stages or weights than they began with") {
+  const Problem p;
+  check_success(run_built_program("goshawk", p.quantize("whole", {"--cost", "delta-norm"}, 0)));
+  const std::string bits = p.scratch / "bits.json", order = p.scratch / "order.json";
+  const std::string first_bits = p.file("whole", "bits.json");
+  p.scratch.write("bits.json", first_bits);
+  p.scratch.write("order.json", p.file("whole", "order-model.json"));
+  check_success(
+      run_built_program("goshawk", p.arguments("finetune", "tuned", {"--bits", bits, "--order", order}, 0)));
+  const auto refused = [&](const std::string& command, const std::string& run, const std::string& part) {
+    std::filesystem::remove(p.scratch.path() / run / "result.json");
+    const ProgramResult result =
+        run_built_program("goshawk", {command, "--resume", "--quiet", "--out", p.scratch / run});
+    CHECK(result.status == 1);
+    CHECK_MESSAGE(is_one_line(result.err), result.err);
+    CHECK_MESSAGE(contains(result.err, part), result.err);
+  };
+  BitAssignment other = read_bits(bits);
+  other.layers[3].weight = other.layers[3].weight == 2 ? 3 : 2;
+  write_bits(bits, other);
+  refused("finetune", "tuned", "tuned/bits.json has other bits");
+  CHECK((p.file("tuned", "bits.json") == first_bits));
+  p.scratch.write("bits.json", first_bits);
+  std::vector<Stage> stages = read_stages(order);
+  std::swap(stages[0].layers[0], stages[0].layers[1]);
+  write_stages(order, stages);
+  refused("finetune", "tuned", "order-model.json has other stages");
+  stages.insert(stages.begin(), Stage{});
+  write_stages(order, stages);
+  refused("finetune", "tuned", "a stage has 0 epochs");
+  save_checkpoint(p.weights, *make_model("resnet20", {.seed = 6}), {});
+  refused("quantize", "whole", "whole/baseline.json has a loss of");
+}
+
 TEST_CASE("goshawk quantize and finetune: wrong use is one line, and leaves no run") {
   const Problem p;
   const auto expect = [&](const std::vector<std::string>& arguments, int status, const std::string& part) {
