@@ -8,10 +8,9 @@
 namespace goshawk {
 
 struct MemoryStats {
-  std::int64_t bytes_in_use = 0;       ///< handed out and not yet returned (rounded up to size classes)
-  std::int64_t peak_bytes_in_use = 0;  ///< largest value of bytes_in_use since the last reset_peak_memory()
-  std::int64_t bytes_reserved =
-      0;  ///< obtained from the system, large blocks in whole huge pages, cached ones included
+  std::int64_t bytes_in_use = 0;        ///< handed out and not yet returned (rounded up to size classes)
+  std::int64_t peak_bytes_in_use = 0;   ///< largest value of bytes_in_use since the last reset_peak_memory()
+  std::int64_t bytes_reserved = 0;      ///< obtained from the system, cached too; large: whole huge pages
   std::int64_t system_allocations = 0;  ///< calls that had to ask the system for a new block
   std::int64_t allocations = 0;         ///< all calls
 };
