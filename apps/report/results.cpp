@@ -370,7 +370,9 @@ ReportSection table_section(const ReportRun& run) {
     return section;
   }
   if (const std::string text = comparison(run); !text.empty()) section.blocks.emplace_back(ReportText{text});
-  if (auto figure = drop_figure(run)) section.blocks.emplace_back(std::move(*figure));
+  for (const auto& figure : {drop_figure(run), choices_figure(run)}) {
+    if (figure) section.blocks.emplace_back(*figure);
+  }
   return section;
 }
 

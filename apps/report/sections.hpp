@@ -1,6 +1,8 @@
 // The sections of a report, each from one part of a run. A section of which nothing is there has no blocks.
 #pragma once
 
+#include <optional>
+
 #include "apps/report/page.hpp"
 #include "apps/report/run.hpp"
 
@@ -8,6 +10,8 @@ namespace goshawk {
 
 /// The table or the one model's accuracies, the paper's numbers beside it, and the drops as a figure.
 ReportSection table_section(const ReportRun& run);
+/// What the choices of bits for one budget are worth before and after fine-tuning; none with fewer than two.
+std::optional<ReportFigure> choices_figure(const ReportRun& run);
 /// Bits, mean trace, noise and Ω of each layer, or bits and costs, and the stages of fine-tuning.
 ReportSection layers_section(const ReportRun& run);
 /// Bytes against Ω, with the assignment of each point.

@@ -645,6 +645,56 @@ TEST_CASE(
   CHECK(!contains(run.html(), "Weight bits of each row"));
 }
 
+TEST_CASE("goshawk report: choices of bits within one budget, before and after fine-tuning") {
+  const Run run;
+  nlohmann::json all;
+  for (const char* slug : {"hawq", "hawq-v2", "joint", "dnas-11.6"}) all[slug] = bits(slug, {4, 2, 8});
+  all["dnas-11.6"]["budget_bytes"] = 400.0;  // another size
+  all["hawq"]["layers"][1]["weight_bits"] = 3;
+  write(run.path / "bits.json", all.dump());
+  nlohmann::json result = table();
+  nlohmann::json& rows = result["rows"];
+  const auto add = [&](const char* slug, const char* name, double untuned, double accuracy,
+                       double compression) {
+    nlohmann::json row = rows[1];
+    row["row"] = slug;
+    row["name"] = name;
+    row["untuned_accuracy"] = untuned;
+    row["accuracy"] = accuracy;
+    row["weight_compression"] = compression;
+    rows.push_back(row);
+  };
+  add("hawq", "HAWQ", 70.25, 88.5, 13);
+  add("dnas-11.6", "DNAS 11.6x", 80, 88.75, 11);
+  write(run.path / "table.json", result.dump());
+  CHECK(run.report().status == 0);
+  const auto figure = [&] { return file_bytes(run.path / "figures" / "choices.svg"); };
+  const std::string first = figure();
+  CHECK(is_well_formed(first));
+  CHECK(contains(first, "2 choices of bits at one size"));
+  // The best before fine-tuning stands above.
+  CHECK(first.find(">HAWQ<") < first.find(">HAWQ-V2<"));
+  CHECK(!contains(first, "DNAS"));
+  CHECK(!contains(first, "without quantization"));
+  CHECK(contains(run.html(), "HAWQ&#10;before: 70.25 %&#10;after: 88.50 ± "));
+  CHECK(contains(
+      run.html(),
+      "weights smaller by 13.00&#10;8 bits: c&lt;&amp;&quot;&#39;&gt;|*&#10;4 bits: a&#10;3 bits: b"));
+
+  add("fine-tuned", "32/32 fine-tuned", 91.5, 92, 1);
+  rows.back()["activation_compression"] = 1;
+  write(run.path / "table.json", result.dump());
+  CHECK(run.report().status == 0);
+  CHECK(contains(figure(), ">32/32 fine-tuned<"));
+  CHECK(contains(figure(), "without quantization"));
+
+  fs::remove(run.path / "figures" / "choices.svg");
+  rows.erase(2);  // HAWQ: one choice alone is not compared with anything
+  write(run.path / "table.json", result.dump());
+  CHECK(run.report().status == 0);
+  CHECK(run.figures().count("choices.svg") == 0);
+}
+
 TEST_CASE("goshawk report stays small for a deep network with a long frontier") {
   const Run run;
   nlohmann::json layers = nlohmann::json::array(), points = nlohmann::json::array();
