@@ -59,7 +59,7 @@ struct Row {
   int weight_bits = 32;    ///< of BitsFrom::uniform
   const char* costs = "";  ///< of BitsFrom::costs, and what orders the fine-tuning
   AllocationMethod method = AllocationMethod::exact;
-  /// Activation bits by the same method, from HAWQ-V2's costs of activations, with the run's number of bits
+  /// Activation bits by the exact method, from HAWQ-V2's costs of activations, with the run's number of bits
   /// as their mean.
   bool mixed_activations = false;
   bool reversed_bits = false;               ///< the most sensitive layers get the fewest bits
