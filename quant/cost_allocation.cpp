@@ -118,25 +118,35 @@ class Problem {
             costs_.source, budget_[k], resources_[k]->unit, least, most);
     }
     if (resources_.size() < 2) return;
-    Items first = items_;
-    for (auto& item : first) {
-      for (KnapsackOption& option : item) option.cost = option.size[0];
-    }
-    double least = 0;
-    try {
-      least = solve_knapsack(first, {kNoBudget, budget_[1]}).size[0];
-    } catch (const TooManyPartialSolutions&) {
-      return;  // the method says what it finds, which need not be the least
-    }
-    check(least <= budget_[0] * (1 + 1e-12),
-          "[allocate] {}: no assignment fits both {} {} and {} {}: within the latter the smallest possible "
-          "is {} "
-          "{}; raise a budget",
-          costs_.source, budget_[0], resources_[0]->unit, budget_[1], resources_[1]->unit, least,
-          resources_[0]->unit);
+    const std::optional<double> first = least_within(0);
+    // Where it takes too much to know, the method says what it finds, which need not be the least.
+    if (!first || *first <= budget_[0] * (1 + 1e-12)) return;
+    const std::optional<double> second = least_within(1);
+    fail(
+        "[allocate] {}: no assignment fits both {} {} and {} {}: within the latter the smallest possible is "
+        "{} {}{}; raise a budget",
+        costs_.source, budget_[0], resources_[0]->unit, budget_[1], resources_[1]->unit, *first,
+        resources_[0]->unit,
+        second ? fmt::format(", within the former {} {}", *second, resources_[1]->unit) : "");
   }
 
  private:
+  // The least of resource k that an assignment takes within the other one's budget; nothing where that takes
+  // too much memory to find.
+  std::optional<double> least_within(std::size_t k) const {
+    Items items = items_;
+    for (auto& item : items) {
+      for (KnapsackOption& option : item) option.cost = option.size[k];
+    }
+    Sizes budget = budget_;
+    budget[k] = kNoBudget;
+    try {
+      return solve_knapsack(items, budget).size[k];
+    } catch (const TooManyPartialSolutions&) {
+      return std::nullopt;
+    }
+  }
+
   KnapsackOption option(const Group& group, int bits) const {
     KnapsackOption sum;
     for (std::size_t i : group.members) {
@@ -243,6 +253,19 @@ MonotoneProblem make_monotone(const Costs& costs, const Problem& problem) {
     }
   }
   return monotone;
+}
+
+// How many assignments are monotone; nothing where the groups have different widths to choose from.
+std::optional<double> monotone_candidates(const std::vector<Group>& groups) {
+  const std::vector<int>* widths = nullptr;
+  std::int64_t free = 0;
+  for (const Group& group : groups) {
+    if (group.widths.size() < 2) continue;
+    if (widths != nullptr && *widths != group.widths) return std::nullopt;
+    widths = &group.widths;
+    ++free;
+  }
+  return monotone_count(free, widths == nullptr ? 1 : static_cast<std::int64_t>(widths->size()));
 }
 
 // The choice of each group from the levels of the monotone items.
@@ -388,6 +411,7 @@ CostAllocation allocate(const Costs& costs, AllocationMethod method, const Alloc
   }
   if (exact) allocation.exact_objective = exact->cost;
   allocation.bound = knapsack_bound(problem.items(), problem.budget());
+  if (method == AllocationMethod::pareto) allocation.candidates = monotone_candidates(problem.groups());
   allocation.bops = allocation.latency_ms = 0;
   for (const auto& [name, known] : kMethods) {
     if (known == method) allocation.method = name;
@@ -469,6 +493,7 @@ std::string to_json(const CostAllocation& allocation) {
       json["separable_joint_objective"] = *allocation.separable_joint_objective;
     }
   }
+  if (allocation.candidates) json["candidates"] = *allocation.candidates;
   if (!is_joint(allocation)) {
     if (allocation.exact_objective) {
       json["exact_objective"] = *allocation.exact_objective;

@@ -43,6 +43,9 @@ struct CostAllocation {
   /// solve_knapsack).
   std::optional<double> exact_objective = {};
   double bound = 0;  ///< of the linear programme: below every Σ cost
+  /// Of pareto: from how many monotone assignments it is chosen, C(L + m − 1, m − 1) for L layers (a tied
+  /// group is one; those with one choice do not count) of m widths; nothing when their widths differ.
+  std::optional<double> candidates = {};
   /// With what pairs add, for costs that have pairs: of this assignment, and of the separable optimum that
   /// the search started from.
   std::optional<double> joint_objective = {}, separable_joint_objective = {};

@@ -4,6 +4,7 @@
 #include "apps/goshawk/budgets.hpp"
 #include "apps/goshawk/commands.hpp"
 #include "apps/support/config_file.hpp"
+#include "apps/support/figure_text.hpp"
 #include "core/file.hpp"
 #include "quant/json_file.hpp"
 
@@ -50,8 +51,12 @@ void run(const Options& options) {
           ? fmt::format("exact optimum {:.6g} (gap {:.3g})", *allocation.exact_objective,
                         allocation.objective - *allocation.exact_objective)
           : "the exact optimum takes too much memory to find";
-  print_result("{}: objective {:.6g}, {:.6g} bytes; {}, LP bound {:.6g} (gap {:.3g})\n", allocation.method,
-               allocation.objective, allocation.bytes, exact, allocation.bound,
+  const std::string candidates = allocation.candidates
+                                     ? fmt::format(", the cheapest of {} monotone assignments that fits",
+                                                   with_thousands(*allocation.candidates))
+                                     : "";
+  print_result("{}: objective {:.6g}, {:.6g} bytes{}; {}, LP bound {:.6g} (gap {:.3g})\n", allocation.method,
+               allocation.objective, allocation.bytes, candidates, exact, allocation.bound,
                allocation.objective - allocation.bound);
 }
 

@@ -12,6 +12,7 @@
 #include "apps/support/progress.hpp"
 #include "apps/support/text_table.hpp"
 #include "core/file.hpp"
+#include "quant/residual_groups.hpp"
 #include "quant/sensitivities/registry.hpp"
 
 namespace goshawk {
@@ -28,6 +29,7 @@ struct Options : FineTuneOptions {
   std::string latencies, cost = "exact-quadratic", method = "exact";
   std::vector<int> bits{2, 3, 4, 8};
   std::vector<std::string> pins;
+  bool tie_residuals = false;
   std::int64_t images = 1024;
   std::string road = "automatic";
   double error = 0.1;
@@ -46,9 +48,11 @@ void check_options(const Options& options) {
   }
 }
 
-Costs cost_file(const Options& options, const WeightCandidates& candidates, const MeasuredCosts& measured) {
+Costs cost_file(const Options& options, const SensitivityData& data, const WeightCandidates& candidates,
+                const MeasuredCosts& measured) {
   CostFileOptions file_options{.pinned = {}, .activation_bits = options.activation_bits};
   for (const std::string& pin : options.pins) file_options.pinned.push_back(pin_of(pin));
+  if (options.tie_residuals) file_options.tied = residual_groups(data.pass()(0));
   Costs costs = to_costs(candidates, measured, file_options);
   if (!options.latencies.empty()) add_latencies(costs, options.latencies);
   return costs;
@@ -70,7 +74,7 @@ Costs make_costs(const Options& options, const FineTuneProblem& problem, const R
                                       .seed = options.run.seed,
                                       .microbatches = MicrobatchOptions::for_this_machine()});
   const MeasuredCosts measured = measurement.measure(options.cost);
-  const Costs costs = cost_file(options, candidates, measured);
+  const Costs costs = cost_file(options, data, candidates, measured);
   directory.log({{"sensitivity", measured.name},
                  {"seconds", measured.seconds},
                  {"projected_seconds", measured.projected_seconds},
@@ -104,7 +108,7 @@ void check_budget(const Options& options, const FineTuneProblem& problem) {
   MeasuredCosts norms;
   norms.costs =
       make_table(candidates, [&](std::size_t l, std::size_t b) { return candidates.layers[l].norms[b]; });
-  Costs costs = cost_file(options, candidates, norms);
+  Costs costs = cost_file(options, data, candidates, norms);
   costs.source = options.latencies.empty() ? options.run.model : options.latencies;
   const AllocationBudgets budgets = options.budgets.of(costs);
   const AllocationMethod method = allocation_method(options.method);
@@ -196,6 +200,13 @@ void add_quantize_command(CLI::App& program) {
       .default_str(fmt::format("{}", fmt::join(options->bits, ",")))
       ->check(CLI::IsMember({1, 2, 3, 4, 5, 6, 7, 8, 32}));
   settings.add("pin", options->pins, "Layers that keep a width, with commas between", "LAYER=BITS,...");
+  command.add_flag(
+      "--tie-residuals", options->tie_residuals,
+      "Layers whose outputs meet in a residual sum get equal widths; those of --pin keep theirs");
+  // Null when it was not given, as in runs that were begun before there was such an option.
+  settings.put("tie-residuals", [options = options.get()] {
+    return options->tie_residuals ? nlohmann::ordered_json(true) : nlohmann::ordered_json();
+  });
   settings
       .add("sensitivity-images", options->images, "Training pictures that the costs are measured on, at most",
            "N")

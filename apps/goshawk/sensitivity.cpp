@@ -14,6 +14,7 @@
 #include "core/parallel.hpp"
 #include "core/timer.hpp"
 #include "quant/quantizer.hpp"
+#include "quant/residual_groups.hpp"
 #include "quant/sensitivities/naive.hpp"
 
 namespace goshawk {
@@ -30,6 +31,7 @@ struct Options {
   std::vector<std::string> costs{"all"};
   std::vector<int> bits{2, 3, 4, 8};
   std::vector<std::string> pins;
+  bool tie_residuals = false;
   int bops_activation_bits = 0;
   std::string road = "automatic";
   double error = 0.02;
@@ -64,6 +66,7 @@ nlohmann::ordered_json configuration(const Options& options) {
   config.update({{"cost", options.costs},
                  {"bits", options.bits},
                  {"pin", options.pins},
+                 {"tie-residuals", options.tie_residuals ? nlohmann::ordered_json(true) : nullptr},
                  {"bops-activation-bits", options.bops_activation_bits},
                  {"road", options.road},
                  {"error", options.error},
@@ -101,6 +104,7 @@ void run(const Options& options) {
   for (const std::string& pin : options.pins) file_options.pinned.push_back(pin_of(pin));
   const SensitivityProblem problem(options.problem, "sensitivity");
   const SensitivityData data = problem.data();
+  if (options.tie_residuals) file_options.tied = residual_groups(data.pass()(0));
   const Timer quantizing;
   const WeightCandidates candidates = weight_candidates(data, options.bits, spec);
   nlohmann::ordered_json json{{"model", options.problem.model},
@@ -190,6 +194,9 @@ void add_sensitivity_command(CLI::App& program) {
       .add_option("--pin", options->pins,
                   "A layer that keeps a width, as LAYER=BITS; may be given several times")
       ->type_name("LAYER=BITS");
+  command.add_flag(
+      "--tie-residuals", options->tie_residuals,
+      "Layers whose outputs meet in a residual sum get equal widths; those of --pin keep theirs");
   command
       .add_option("--bops-activation-bits", options->bops_activation_bits,
                   "Activation bits that BOPs are counted with; 0 for the weight's own")

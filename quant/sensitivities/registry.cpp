@@ -162,14 +162,27 @@ Costs to_costs(const WeightCandidates& candidates, const MeasuredCosts& measured
                                .bops = static_cast<double>(from.macs) * bits * activation});
     }
   }
-  for (const auto& [name, bits] : options.pinned) {
+  const auto layer_named = [&](const std::string& name, const char* purpose) {
     const auto layer = std::find_if(costs.layers.begin(), costs.layers.end(),
-                                    [&n = name](const LayerCosts& c) { return c.name == n; });
-    check(layer != costs.layers.end(), "[sensitivity] there is no layer '{}' to pin", name);
+                                    [&](const LayerCosts& c) { return c.name == name; });
+    check(layer != costs.layers.end(), "[sensitivity] there is no layer '{}' to {}", name, purpose);
+    return layer;
+  };
+  for (const auto& [name, bits] : options.pinned) {
+    const auto layer = layer_named(name, "pin");
     check(std::find(candidates.bits.begin(), candidates.bits.end(), bits) != candidates.bits.end(),
           "[sensitivity] layer '{}' cannot be pinned to {} bits, which are not among the widths {}", name,
           bits, fmt::join(candidates.bits, ", "));
     layer->pinned = bits;
+  }
+  for (const std::vector<std::string>& names : options.tied) {
+    std::vector<LayerCosts*> group;
+    for (const std::string& name : names) {
+      const auto layer = layer_named(name, "tie");
+      if (!layer->pinned) group.push_back(&*layer);
+    }
+    if (group.size() < 2) continue;
+    for (LayerCosts* layer : group) layer->tied = fmt::format("sum with {}", group.front()->name);
   }
   if (measured.pairs) {
     const std::size_t count = measured.pairs->size();

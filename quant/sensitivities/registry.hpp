@@ -82,10 +82,13 @@ struct CostFileOptions {
   std::vector<std::pair<std::string, int>> pinned = {};  ///< layers that keep one width
   int activation_bits =
       0;  ///< of every layer, for BOPs = MACs · weight bits · activation bits; 0: the weight's
+  /// Layers that get equal widths, as residual_groups finds them. A pinned layer is in no group: it keeps its
+  /// width, which is nobody else's.
+  std::vector<std::vector<std::string>> tied = {};
 };
 
-/// The measured costs as the allocators take them. Throws Error for a pinned layer that does not exist or a
-/// width that is no candidate.
+/// The measured costs as the allocators take them. Throws Error for a pinned or tied layer that does not
+/// exist or a width that is no candidate.
 Costs to_costs(const WeightCandidates& candidates, const MeasuredCosts& measured,
                const CostFileOptions& options = {});
 

@@ -81,11 +81,33 @@ TEST_CASE("goshawk allocate writes the bits, the objective and the gaps") {
   const std::string frontier = (command.scratch.path() / "frontier.json").string();
   CHECK(command.run({"--method", "pareto", "--budget-bops", "200000", "--frontier", frontier}).status == 0);
   CHECK(widths(command.bits()) == std::vector<int>{8, 4, 4, 4});
+  CHECK(command.bits().at("candidates") == 3);  // the tied pair and c: both, one or none at four bits
   const auto points = nlohmann::json::parse(file_bytes(frontier)).at("frontier");
   CHECK(points.size() == 3);
   CHECK(points[0].at("bytes") == 160);
   CHECK(command.run({"--method", "ratio", "--budget-bytes", "180"}).status == 0);
   CHECK(widths(command.bits()) == std::vector<int>{8, 2, 2, 4});
+}
+
+TEST_CASE("goshawk allocate keeps a budget of milliseconds, alone and with one of bytes") {
+  const Command command(R"({"layers": [
+    {"name": "a", "parameters": 160, "choices": [{"bits": 2, "bytes": 40, "cost": 3, "latency_ms": 1},
+                                                 {"bits": 4, "bytes": 80, "cost": 1, "latency_ms": 3}]},
+    {"name": "b", "parameters": 80, "choices": [{"bits": 2, "bytes": 20, "cost": 2, "latency_ms": 1},
+                                                {"bits": 4, "bytes": 40, "cost": 1.5, "latency_ms": 2}]}]})");
+  ProgramResult result = command.run({"--method", "exact", "--budget-latency", "4"});
+  REQUIRE_MESSAGE(result.status == 0, result.err);
+  CHECK(widths(command.bits()) == std::vector<int>{4, 2});
+  CHECK(command.bits().at("latency_ms") == 4);
+  CHECK(command.bits().at("budget").at("latency_ms") == 4);
+  result = command.run({"--method", "exact", "--budget-latency", "4", "--budget-bytes", "90"});
+  REQUIRE_MESSAGE(result.status == 0, result.err);
+  CHECK(widths(command.bits()) == std::vector<int>{2, 4});
+  // Without scores the order is that of the costs per weight: b before a.
+  result = command.run({"--method", "pareto", "--budget-latency", "4"});
+  REQUIRE_MESSAGE(result.status == 0, result.err);
+  CHECK(widths(command.bits()) == std::vector<int>{2, 4});
+  CHECK(result.out.find("the cheapest of 3 monotone assignments that fits") != std::string::npos);
 }
 
 TEST_CASE("goshawk allocate: wrong usage and wrong files end in one line and leave no file") {

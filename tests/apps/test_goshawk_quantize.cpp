@@ -59,7 +59,8 @@ void check_success(const ProgramResult& result) {
 
 TEST_CASE("goshawk quantize keeps the budget, and its files give goshawk finetune the same model") {
   const Problem p;
-  const ProgramResult whole = run_built_program("goshawk", p.quantize("whole", {"--pin", "conv1=8"}));
+  const ProgramResult whole =
+      run_built_program("goshawk", p.quantize("whole", {"--pin", "conv1=8", "--tie-residuals"}));
   check_success(whole);
   CHECK(contains(whole.out, "| layer1.0.conv1 "));
   CHECK(contains(whole.out, "full precision: accuracy"));
@@ -74,6 +75,10 @@ TEST_CASE("goshawk quantize keeps the budget, and its files give goshawk finetun
   const BitAssignment bits = read_bits(p.scratch / "whole/bits.json");
   CHECK(bits.layer("conv1").weight == 8);
   CHECK(bits.layer("conv1").pinned);
+  // The last layers of all blocks meet in one sum, and the pinned one keeps its width there.
+  for (const LayerBits& layer : bits.layers) {
+    if (layer.name.ends_with("conv2")) CHECK(layer.weight == bits.layer("layer1.0.conv2").weight);
+  }
   CHECK(read_stages(p.scratch / "whole/order-model.json").size() == 2);
 
   // The report says all of it, nothing of this machine, and how to make the run again.

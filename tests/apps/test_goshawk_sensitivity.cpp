@@ -282,6 +282,23 @@ TEST_CASE("goshawk sensitivity: Hutchinson's seconds are projected to the wanted
   CHECK(methods[1].at("projected_seconds") == methods[1].at("seconds"));
 }
 
+TEST_CASE("goshawk sensitivity ties the layers that meet in a residual sum, but for pinned ones") {
+  Inputs inputs;
+  inputs.options["--cost"] = "delta-norm";
+  inputs.options["--pin"] = "layer1.0.conv2=4";
+  const ProgramResult ran = inputs.sensitivity({"--tie-residuals"});
+  REQUIRE_MESSAGE(ran.status == 0, ran.err);
+  const Json costs = inputs.json("costs-delta-norm.json");
+  for (const Json& layer : costs.at("layers")) {
+    const std::string name = layer.at("name");
+    CAPTURE(name);
+    const bool meets = name == "conv1" || (name.ends_with("conv2") && name != "layer1.0.conv2");
+    REQUIRE(layer.contains("tied") == meets);
+    if (meets) CHECK(layer.at("tied") == "sum with conv1");
+  }
+  CHECK(inputs.json("config.json").at("tie-residuals") == true);
+}
+
 TEST_CASE("goshawk sensitivity refuses what makes no sense, in one line, before it writes anything") {
   const Inputs inputs;
   CHECK(inputs.refused("--cost", "hessian").find("'hessian' is unknown") != std::string::npos);

@@ -13,6 +13,7 @@
 #include "core/random.hpp"
 #include "hawq_v3_resnet18.hpp"
 #include "quant/cost_allocation.hpp"
+#include "tests/quant/processor_seconds.hpp"
 
 using namespace goshawk;
 using namespace goshawk::test;
@@ -79,6 +80,14 @@ std::vector<Point> brute_force(const Costs& costs) {
   }
 }
 
+struct Limit {
+  std::optional<double> AllocationBudgets::*budget;
+  double Point::*amount;
+};
+constexpr Limit kLimits[] = {{&AllocationBudgets::bytes, &Point::bytes},
+                             {&AllocationBudgets::bops, &Point::bops},
+                             {&AllocationBudgets::latency_ms, &Point::latency}};
+
 bool within(const Point& p, const AllocationBudgets& budgets) {
   const double slack = 1 + 1e-12;
   return p.bytes <= budgets.bytes.value_or(kNever) * slack &&
@@ -111,6 +120,12 @@ bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
+double number_after(const std::string& text, const std::string& words) {
+  const std::size_t at = text.find(words);
+  REQUIRE_MESSAGE(at != std::string::npos, text);
+  return std::stod(text.substr(at + words.size()));
+}
+
 // Layers of equal choices {1, 2, 4, 8} with costs that follow their score.
 Costs plain_costs(int layers, std::uint64_t seed) {
   Random random(seed);
@@ -135,7 +150,7 @@ Costs plain_costs(int layers, std::uint64_t seed) {
 
 TEST_CASE(
     "every method against brute force, under any budget and under two, with ties, pins and allowed widths") {
-  int solved = 0, impossible = 0;
+  int solved = 0, impossible = 0, together = 0;
   for (std::uint64_t seed = 1; seed <= 30; ++seed) {
     const Costs costs = random_costs(seed);
     const std::vector<Point> points = brute_force(costs);
@@ -162,6 +177,23 @@ TEST_CASE(
         ++impossible;
         const std::string message = message_of([&] { allocate(costs, AllocationMethod::exact, budgets); });
         CHECK_MESSAGE(contains(message, "smallest possible is"), message);
+        if (contains(message, "fits both")) {
+          // Of either, the least within the other one's budget.
+          ++together;
+          std::vector<double> least;
+          for (const Limit& limit : kLimits) {
+            if (!(budgets.*limit.budget)) continue;
+            AllocationBudgets other = budgets;
+            other.*limit.budget = std::nullopt;
+            least.push_back(kNever);
+            for (const Point& p : points) {
+              if (within(p, other)) least.back() = std::min(least.back(), p.*limit.amount);
+            }
+          }
+          REQUIRE(least.size() == 2);
+          CHECK(number_after(message, "smallest possible is ") == doctest::Approx(least[0]).epsilon(1e-12));
+          CHECK(number_after(message, "within the former ") == doctest::Approx(least[1]).epsilon(1e-12));
+        }
         CHECK(message_of([&] { check_budgets(costs, budgets); }) == message);
         continue;
       }
@@ -190,6 +222,7 @@ TEST_CASE(
   }
   CHECK(solved > 90);
   CHECK(impossible > 10);
+  CHECK(together > 0);
 }
 
 TEST_CASE("the exact frontier's points are the optima of their sizes, each once, with ties and pins") {
@@ -262,6 +295,7 @@ TEST_CASE("pareto is the cheapest monotone assignment, and its frontier is that 
       REQUIRE(after != frontier.begin());
       const CostAllocation pareto = allocate(costs, AllocationMethod::pareto, {.bytes = share * largest});
       CHECK(pareto.objective == doctest::Approx(std::prev(after)->second).epsilon(1e-12));
+      CHECK(pareto.candidates == 56);
     }
   }
 }
@@ -292,6 +326,7 @@ TEST_CASE(
     }
   }
   CHECK(all.size() == 23426);
+  CHECK(allocate(costs, AllocationMethod::pareto, {.bytes = 1e9}).candidates == 23426);
   std::sort(all.begin(), all.end());
   std::vector<std::pair<double, double>> frontier;
   for (const auto& p : all) {
@@ -312,6 +347,31 @@ TEST_CASE(
     CHECK(bytes == found[i].bytes);
     CHECK(cost == doctest::Approx(found[i].objective).epsilon(1e-12));
     for (std::size_t k = 1; k < 50; ++k) CHECK(found[i].bits[order[k]] <= found[i].bits[order[k - 1]]);
+  }
+}
+
+TEST_CASE("a thousand layers of eight widths: a second is enough for every method") {
+  Costs costs{.source = "costs.json"};
+  Random random(9);
+  for (int l = 0; l < 1000; ++l) {
+    LayerCosts& layer = costs.layers.emplace_back();
+    layer.name = "layer" + std::to_string(l);
+    layer.parameters = static_cast<std::int64_t>(64 * (1 + random.below(900)));
+    layer.score = std::exp(2 * random.normal());
+    for (int bits = 1; bits <= 8; ++bits) {
+      layer.choices.push_back({.bits = bits,
+                               .bytes = static_cast<double>(layer.parameters) * bits / 8,
+                               .cost = *layer.score * std::pow(0.3, bits) * (0.8 + 0.4 * random.uniform())});
+    }
+  }
+  const AllocationBudgets budgets{.bytes = full_precision_bytes(costs) / 9};
+  for (const AllocationMethod method : {AllocationMethod::ratio, AllocationMethod::pareto,
+                                        AllocationMethod::greedy, AllocationMethod::exact}) {
+    CostAllocation allocation;
+    CHECK(processor_seconds([&] { allocation = allocate(costs, method, budgets); }) < 1);
+    CAPTURE(allocation.method);
+    CHECK(allocation.bytes <= *budgets.bytes);
+    CHECK(allocation.objective >= allocation.exact_objective.value());
   }
 }
 

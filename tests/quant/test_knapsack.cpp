@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <ctime>
 #include <doctest/doctest.h>
 #include <functional>
 #include <limits>
@@ -9,8 +8,10 @@
 #include "core/error.hpp"
 #include "core/random.hpp"
 #include "quant/knapsack.hpp"
+#include "tests/quant/processor_seconds.hpp"
 
 using namespace goshawk;
+using namespace goshawk::test;
 
 namespace {
 
@@ -70,12 +71,6 @@ Sizes totals(const Items& items, std::size_t option) {
 
 double mean(const Sizes& low, const Sizes& high, std::size_t k, double share) {
   return low[k] + share * (high[k] - low[k]);
-}
-
-double processor_seconds(const std::function<void()>& work) {
-  const std::clock_t start = std::clock();
-  work();
-  return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
 }
 
 }  // namespace
