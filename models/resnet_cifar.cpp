@@ -8,7 +8,8 @@
 namespace goshawk {
 namespace {
 
-// Option A. x[:, ::s, ::s, :], then equally many zero channels before and after.
+// Option A. x[:, ::s, ::s, :], then equally many zero channels before and after (one more after, where their
+// number is odd).
 Variable subsample_and_pad(const Variable& x, std::int64_t stride, std::int64_t channels) {
   const std::int64_t n = x.dim(0), h = (x.dim(1) + stride - 1) / stride, w = (x.dim(2) + stride - 1) / stride;
   const Variable pixels =
@@ -31,7 +32,9 @@ BasicBlock::BasicBlock(Config config)
       conv2({.in = config.out, .out = config.out, .kernel = 3, .padding = 1}),
       bn2({.channels = config.out}),
       config_(config) {
-  check(config.out >= config.in, "[BasicBlock] {} output channels are fewer than {} input channels",
+  check(config.out >= config.in || config.shortcut == Shortcut::projection,
+        "[BasicBlock] {} output channels are fewer than {} input channels; choose a shortcut that is a "
+        "projection",
         config.out, config.in);
   register_module("conv1", conv1);
   register_module("bn1", bn1);
@@ -52,7 +55,11 @@ Variable BasicBlock::shortcut_of(const Variable& x) {
 
 Variable BasicBlock::forward(const Variable& x) {
   const Variable hidden = bn1.forward(conv1(x), {.relu = true});
-  return bn2.forward(conv2(hidden), {.relu = true, .residual = shortcut_of(x)});
+  // One after the other: as arguments of one call they would be computed in an order of the compiler's
+  // choice, and recorded in it.
+  const Variable y = conv2(hidden);
+  const Variable residual = shortcut_of(x);
+  return bn2.forward(y, {.relu = true, .residual = residual});
 }
 
 ResNetCifar::ResNetCifar(const ResNetCifarConfig& config, Random& random)

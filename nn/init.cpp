@@ -10,6 +10,7 @@ namespace goshawk {
 std::int64_t fan_of(const Tensor& weight, Fan fan) {
   check(weight.ndim() >= 2, "[fan_of] a weight of shape {} has no fan; it needs at least [in, out]",
         weight.shape());
+  check(weight.numel() > 0, "[fan_of] a weight of shape {} has no elements, so no fan", weight.shape());
   return weight.numel() / weight.dim(fan == Fan::in ? -1 : -2);
 }
 

@@ -16,7 +16,8 @@ struct KaimingOptions {
 };
 
 /// Number of inputs that one output sums over, or of outputs that one input reaches. Weights are [..., in,
-/// out] in memory (HWIO or [In,Out]).
+/// out] in memory (HWIO or [In,Out]). A weight does not say in how many groups its convolution is: Fan::out
+/// is then that of all groups together, as in PyTorch.
 std::int64_t fan_of(const Tensor& weight, Fan fan);
 
 /// Overwrites with N(0, gain²/fan): He et al. 2015, equation 10. Elements are drawn in memory order.

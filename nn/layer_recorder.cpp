@@ -5,22 +5,27 @@
 namespace goshawk {
 namespace {
 
-thread_local LayerRecorder* innermost = nullptr;
+thread_local LayerRecorder* youngest = nullptr;
 
 }  // namespace
 
-LayerRecorder::LayerRecorder(Module& model) : outer_(innermost) {
+LayerRecorder::LayerRecorder(Module& model) : older_(youngest) {
   for (auto& [name, layer] : weighted_layers(model)) names_.emplace(layer, name);
   check(!names_.empty(), "[LayerRecorder] the model has no convolution or linear layers to record");
-  innermost = this;
+  youngest = this;
 }
 
 LayerRecorder::~LayerRecorder() {
-  innermost = outer_;
+  // Not always the youngest: two may end in either order.
+  LayerRecorder** place = &youngest;
+  while (*place != nullptr && *place != this) place = &(*place)->older_;
+  if (*place == this) *place = older_;
 }
 
 LayerRecorder* LayerRecorder::of(const WeightedLayer& layer) {
-  return innermost != nullptr && innermost->names_.contains(&layer) ? innermost : nullptr;
+  LayerRecorder* recorder = youngest;
+  while (recorder != nullptr && !recorder->names_.contains(&layer)) recorder = recorder->older_;
+  return recorder;
 }
 
 Variable LayerRecorder::separate(const Variable& x) {

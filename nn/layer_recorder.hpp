@@ -12,7 +12,8 @@ namespace goshawk {
 
 /// While it lives, every forward of a weighted layer of `model` on this thread adds a LinearSite. Recorders
 /// on different threads do not know of each other, so several may run the same model's forward at once; on
-/// one thread the youngest records. Layers of other models are left alone.
+/// one thread the youngest that knows a layer records it. Layers of other models are left alone. It ends on
+/// the thread that it began on.
 class LayerRecorder {
  public:
   /// Throws Error when the model has no weighted layers.
@@ -34,7 +35,7 @@ class LayerRecorder {
  private:
   std::unordered_map<const WeightedLayer*, std::string> names_;
   std::vector<LinearSite> sites_;
-  LayerRecorder* outer_;
+  LayerRecorder* older_;
 };
 
 /// One recorded forward pass: images [N,H,W,C] of the model's dtype, labels i64 [N]. The model stays in the

@@ -169,6 +169,24 @@ Variable MaxPool2d::forward(const Variable& x) {
   return max_pool2d(x, pool_params(config_));
 }
 
+Variable Flatten::forward(const Variable& x) {
+  const Shape& shape = x.shape();
+  check(shape.size() >= 1, "[Flatten] the input has no dimensions; it needs [N, ...]");
+  std::int64_t elements = 1;  // counted, since a batch may be empty
+  for (int i = 1; i < shape.size(); ++i) elements *= x.dim(i);
+  const bool orders_differ = shape.size() == 4 && x.dim(1) * x.dim(2) > 1 && x.dim(3) > 1;
+  if (!orders_differ || x.numel() == 0) return reshape(x, {x.dim(0), elements});
+  const Tensor places = Tensor::empty(shape, DType::i64);
+  std::int64_t place = 0;
+  for (std::int64_t& p : places.span<std::int64_t>()) p = place++;
+  return gather(x, permute(places, {0, 3, 1, 2}).reshape({x.dim(0), elements}));
+}
+
+Module& Sequential::operator[](std::size_t i) {
+  check(i < modules_.size(), "[Sequential] there is no module {} among {}", i, modules_.size());
+  return *modules_[i];
+}
+
 Module& Sequential::append(std::unique_ptr<Module> module, std::string name) {
   check(module != nullptr, "[Sequential] cannot append a null module");
   register_module(name.empty() ? std::to_string(modules_.size()) : std::move(name), *module);

@@ -38,7 +38,8 @@ class WeightedLayer : public Module {
   std::int64_t weight_count() const { return weight.numel(); }
   std::int64_t out_channels() const { return weight.dim(-1); }
 
-  // Sizes seen by the last forward, per image; 0 before the first. Several threads may run forward at once.
+  // Sizes seen by the last forward, per image; 0 before the first. Of a layer that is used twice in a pass
+  // they are those of its last use alone. Several threads may run forward at once.
   /// Positions of the output: OH · OW, or 1 for a linear layer.
   std::int64_t last_output_pixels() const { return output_pixels_.load(std::memory_order_relaxed); }
   /// Elements of the input.
@@ -188,14 +189,11 @@ class GlobalAvgPool : public Module {
   Variable forward(const Variable& x) override { return global_avg_pool(x); }
 };
 
-/// [N,...] → [N, product of the others]. The elements keep their NHWC order.
+/// [N,...] → [N, product of the others]. Maps [N,H,W,C] are laid out as PyTorch does, channel by channel
+/// [N, C·H·W], so that a linear layer behind it reads and writes PyTorch's weights.
 class Flatten : public Module {
  public:
-  Variable forward(const Variable& x) override {
-    std::int64_t elements = 1;  // counted, since a batch may be empty
-    for (int i = 1; i < x.shape().size(); ++i) elements *= x.dim(i);
-    return reshape(x, {x.dim(0), elements});
-  }
+  Variable forward(const Variable& x) override;
 };
 
 /// Modules in a row. Names are given, or are the indices "0", "1", ... as in PyTorch.
@@ -214,7 +212,8 @@ class Sequential : public Module {
 
   bool empty() const { return modules_.empty(); }
   std::size_t size() const { return modules_.size(); }
-  Module& operator[](std::size_t i) { return *modules_[i]; }
+  /// Throws Error where there are not so many.
+  Module& operator[](std::size_t i);
   Variable forward(const Variable& x) override;
 
  private:

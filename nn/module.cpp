@@ -1,6 +1,8 @@
 #include "nn/module.hpp"
 
 #include <algorithm>
+#include <functional>
+#include <unordered_map>
 
 #include "core/error.hpp"
 
@@ -84,11 +86,22 @@ std::int64_t Module::parameter_count() const {
 
 void Module::to(DType dtype) {
   check(is_floating(dtype), "[Module::to] a model is f32 or f64, not {}", dtype);
-  for (const auto& entry : parameters_) {
-    if (entry.member->dtype() != dtype) *entry.member = Variable::leaf(entry.member->value().to(dtype));
-  }
-  for (const auto& entry : buffers_) *entry.member = entry.member->to(dtype);
-  for (const auto& child : modules_) child.member->to(dtype);
+  // What modules share they share afterwards.
+  std::unordered_map<const std::byte*, Variable> converted;
+  std::function<void(Module&)> convert = [&](Module& module) {
+    for (const auto& entry : module.parameters_) {
+      Variable& parameter = *entry.member;
+      if (parameter.dtype() == dtype) continue;
+      Variable& other = converted[parameter.value().raw()];
+      if (!other.defined() || parameter.numel() == 0 || other.shape() != parameter.shape()) {
+        other = Variable::leaf(parameter.value().to(dtype));
+      }
+      parameter = other;
+    }
+    for (const auto& entry : module.buffers_) *entry.member = entry.member->to(dtype);
+    for (const auto& child : module.modules_) convert(*child.member);
+  };
+  convert(*this);
 }
 
 }  // namespace goshawk

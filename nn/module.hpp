@@ -55,7 +55,8 @@ class Module {
   std::int64_t parameter_count() const;
 
   /// Converts all parameters and buffers to f32 or f64. Parameters become new leaves, so gradients,
-  /// optimisers and graphs made before refer to the old ones. Does nothing to what already has that type.
+  /// optimisers and graphs made before refer to the old ones; what modules share stays shared. Does nothing
+  /// to what already has that type.
   void to(DType dtype);
 
  protected:

@@ -1,7 +1,9 @@
 #include "nn/optimizer.hpp"
 
 #include <cmath>
+#include <map>
 #include <set>
+#include <string>
 #include <string_view>
 
 #include "core/error.hpp"
@@ -43,6 +45,28 @@ void update(T* __restrict p, const T* __restrict gradient, T* __restrict buffer,
   });
 }
 
+/// Refuses parameters of which an optimiser could not keep a state of their own. One that two layers share
+/// would be moved twice a step, each time by the whole gradient.
+class Distinct {
+ public:
+  explicit Distinct(std::string_view optimiser) : optimiser_(optimiser) {}
+
+  void add(const NamedParameter& parameter) {
+    check(names_.insert(parameter.name).second, "[{}] parameter '{}' was given twice", optimiser_,
+          parameter.name);
+    check(parameter.variable.defined(), "[{}] parameter '{}' is undefined", optimiser_, parameter.name);
+    const auto [known, is_new] = owners_.try_emplace(parameter.variable.value().raw(), parameter.name);
+    check(is_new || parameter.variable.numel() == 0,
+          "[{}] parameters '{}' and '{}' are the same; give what layers share once", optimiser_,
+          known->second, parameter.name);
+  }
+
+ private:
+  std::string_view optimiser_;
+  std::set<std::string> names_;
+  std::map<const void*, std::string> owners_;
+};
+
 void check_gradient(const NamedParameter& parameter, const Variable& gradient, std::string_view optimiser) {
   const Tensor& value = parameter.variable.value();
   const Tensor& g = gradient.value();
@@ -62,14 +86,13 @@ Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
         options.momentum);
   check(!options.nesterov || options.momentum > 0, "[Sgd] Nesterov's step needs a momentum above 0");
   set_lr(options.lr);
-  std::set<std::string> names;
+  Distinct distinct("Sgd");
   for (const ParameterGroup& group : groups_) {
     check(group.lr_multiplier >= 0 && group.weight_decay >= 0,
           "[Sgd] a group's lr_multiplier {} and weight_decay {} must not be negative", group.lr_multiplier,
           group.weight_decay);
     for (const NamedParameter& parameter : group.parameters) {
-      check(names.insert(parameter.name).second, "[Sgd] parameter '{}' was given twice", parameter.name);
-      check(parameter.variable.defined(), "[Sgd] parameter '{}' is undefined", parameter.name);
+      distinct.add(parameter);
       parameters_.push_back(parameter.variable);
       if (options.momentum > 0) momentum_.push_back(Tensor::zeros_like(parameter.variable.value()));
     }
@@ -131,10 +154,9 @@ Adam::Adam(std::vector<NamedParameter> parameters, const AdamOptions& options)
   check(options.eps > 0 && options.weight_decay >= 0,
         "[Adam] eps {} must be positive and weight_decay {} not negative", options.eps, options.weight_decay);
   set_lr(options.lr);
-  std::set<std::string> names;
+  Distinct distinct("Adam");
   for (const NamedParameter& parameter : parameters_) {
-    check(names.insert(parameter.name).second, "[Adam] parameter '{}' was given twice", parameter.name);
-    check(parameter.variable.defined(), "[Adam] parameter '{}' is undefined", parameter.name);
+    distinct.add(parameter);
     variables_.push_back(parameter.variable);
     first_.push_back(Tensor::zeros_like(parameter.variable.value()));
     second_.push_back(Tensor::zeros_like(parameter.variable.value()));
@@ -150,6 +172,9 @@ void Adam::step(std::span<const Variable> gradients) {
   check(gradients.size() == parameters_.size(), "[Adam] {} gradients were given for {} parameters",
         gradients.size(), parameters_.size());
   for (std::size_t i = 0; i < parameters_.size(); ++i) check_gradient(parameters_[i], gradients[i], "Adam");
+  check(*steps_.data<std::int64_t>() >= 0,
+        "[Adam] the state counts {} steps; it is damaged, load another or start anew",
+        *steps_.data<std::int64_t>());
   const auto t = static_cast<double>(++*steps_.data<std::int64_t>());
   const double unbias1 = 1 / (1 - std::pow(options_.beta1, t));
   const double unbias2 = 1 / (1 - std::pow(options_.beta2, t));

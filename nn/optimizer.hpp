@@ -30,7 +30,8 @@ struct SgdOptions {
 /// in one pass over each tensor, in place: whoever shares a parameter's elements sees the new ones.
 class Sgd {
  public:
-  /// Throws Error for options out of range and for a name that occurs twice.
+  /// Throws Error for options out of range, undefined parameters, and a name or a tensor that occurs twice:
+  /// what layers share is given once.
   Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options);
   Sgd(std::vector<NamedParameter> parameters, const SgdOptions& options);
 
@@ -69,7 +70,8 @@ struct AdamOptions {
 ///   p ← p − lr · m/(1 − β₁ᵗ) / (√(v/(1 − β₂ᵗ)) + eps), in place.
 class Adam {
  public:
-  /// Throws Error for options out of range and for a name that occurs twice.
+  /// Throws Error for options out of range, undefined parameters, and a name or a tensor that occurs twice:
+  /// what layers share is given once.
   Adam(std::vector<NamedParameter> parameters, const AdamOptions& options);
 
   /// One step. `gradients` has one entry per parameter, in the order of parameters(), as grad() returns them.

@@ -1,6 +1,7 @@
 #include "nn/state_dict.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
@@ -12,6 +13,7 @@ namespace {
 
 constexpr std::string_view kParallelPrefix = "module.";
 constexpr std::string_view kIgnored = ".num_batches_tracked";
+constexpr std::string_view kVariance = "running_var";
 
 /// Where a tensor of the file goes.
 struct Slot {
@@ -50,6 +52,25 @@ std::vector<Slot> slots(Module& model) {
   return all;
 }
 
+/// Refuses numbers that the model cannot hold, or cannot compute with, where the file's own are sound.
+void check_values(const Slot& slot, const Tensor& file, const Tensor& converted, const std::string& source) {
+  const bool is_variance = !slot.parameter && slot.name.ends_with(kVariance);
+  if (file.dtype() == converted.dtype() && !is_variance) return;
+  const Tensor before = file.to(DType::f64), after = converted.to(DType::f64);
+  for (std::int64_t k = 0; k < before.numel(); ++k) {
+    const double value = before.data<double>()[k];
+    check(!std::isfinite(value) || std::isfinite(after.data<double>()[k]),
+          "[load_state_dict] {}: tensor '{}' has the element {}, which is too large for {}; load it into a "
+          "model "
+          "of {}",
+          source, slot.name, value, converted.dtype(), file.dtype());
+    check(!is_variance || !(value < 0),
+          "[load_state_dict] {}: tensor '{}' has the element {}, and a variance is not negative; the file is "
+          "damaged",
+          source, slot.name, value);
+  }
+}
+
 }  // namespace
 
 Tensor to_file_layout(const Tensor& memory) {
@@ -75,10 +96,15 @@ StateDict state_dict(Module& model) {
 }
 
 void load_state_dict(Module& model, const StateDict& entries, const std::string& source) {
-  const bool prefixed =
-      !entries.empty() && std::all_of(entries.begin(), entries.end(), [](const auto& entry) {
-        return entry.first.starts_with(kParallelPrefix);
-      });
+  const std::vector<Slot> expected = slots(model);
+  const auto has_prefix = [](const auto& entry) { return entry.first.starts_with(kParallelPrefix); };
+  const auto in_file = [&](const Slot& slot) {
+    return std::any_of(entries.begin(), entries.end(),
+                       [&](const auto& entry) { return entry.first == slot.name; });
+  };
+  // Unless it is the model's own.
+  const bool prefixed = !entries.empty() && std::all_of(entries.begin(), entries.end(), has_prefix) &&
+                        !std::all_of(expected.begin(), expected.end(), in_file);
   std::unordered_map<std::string, const Tensor*> given;
   for (const auto& [full_name, tensor] : entries) {
     const std::string name = full_name.substr(prefixed ? kParallelPrefix.size() : 0);
@@ -88,7 +114,6 @@ void load_state_dict(Module& model, const StateDict& entries, const std::string&
           name);
   }
 
-  const std::vector<Slot> expected = slots(model);
   std::vector<const Tensor*> sources;
   for (const Slot& slot : expected) {
     const auto it = given.find(slot.name);
@@ -119,10 +144,13 @@ void load_state_dict(Module& model, const StateDict& entries, const std::string&
     }
   }
 
+  std::vector<Tensor> converted;
   for (std::size_t i = 0; i < expected.size(); ++i) {
-    const Tensor& memory = expected[i].memory;
-    const Tensor converted = sources[i]->to(memory.dtype());
-    memory.copy_from(expected[i].parameter ? to_memory_layout(converted) : converted);
+    converted.push_back(sources[i]->to(expected[i].memory.dtype()));
+    check_values(expected[i], *sources[i], converted.back(), source);
+  }
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    expected[i].memory.copy_from(expected[i].parameter ? to_memory_layout(converted[i]) : converted[i]);
   }
 }
 

@@ -26,8 +26,9 @@ StateDict state_dict(Module& model);
 
 /// Copies `entries` into the model's parameters and buffers, in place and converted to the model's dtype.
 /// Every tensor of the model must be there with its shape and nothing else may; `num_batches_tracked` is
-/// ignored, and a `module.` before all names (DataParallel's) is dropped. Throws Error naming `source` (the
-/// file), the tensor and the remedy; the model is then unchanged.
+/// ignored, and a `module.` before all names (DataParallel's) is dropped, unless the model's own begin so.
+/// Throws Error naming `source` (the file), the tensor and the remedy, also for numbers that become infinite
+/// in the model's dtype and for negative running variances; the model is then unchanged.
 void load_state_dict(Module& model, const StateDict& entries, const std::string& source);
 
 }  // namespace goshawk

@@ -31,9 +31,27 @@ TEST_CASE("models by name") {
   CHECK_THROWS_AS(model_input(""), UsageError);
 }
 
+TEST_CASE("what a model expects of its pictures") {
+  using Channels = std::array<double, 3>;
+  // Of ImageNet, as everybody has them since Torch 7.
+  CHECK(model_input("squeezenext23").mean == Channels{0.485, 0.456, 0.406});
+  CHECK(model_input("squeezenext23").std == Channels{0.229, 0.224, 0.225});
+  for (const std::string& name : model_names()) {
+    for (const double deviation : model_input(name).std) CHECK(deviation > 0.1);
+  }
+}
+
 TEST_CASE("the seed decides the weights; f64 is the same network") {
   const auto weights = [](const ModelOptions& options) {
-    return make_model("resnet20", options)->parameters().front().value().to(DType::f32).to_vector<float>();
+    const auto model = make_model("resnet20", options);
+    std::vector<float> all;
+    const auto add = [&](const Tensor& tensor) {
+      const std::vector<float> values = tensor.to(DType::f32).to_vector<float>();
+      all.insert(all.end(), values.begin(), values.end());
+    };
+    for (const Variable& p : model->parameters()) add(p.value());
+    for (const NamedBuffer& b : model->named_buffers()) add(b.tensor);
+    return all;
   };
   CHECK(weights({.seed = 1}) == weights({.seed = 1}));
   CHECK(weights({.seed = 1}) != weights({.seed = 2}));

@@ -195,7 +195,8 @@ TEST_CASE("a unit is five convolutions beside its input, each with a ReLU before
     for (std::int64_t i = 0; i < y.numel(); ++i) {
       const double expected = std::max(expanded.data<double>()[i] + identity.data<double>()[i], 0.0);
       const double difference = std::abs(y.data<double>()[i] - expected);
-      if (!(difference <= largest)) largest = difference;
+      REQUIRE(!std::isnan(difference));
+      largest = std::max(largest, difference);
       size = std::max(size, expected);
     }
     CHECK(largest < 1e-12);

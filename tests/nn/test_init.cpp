@@ -34,6 +34,9 @@ TEST_CASE("fans of convolution and linear weights") {
   CHECK(fan_of(Tensor::zeros({64, 10}, DType::f32), Fan::in) == 64);
   CHECK(fan_of(Tensor::zeros({64, 10}, DType::f32), Fan::out) == 10);
   CHECK_THROWS_AS(fan_of(Tensor::zeros({64}, DType::f32), Fan::in), Error);
+  CHECK_THROWS_WITH_AS(fan_of(Tensor::zeros({3, 0}, DType::f32), Fan::in),
+                       "[fan_of] a weight of shape [3, 0] has no elements, so no fan", Error);
+  CHECK_THROWS_AS(fan_of(Tensor::zeros({0, 3}, DType::f32), Fan::out), Error);
 }
 
 TEST_CASE("Kaiming weights have the variance of the paper, within four standard errors") {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
+#include <memory>
 #include <thread>
 
 #include "autograd/curvature/exact_traces.hpp"
@@ -88,6 +89,34 @@ TEST_CASE("an input that is used twice is recorded as the layer alone sees it") 
   const Variable alone = grad(sum(conv2d(x, conv.weight, conv.params())), std::vector{x})[0];
   CHECK(values(g[1]) == values(alone));
   CHECK(values(g[0]) != values(alone));
+}
+
+TEST_CASE(
+    "recorders of two models, and two of one, on one thread: each layer goes to the youngest that knows it") {
+  Net teacher(6), student(7);
+  auto first = std::make_unique<LayerRecorder>(teacher.model);
+  auto second = std::make_unique<LayerRecorder>(student.model);
+  teacher.model(teacher.images);
+  student.model(student.images);
+  CHECK(first->sites().size() == 3);
+  CHECK(second->sites().size() == 3);
+  // The older one ends first, and the younger one goes on.
+  first.reset();
+  student.model(student.images);
+  CHECK(second->sites().size() == 6);
+  {
+    LayerRecorder inner(student.model);
+    student.model(student.images);
+    CHECK(inner.sites().size() == 3);
+    CHECK(second->sites().size() == 6);
+  }
+  student.model(student.images);
+  CHECK(second->sites().size() == 9);
+  second.reset();
+  student.model(student.images);  // with no recorder left
+  Sequential empty;
+  CHECK_THROWS_WITH_AS(LayerRecorder{empty},
+                       "[LayerRecorder] the model has no convolution or linear layers to record", Error);
 }
 
 TEST_CASE("threads record for themselves") {

@@ -91,6 +91,17 @@ TEST_CASE("conversion makes new leaves of the other type with the same values, a
   CHECK_THROWS_WITH_AS(net.to(DType::i32), "[Module::to] a model is f32 or f64, not i32", Error);
 }
 
+TEST_CASE("what two modules share they share after a conversion") {
+  Sequential net;
+  auto& first = net.add<Linear>({.in = 2, .out = 2});
+  auto& second = net.add<Linear>({.in = 2, .out = 2});
+  second.weight = first.weight;
+  net.to(DType::f64);
+  CHECK(first.weight.node() == second.weight.node());
+  CHECK(first.weight.dtype() == DType::f64);
+  CHECK(first.bias.node() != second.bias.node());
+}
+
 TEST_CASE("a bad or repeated name is refused") {
   Registrar registrar;
   registrar.add("a");

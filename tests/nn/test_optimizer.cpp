@@ -230,10 +230,17 @@ TEST_CASE("Adam: resumes with the same bits, for any number of threads, and refu
   CHECK_THROWS_AS(Adam({{"p", p}}, {.beta1 = 1}), Error);
   CHECK_THROWS_AS(Adam({{"p", p}}, {.beta2 = -0.1}), Error);
   CHECK_THROWS_AS(Adam({{"p", p}}, {.eps = 0}), Error);
+  CHECK_THROWS_AS(Adam({{"p", p}}, {.weight_decay = -1}), Error);
   CHECK_THROWS_AS(Adam({{"p", p}, {"p", p}}, {}), Error);
+  CHECK_THROWS_AS(Adam({{"p", Variable()}}, {}), Error);
   Adam adam({{"p", p}}, {});
   CHECK_THROWS_AS(adam.step(std::vector<Variable>{}), Error);
   CHECK_THROWS_AS(adam.step(std::vector<Variable>{Tensor::zeros({2}, DType::f64)}), Error);
+  CHECK_THROWS_AS(adam.set_lr(-1), Error);
+  // A damaged state: in the step that follows it would divide by 1 − β⁰.
+  adam.state().front().tensor.fill(-1);
+  CHECK_THROWS_WITH_AS(adam.step(std::vector<Variable>{Tensor::full({1}, DType::f64, 1)}),
+                       "[Adam] the state counts -1 steps; it is damaged, load another or start anew", Error);
   CHECK(p.item() == 1);
 }
 
@@ -244,8 +251,21 @@ TEST_CASE("bad options and gradients are refused before anything changes") {
   CHECK_THROWS_AS(Sgd({{"a", a}}, {.nesterov = true}), Error);
   CHECK_THROWS_AS(Sgd({{"a", a}}, {.weight_decay = -1e-4}), Error);
   CHECK_THROWS_AS(Sgd({{"a", a}, {"a", b}}, {}), Error);
+  CHECK_THROWS_AS(Sgd({{"a", Variable()}}, {}), Error);
+  // What two layers share would be moved twice, each time by the whole gradient.
+  CHECK_THROWS_WITH_AS(Sgd({{"a", a}, {"b", a}}, {}),
+                       "[Sgd] parameters 'a' and 'b' are the same; give what layers share once", Error);
+  CHECK_THROWS_AS(Adam({{"a", a}, {"b", a}}, {}), Error);
+  std::vector<ParameterGroup> groups(2);
+  groups[0].parameters = {{"a", a}};
+  groups[1].parameters = {{"b", a}};
+  CHECK_THROWS_AS(Sgd(groups, {}), Error);
+  groups[1].parameters = {{"b", b}};
+  groups[1].lr_multiplier = -1;
+  CHECK_THROWS_AS(Sgd(groups, {}), Error);
   Sgd sgd({{"a", a}, {"b", b}}, {.lr = 1});
   const Tensor good = Tensor::full({1}, DType::f64, 1);
+  CHECK_THROWS_AS(sgd.set_lr(-1), Error);
   CHECK_THROWS_AS(sgd.step(std::vector<Variable>{good}), Error);
   CHECK_THROWS_AS(sgd.step(std::vector<Variable>{good, Tensor::zeros({2}, DType::f64)}), Error);
   CHECK_THROWS_AS(sgd.step(std::vector<Variable>{good, Tensor::zeros({1}, DType::f32)}), Error);

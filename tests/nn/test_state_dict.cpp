@@ -102,6 +102,33 @@ TEST_CASE("layout conversion is its own inverse for every rank") {
   CHECK(to_memory_layout(Tensor::zeros({4, 2, 3, 5}, DType::f32)).shape() == Shape{3, 5, 2, 4});
 }
 
+TEST_CASE("a linear layer behind Flatten has PyTorch's weight: an element for each channel, row and column") {
+  constexpr std::int64_t kHeight = 2, kWidth = 3, kChannels = 4, kOut = 5;
+  Sequential net;
+  net.add<Flatten>();
+  net.add<Linear>({.in = kHeight * kWidth * kChannels, .out = kOut, .bias = false}, "fc");
+  net.to(DType::f64);
+  Random random(4);
+  const Tensor file = random_normal({kOut, kChannels * kHeight * kWidth}, DType::f64, random);
+  load_state_dict(net, {{"fc.weight", file}}, "f");
+  const Tensor x = random_normal({2, kHeight, kWidth, kChannels}, DType::f64, random);
+  const Tensor y = net(x).value();
+  for (std::int64_t n = 0; n < 2; ++n) {
+    for (std::int64_t o = 0; o < kOut; ++o) {
+      double expected = 0;
+      for (std::int64_t c = 0; c < kChannels; ++c) {
+        for (std::int64_t h = 0; h < kHeight; ++h) {
+          for (std::int64_t w = 0; w < kWidth; ++w) {
+            expected += x.data<double>()[((n * kHeight + h) * kWidth + w) * kChannels + c] *
+                        file.data<double>()[((o * kChannels + c) * kHeight + h) * kWidth + w];
+          }
+        }
+      }
+      CHECK(y.data<double>()[n * kOut + o] == doctest::Approx(expected).epsilon(1e-12));
+    }
+  }
+}
+
 TEST_CASE("a state dict goes round, in place, between f32 and f64 as well") {
   Net from, to;
   randomise(from, 1);
@@ -137,6 +164,52 @@ TEST_CASE("num_batches_tracked is ignored and a prefix on every name is dropped"
   randomise(to, 2);
   load_state_dict(to, entries, "f");
   CHECK(everything(to) == everything(from));
+}
+
+TEST_CASE("a model whose own names begin like the dropped prefix loads its own file") {
+  Sequential from, to;
+  for (Sequential* net : {&from, &to}) net->add<Linear>({.in = 2, .out = 2}, "module");
+  from.parameters()[0].value().fill(3);
+  load_state_dict(to, state_dict(from), "f");
+  CHECK(to.parameters()[0].value().to_vector<float>() == std::vector<float>{3, 3, 3, 3});
+  // And from DataParallel's.
+  StateDict wrapped = state_dict(from);
+  for (auto& [name, tensor] : wrapped) name.insert(0, "module.");
+  to.parameters()[0].value().fill(0);
+  load_state_dict(to, wrapped, "f");
+  CHECK(to.parameters()[0].value().to_vector<float>() == std::vector<float>{3, 3, 3, 3});
+}
+
+TEST_CASE("numbers that the model cannot hold or compute with are refused, and it stays as it was") {
+  Net from, net;
+  randomise(from, 1);
+  randomise(net, 2);
+  const auto before = everything(net);
+  from.to(DType::f64);
+  StateDict large = state_dict(from);
+  entry(large, "linear.bias").data<double>()[1] = -1e300;
+  CHECK_THROWS_WITH_AS(
+      load_state_dict(net, large, "w.safetensors"),
+      "[load_state_dict] w.safetensors: tensor 'linear.bias' has the element -1e+300, which is "
+      "too large for f32; load it into a model of f64",
+      Error);
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    from.to(dtype);
+    StateDict negative = state_dict(from);
+    entry(negative, "bn.running_var").fill(-0.5);
+    CHECK_THROWS_WITH_AS(
+        load_state_dict(net, negative, "w.safetensors"),
+        "[load_state_dict] w.safetensors: tensor 'bn.running_var' has the element -0.5, and a "
+        "variance is not negative; the file is damaged",
+        Error);
+  }
+  CHECK(everything(net) == before);
+  // A parameter may have any sign, and what is not finite in the file is the caller's to judge.
+  from.to(DType::f64);
+  StateDict infinite = state_dict(from);
+  entry(infinite, "linear.bias").fill(-std::numeric_limits<double>::infinity());
+  load_state_dict(net, infinite, "w.safetensors");
+  CHECK(std::isinf(net.linear.bias.value().data<float>()[0]));
 }
 
 TEST_CASE("what does not fit is refused in one line, and the model stays as it was") {
