@@ -2,6 +2,7 @@
 # Builds Goshawk and reproduces HAWQ's table: ./reproduce.sh [OPTION...], the options of reproduce_cifar.
 # ./reproduce.sh --help lists them. Needs Debian 12 (bash and apt); missing packages are installed.
 set -euo pipefail
+unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/packages.sh
 source "$root/scripts/packages.sh"

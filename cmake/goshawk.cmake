@@ -16,6 +16,8 @@ if(GOSHAWK_SANITIZE)
     # Checks of every pointer that is followed: half of all compile time, for what the AddressSanitizer or the hardware
     # finds as well.
     target_compile_options(goshawk_settings INTERFACE -fno-sanitize=null,alignment,object-size,vptr)
+    # However a program is started, what is found ends it.
+    target_compile_options(goshawk_settings INTERFACE -fno-sanitize-recover=undefined)
   endif()
   target_link_options(goshawk_settings INTERFACE -fsanitize=${sanitizers})
   # A caching allocator would hide use-after-free from the sanitizers.

@@ -23,6 +23,8 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/goshawkConfig.cmake ${CMAKE_CURRENT_BI
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/goshawk)
 
 list(JOIN floor_targets " -l" archives)
+# The prefix is known only when it is installed: the file says where that is from where it lies.
+file(RELATIVE_PATH pc_to_prefix /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
 configure_file(${PROJECT_SOURCE_DIR}/cmake/goshawk.pc.in goshawk.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/goshawk.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

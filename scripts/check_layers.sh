@@ -2,6 +2,7 @@
 # Checks what no compiler does: a lower floor never includes a higher one, includes are written from the
 # repository's root, headers are guarded, and no source knows a path of somebody's machine.
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # What each floor may include.
@@ -35,6 +36,10 @@ check_includes() {
       report "$file:$line: there is no $include; includes are written from the repository's root"
     fi
   done < <(grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"[^"]*"' "$file" || true)
+  while IFS=: read -r line include; do
+    report "$file:$line: $include: what is ours stands between quotes"
+  done < <(grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*<(core|autograd|nn|models|datasets|quant|apps|tests)/' \
+    "$file" || true)
 }
 
 sources=()

@@ -14,7 +14,8 @@ require_packages() {
     return 1
   fi
   for name in "$@"; do
-    [[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || missing+=("$name")
+    # A line for each architecture that it is known for.
+    dpkg-query -W -f '${db:Status-Status}\n' "$name" 2>/dev/null | grep -x installed >/dev/null || missing+=("$name")
   done
   ((${#missing[@]})) || return 0
 

@@ -67,12 +67,14 @@ LatticeWalk walk(const Lattice& lattice, const Shape& extents, const Shape& whol
   std::int64_t running = 1;
   for (std::size_t i = n; i-- > 0;) {
     const int d = static_cast<int>(i);
-    const std::int64_t last = lattice.start[i] + (extents[d] - 1) * lattice.step[i];
-    check(lattice.start[i] >= 0 && lattice.step[i] >= 1 && last < whole[d],
-          "[{}] dimension {}: start {}, step {}, extent {} leave the shape {}", op, i, lattice.start[i],
-          lattice.step[i], extents[d], whole);
-    result.base += lattice.start[i] * running;
-    result.strides[i] = lattice.step[i] * running;
+    const std::int64_t start = lattice.start[i], step = lattice.step[i], extent = extents[d];
+    // Without products of what may be as large as it likes.
+    const bool inside = step >= 1 && start >= 0 &&
+                        (extent == 0 || (start < whole[d] && extent - 1 <= (whole[d] - 1 - start) / step));
+    check(inside, "[{}] dimension {}: start {}, step {}, extent {} leave the shape {}", op, i, start, step,
+          extent, whole);
+    if (extent > 0) result.base += start * running;
+    if (extent > 1) result.strides[i] = step * running;
     running *= whole[d];
   }
   return result;

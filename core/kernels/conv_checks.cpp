@@ -1,5 +1,7 @@
 #include "core/kernels/conv_checks.hpp"
 
+#include <limits>
+
 namespace goshawk::kernels {
 namespace {
 
@@ -14,8 +16,10 @@ Shape checked_output_shape(const Shape& x, const Shape& w, const ConvParams& par
   check(w.size() == 4, "[{}] the weights have shape {}; give [KH, KW, C_in, C_out]", op, w);
   check(params.stride_h >= 1 && params.stride_w >= 1, "[{}] strides {} x {} are not positive; use 1 or more",
         op, params.stride_h, params.stride_w);
-  check(params.pad_h >= 0 && params.pad_w >= 0, "[{}] pads {} x {} are negative; use 0 or more", op,
-        params.pad_h, params.pad_w);
+  // More would only be zeros, and could not be counted.
+  constexpr std::int64_t kMostPad = std::numeric_limits<std::int32_t>::max();
+  check(params.pad_h >= 0 && params.pad_w >= 0 && params.pad_h <= kMostPad && params.pad_w <= kMostPad,
+        "[{}] pads {} x {} are not from 0 to {}", op, params.pad_h, params.pad_w, kMostPad);
   check(params.groups >= 1, "[{}] {} groups are not positive; use 1 or more", op, params.groups);
   check(x[3] % params.groups == 0 && w[3] % params.groups == 0,
         "[{}] {} groups do not divide the {} channels of the input {} and the {} of the output; choose a "

@@ -161,6 +161,46 @@ TEST_CASE("rows can be chosen, and a finished run only prints its table again") 
   CHECK(again.out == first.out);
 }
 
+TEST_CASE("the table says mean and deviation of the seeds, and where a drop is not the paper's") {
+  const ScratchDirectory scratch;
+  const std::string out = (scratch.path() / "run").string();
+  REQUIRE(run_built_program(kProgram, tiny_run(out, {"--only", "direct", "--quiet"})).status == 0);
+  // Results as if they were of 10,000 pictures: the program reads what is there.
+  const auto result = nlohmann::json::parse(file_bytes(out + "/results/direct.json"));
+  const auto write = [&](const std::string& row, int seed, int correct) {
+    nlohmann::json changed = result;
+    changed["row"] = row;
+    changed["seed"] = seed;
+    changed["correct"] = correct;
+    changed["images"] = 10000;
+    scratch.write(seed == 0 ? fmt::format("run/results/{}.json", row)
+                            : fmt::format("run/results/{}-seed{}.json", row, seed),
+                  changed.dump());
+  };
+  write("baseline", 0, 9000);
+  for (int seed = 0; seed < 3; ++seed) {
+    write("direct", seed, 8700 + 100 * seed);
+    write("pact-2-2", seed, 8000);
+    write("lq-nets-2-2", seed, 8980);
+  }
+  const ProgramResult shown =
+      run_built_program(kProgram, {"--out", out, "--resume", "--quiet", "--finetune-seeds", "3", "--only",
+                                   "direct,pact-2-2,lq-nets-2-2"});
+  REQUIRE_MESSAGE(shown.status == 0, shown.err);
+  CHECK(shown.out.find(" 88.00 ± 1.00 (3) |") != std::string::npos);
+  // Direct's drop of 2.00 is the paper's 2.03. The others' √(p(1−p)/N) and the paper's are 0.502 and 0.424.
+  const std::size_t at = shown.out.find("More than two standard deviations from the paper:\n");
+  REQUIRE(at != std::string::npos);
+  const std::string text = shown.out.substr(at);
+  CHECK(text.find("Direct") == std::string::npos);
+  CHECK(
+      text.find("PACT 2/2: our drop of 10.00 is 7.33 larger than the paper's, 14.6 standard deviations.\n") !=
+      std::string::npos);
+  CHECK(text.find(
+            "LQ-Nets 2/2: our drop of 0.20 is 1.97 smaller than the paper's, 4.6 standard deviations.\n") !=
+        std::string::npos);
+}
+
 TEST_CASE("a run has a copy of the weights that it began with, and goes on when they are gone") {
   const ScratchDirectory scratch;
   const std::string first = (scratch.path() / "first").string(), out = (scratch.path() / "run").string();

@@ -7,6 +7,7 @@
 #include "autograd/jvp.hpp"
 #include "autograd/ops.hpp"
 #include "core/random.hpp"
+#include "tests/support/target_guard.hpp"
 
 using namespace goshawk;
 
@@ -74,43 +75,47 @@ constexpr unsigned kAllMove = 15;
 }  // namespace
 
 TEST_CASE("all derivatives of the fused op equal those of its composition") {
-  for (const Shape& shape : kShapes) {
-    for (const bool relu : {false, true}) {
-      for (const bool residual : {false, true}) {
-        // Everything moves, or one input alone, or gamma and beta.
-        for (const unsigned moving : {kAllMove, 1U, 2U, 4U, 6U, 8U}) {
-          CAPTURE(relu);
-          CAPTURE(residual);
-          CAPTURE(moving);
-          const auto epilogue = [&](const std::vector<Variable>& v) {
-            return NormEpilogue{.relu = relu, .residual = residual ? v[3] : Variable()};
-          };
-          // The residual takes part, times zero, where the op does not use it.
-          const Derivatives fused = derivatives(shape, moving, [&](const std::vector<Variable>& v) {
-            return batch_norm_train(v[0], v[1], v[2], 1e-5, epilogue(v)).y + scale(v[3], 0);
-          });
-          const Derivatives composed = derivatives(shape, moving, [&](const std::vector<Variable>& v) {
-            return batch_norm_train_composed(v[0], v[1], v[2], 1e-5, epilogue(v)) + scale(v[3], 0);
-          });
-          check_close(fused, composed);
+  on_every_target([] {
+    for (const Shape& shape : kShapes) {
+      for (const bool relu : {false, true}) {
+        for (const bool residual : {false, true}) {
+          // Everything moves, or one input alone, or gamma and beta.
+          for (const unsigned moving : {kAllMove, 1U, 2U, 4U, 6U, 8U}) {
+            CAPTURE(relu);
+            CAPTURE(residual);
+            CAPTURE(moving);
+            const auto epilogue = [&](const std::vector<Variable>& v) {
+              return NormEpilogue{.relu = relu, .residual = residual ? v[3] : Variable()};
+            };
+            // The residual takes part, times zero, where the op does not use it.
+            const Derivatives fused = derivatives(shape, moving, [&](const std::vector<Variable>& v) {
+              return batch_norm_train(v[0], v[1], v[2], 1e-5, epilogue(v)).y + scale(v[3], 0);
+            });
+            const Derivatives composed = derivatives(shape, moving, [&](const std::vector<Variable>& v) {
+              return batch_norm_train_composed(v[0], v[1], v[2], 1e-5, epilogue(v)) + scale(v[3], 0);
+            });
+            check_close(fused, composed);
+          }
         }
       }
     }
-  }
+  });
 }
 
 TEST_CASE("all derivatives of the fused affine map equal those of elementary ops") {
-  for (const Shape& shape : kShapes) {
-    for (const unsigned moving : {kAllMove, 1U, 2U, 4U, 8U}) {
-      CAPTURE(moving);
-      const Derivatives fused = derivatives(shape, moving, [&](const std::vector<Variable>& v) {
-        return channel_affine(v[0], v[1], v[2], {.relu = true, .residual = v[3]});
-      });
-      const Derivatives elementary = derivatives(
-          shape, moving, [&](const std::vector<Variable>& v) { return relu(v[0] * v[1] + v[2] + v[3]); });
-      check_close(fused, elementary);
+  on_every_target([] {
+    for (const Shape& shape : kShapes) {
+      for (const unsigned moving : {kAllMove, 1U, 2U, 4U, 8U}) {
+        CAPTURE(moving);
+        const Derivatives fused = derivatives(shape, moving, [&](const std::vector<Variable>& v) {
+          return channel_affine(v[0], v[1], v[2], {.relu = true, .residual = v[3]});
+        });
+        const Derivatives elementary = derivatives(
+            shape, moving, [&](const std::vector<Variable>& v) { return relu(v[0] * v[1] + v[2] + v[3]); });
+        check_close(fused, elementary);
+      }
     }
-  }
+  });
 }
 
 TEST_CASE("eval mode without recording equals eval mode in a graph") {

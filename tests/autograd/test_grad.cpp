@@ -217,6 +217,34 @@ TEST_CASE("errors say what was wrong and what to do") {
   CHECK_THROWS_AS(hvp(sum(v * v), std::vector{v}, wrong), Error);
 }
 
+TEST_CASE("indexing by value: lattices with steps, repeated indices, none, and what lies outside") {
+  const Variable x = Variable::leaf(Tensor::from<double>({0, 1, 2, 3, 4, 10, 11, 12, 13, 14}, {2, 5}));
+  const auto values = [](const Variable& v) { return v.value().to_vector<double>(); };
+  CHECK(values(slice(x, {{0, 1}, {1, 2}}, {2, 2})) == std::vector<double>{1, 3, 11, 13});
+  CHECK(slice(x, {{0, 5}, {1, 2}}, {2, 0}).shape() == Shape{2, 0});
+  CHECK(values(slice(Variable(Tensor::scalar(7, DType::f64)), {{}, {}}, {})) == std::vector<double>{7});
+  CHECK(values(unslice(Tensor::from<double>({1, 2, 3, 4}, {2, 2}), {{0, 1}, {1, 2}}, {2, 5})) ==
+        std::vector<double>{0, 1, 0, 2, 0, 0, 3, 0, 4, 0});
+  CHECK_THROWS_AS(slice(x, {{0, 1}, {1, 2}}, {2, 3}), Error);
+  CHECK_THROWS_AS(slice(x, {{0, 0}, {1, 0}}, {2, 5}), Error);
+  CHECK_THROWS_AS(slice(x, {{0, -1}, {1, 1}}, {2, 5}), Error);
+  // Four of these steps are more than 64 bits hold.
+  const Variable row = Variable::leaf(Tensor::zeros({5}, DType::f64));
+  CHECK_THROWS_AS(slice(row, {{0}, {std::int64_t{1} << 61}}, {5}), Error);
+
+  const auto index = [](std::vector<std::int64_t> at) {
+    const auto n = static_cast<std::int64_t>(at.size());
+    return Tensor::from(at, {n});
+  };
+  CHECK(values(gather(x, index({9, 0, 9}))) == std::vector<double>{14, 0, 14});
+  CHECK(gather(x, Tensor::zeros({0, 3}, DType::i64)).shape() == Shape{0, 3});
+  CHECK(values(scatter_add(Tensor::from<double>({1, 2, 4}, {3}), index({1, 3, 1}), {2, 2})) ==
+        std::vector<double>{0, 5, 0, 2});
+  CHECK_THROWS_AS(gather(x, index({10})), Error);
+  CHECK_THROWS_AS(gather(x, index({-1})), Error);
+  CHECK_THROWS_AS(scatter_add(Tensor::zeros({1}, DType::f64), index({4}), {2, 2}), Error);
+}
+
 TEST_CASE("Hessian-vector products against central differences of the gradient") {
   // Smooth: any small step. ReLU: a step so small that no unit flips.
   CHECK(hvp_error_against_central_difference(Net(tanh), 1e-5) < 1e-6);

@@ -117,6 +117,59 @@ TEST_CASE("the fused backward of batch normalisation against its formula") {
   });
 }
 
+TEST_CASE_TEMPLATE("gradients of normalisations are added to sums in place", T, float, double) {
+  using kernels::NormGradients;
+  const DType dtype = dtype_of<T>;
+  on_every_target([&] {
+    // Several chunks of rows, and channels that fill no vector, some, and many.
+    for (const Shape& shape : {Shape{9000, 3}, Shape{2000, 37}, Shape{400, 200}}) {
+      const Shape channels{shape.back()};
+      const Tensor gy = normal(shape, dtype, 1), x = normal(shape, dtype, 2), y = normal(shape, dtype, 3);
+      const Tensor s = normal(channels, dtype, 4), mean = normal(channels, dtype, 5);
+      const Tensor inv_std = Tensor::full(channels, dtype, 0.75);
+      const Tensor to_x = normal(shape, dtype, 6), to_residual = normal(shape, dtype, 7);
+      for (const Tensor& mask : {y, Tensor()}) {
+        for (const bool residual : {false, true}) {
+          const auto compare = [&](const auto& backward) {
+            const NormGradients alone = backward({.x = true, .residual = residual});
+            const Tensor x_sum = to_x.clone(), residual_sum = to_residual.clone();
+            const NormGradients added = backward({.x = true,
+                                                  .residual = residual,
+                                                  .x_sum = x_sum,
+                                                  .residual_sum = residual ? residual_sum : Tensor()});
+            CHECK(added.scale.to_vector<T>() == alone.scale.to_vector<T>());
+            CHECK(added.shift.to_vector<T>() == alone.shift.to_vector<T>());
+            const auto is_sum = [&](const Tensor& sum, const Tensor& before, const Tensor& term) {
+              std::int64_t wrong = 0;
+              for (std::int64_t i = 0; i < sum.numel(); ++i) {
+                const double expected = at(before, i) + at(term, i);
+                if (!(std::abs(at(sum, i) - expected) <= tolerance(dtype) * (1 + std::abs(expected))))
+                  ++wrong;
+              }
+              CHECK(wrong == 0);
+            };
+            CHECK(added.x.raw() == x_sum.raw());
+            is_sum(added.x, to_x, alone.x);
+            REQUIRE(added.residual.defined() == residual);
+            if (!residual) return;
+            CHECK(added.residual.raw() == residual_sum.raw());
+            // Without a ReLU the residual's gradient is gy itself.
+            is_sum(added.residual, to_residual, alone.residual);
+          };
+          CAPTURE(shape[1]);
+          CAPTURE(residual);
+          compare([&](const kernels::NormWants& wants) {
+            return kernels::affine_backward(gy, x, s, mask, wants);
+          });
+          compare([&](const kernels::NormWants& wants) {
+            return kernels::batch_norm_backward(gy, x, s, mean, inv_std, mask, wants);
+          });
+        }
+      }
+    }
+  });
+}
+
 TEST_CASE_TEMPLATE("a ReLU turns −0 into 0 and keeps NaN, and gradients reach a NaN unit", T, float, double) {
   using kernels::NormGradients;
   on_every_target([] {

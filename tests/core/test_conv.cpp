@@ -185,6 +185,10 @@ TEST_CASE("shapes that split rows, images, chunks and parts equal the reference"
            Case{2, 1, 1, 3, 1, 1, 4, {3, 3, 1, 1}},       // every output sees padding only
            Case{2, 3, 3, 4, 3, 3, 4, {1, 1, 6, 6}},       // a pad wider than the kernel
            Case{1, 9, 9, 100, 3, 3, 1, {1, 1, 1, 1}},     // many channels to one
+           Case{2, 20, 21, 6, 1, 7, 9, {1, 1, 0, 3}},     // long and thin
+           Case{2, 21, 20, 6, 7, 1, 9, {1, 1, 3, 0}},     // and upright
+           Case{1, 47, 46, 3, 11, 11, 20, {4, 4, 2, 2}},  // AlexNet's stem
+           Case{1, 30, 31, 4, 11, 11, 8, {4, 4, 2, 2}},   // joined columns, three blocks of channels
        }) {
     check_exact(c, random);
   }
@@ -243,12 +247,62 @@ TEST_CASE("grouped and depthwise convolutions equal the reference on every instr
            Case{2, 9, 8, 32, 3, 3, 32, {1, 1, 1, 1, 8}},     // ResNeXt: four to four
            Case{2, 9, 8, 24, 3, 3, 12, {2, 1, 1, 0, 4}},     // six to three
            Case{2, 6, 7, 24, 1, 1, 6, {1, 1, 0, 0, 2}},      // twelve to three, pointwise
-           Case{2, 9, 9, 48, 3, 3, 64, {1, 1, 1, 1, 2}},     // 24 to 32: would be Winograd in one group
-           Case{2, 15, 14, 40, 3, 3, 60, {2, 2, 1, 1, 4}},   // ten to fifteen
-           Case{3, 12, 12, 64, 1, 1, 32, {1, 1, 0, 0, 2}},   // pointwise
-           Case{1, 20, 21, 6, 7, 7, 40, {2, 2, 3, 3, 2}},    // joined columns
+           Case{2, 9, 9, 48, 3, 3, 64, {1, 1, 1, 1, 2}},     // 24 to 32
+           Case{2, 40, 37, 12, 3, 3, 24, {1, 1, 1, 1, 12}},  // two results, several tasks
+           Case{5, 24, 24, 64, 3, 3, 64, {1, 1, 1, 1, 2}},   // 32 to 32, several tasks
+           Case{2, 7, 6, 16, 3, 3, 8, {1, 1, 1, 1, 2}},  // eight to four, the last that are summed by inputs
+           Case{2, 7, 6, 18, 3, 3, 8, {1, 1, 1, 1, 2}},  // nine to four, the first that are not
+           Case{2, 15, 14, 40, 3, 3, 60, {2, 2, 1, 1, 4}},  // ten to fifteen
+           Case{3, 12, 12, 64, 1, 1, 32, {1, 1, 0, 0, 2}},  // pointwise
+           Case{1, 20, 21, 6, 7, 7, 40, {2, 2, 3, 3, 2}},   // joined columns
        }) {
     check_exact(c, random);
+  }
+}
+
+TEST_CASE("groups are no Winograd convolution, though one of all their channels would be") {
+  REQUIRE(winograd_enabled());
+  Random random(19);
+  for (const Index groups : {2, 4}) {
+    const Case c{8, 16, 16, 32, 3, 3, 32, {1, 1, 1, 1, groups}};
+    const Tensor x = whole_numbers(c.x(), random), w = whole_numbers(c.weights(), random);
+    const Tensor gy = whole_numbers(c.y(), random);
+    const auto f32 = [](const Tensor& t) { return t.to(DType::f32); };
+    CHECK(equal(conv2d(f32(x), f32(w), c.params), f32(reference::conv2d(x, w, c.params))));
+    CHECK(equal(conv2d_input_grad(f32(gy), f32(w), c.x(), c.params),
+                f32(reference::conv2d_input_grad(gy, w, c.x(), c.params))));
+    CHECK(equal(conv2d_weight_grad(f32(x), f32(gy), c.weights(), c.params),
+                f32(reference::conv2d_weight_grad(x, gy, c.weights(), c.params))));
+  }
+}
+
+TEST_CASE("groups of a few channels are added to a sum in place, on every instruction set") {
+  Random random(20);
+  for (const Case& c :
+       {Case{2, 9, 9, 32, 3, 3, 32, {1, 1, 1, 1, 8}}, Case{2, 9, 9, 6, 3, 3, 12, {1, 1, 1, 1, 6}},
+        Case{2, 9, 9, 24, 3, 3, 12, {2, 1, 1, 0, 4}}}) {
+    const Tensor x = whole_numbers(c.x(), random), w = whole_numbers(c.weights(), random);
+    const Tensor gy = whole_numbers(c.y(), random);
+    const Tensor y = reference::conv2d(x, w, c.params);
+    const Tensor gx = reference::conv2d_input_grad(gy, w, c.x(), c.params);
+    const Tensor before_y = whole_numbers(c.y(), random), before_x = whole_numbers(c.x(), random);
+    const auto added = [](const Tensor& a, const Tensor& b) {
+      Tensor sum = a.clone();
+      for (Index i = 0; i < sum.numel(); ++i) sum.data<double>()[i] += b.data<double>()[i];
+      return sum;
+    };
+    const TargetGuard guard;
+    for (Index target : simd::supported_targets()) {
+      hwy::SetSupportedTargetsForTest(target);
+      for (const DType dtype : {DType::f32, DType::f64}) {
+        INFO(describe(c), " ", hwy::TargetName(target));
+        const Tensor xt = x.to(dtype), wt = w.to(dtype), gyt = gy.to(dtype);
+        // Of its own: to() gives the same tensor where the type is the same.
+        CHECK(equal(conv2d(xt, wt, c.params, before_y.to(dtype).clone()), added(before_y, y).to(dtype)));
+        CHECK(equal(conv2d_input_grad(gyt, wt, c.x(), c.params, before_x.to(dtype).clone()),
+                    added(before_x, gx).to(dtype)));
+      }
+    }
   }
 }
 
@@ -427,6 +481,9 @@ TEST_CASE("wrong arguments raise errors that say what is wrong") {
   CHECK(contains(message([&] { conv2d(f32({2, 1, 8, 3}), w, {}); }), "larger than the padded image 1 x 8"));
   CHECK(contains(message([&] { conv2d(x, w, {.stride_h = 0}); }), "strides 0 x 1"));
   CHECK(contains(message([&] { conv2d(x, w, {.pad_w = -1}); }), "pads 0 x -1"));
+  // Twice this is −2.
+  CHECK(contains(message([&] { conv2d(x, w, {.pad_h = std::numeric_limits<std::int64_t>::max()}); }),
+                 "pads 9223372036854775807 x 0 are not from 0 to 2147483647"));
   CHECK(contains(message([&] { conv2d(x, w, {.groups = 0}); }), "0 groups are not positive"));
   CHECK(contains(message([&] {
                    conv2d(f32({2, 8, 8, 6}), f32({3, 3, 3, 5}), {.groups = 2});

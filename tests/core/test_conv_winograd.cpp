@@ -45,7 +45,9 @@ TEST_CASE("Winograd's convolutions on every instruction set round within their b
   for (const Case& c :
        {Case{4, 16, 16, 16, 16, 1, 1}, Case{7, 15, 13, 32, 16, 1, 1}, Case{33, 8, 8, 64, 64, 1, 1},
         Case{5, 17, 18, 16, 48, 0, 2}, Case{80, 3, 5, 48, 32, 2, 0}, Case{3, 31, 9, 32, 80, 0, 0},
-        Case{5, 9, 12, 32, 16, 3, 3}, Case{6, 10, 7, 16, 32, 1, 5}}) {
+        Case{5, 9, 12, 32, 16, 3, 3}, Case{6, 10, 7, 16, 32, 1, 5},
+        // Sums of the weight gradient in several chunks, as in training.
+        Case{40, 16, 16, 16, 32, 1, 1}, Case{40, 16, 16, 32, 16, 1, 1}}) {
     const Tensor x = random_normal(c.x(), DType::f32, random);
     const Tensor w = random_normal(c.weights(), DType::f32, random);
     const Tensor gy = random_normal(c.y(), DType::f32, random);
@@ -66,7 +68,8 @@ TEST_CASE("Winograd's convolutions on every instruction set round within their b
 
 TEST_CASE("sums of convolutions round within their bound and have the bits that each would have alone") {
   Random random(23);
-  // Winograd with many tiles in a task and with few, images without any, a stride, groups, depthwise.
+  // Winograd with many tiles in a task and with few, images without any, a stride, groups, depthwise, sums of
+  // several directions in several chunks.
   struct SumCase {
     Case shapes;
     ConvParams params;
@@ -75,7 +78,8 @@ TEST_CASE("sums of convolutions round within their bound and have the bits that 
        {SumCase{{6, 16, 16, 16, 16, 1, 1}, {1, 1, 1, 1}}, SumCase{{20, 8, 9, 64, 32, 1, 1}, {1, 1, 1, 1}},
         SumCase{{3, 17, 15, 32, 80, 1, 1}, {1, 1, 1, 1}}, SumCase{{4, 8, 8, 16, 16, 1, 1}, {2, 2, 1, 1}},
         SumCase{{4, 8, 8, 8, 6, 1, 1}, {1, 1, 1, 1}}, SumCase{{8, 16, 16, 32, 32, 1, 1}, {1, 1, 1, 1, 2}},
-        SumCase{{8, 16, 16, 32, 32, 1, 1}, {1, 1, 1, 1, 32}}}) {
+        SumCase{{8, 16, 16, 32, 32, 1, 1}, {1, 1, 1, 1, 32}},
+        SumCase{{40, 16, 16, 16, 16, 1, 1}, {1, 1, 1, 1}}}) {
     const Shape w_shape{3, 3, c.shapes.ci / c.params.groups, c.shapes.co};
     const Shape y_shape = conv2d_output_shape(c.shapes.x(), w_shape, c.params);
     const auto normal = [&](const Shape& shape) { return random_normal(shape, DType::f32, random); };
@@ -129,6 +133,42 @@ TEST_CASE("sums of convolutions round within their bound and have the bits that 
   }
 }
 
+TEST_CASE("sums of convolutions without Winograd's, and of no pictures") {
+  Random random(24);
+  const auto normal = [&](const Shape& shape) { return random_normal(shape, DType::f32, random); };
+  const ConvParams params{.pad_h = 1, .pad_w = 1};
+  for (const Index images : {0, 6}) {
+    const Shape x_shape{images, 16, 16, 16}, w_shape{3, 3, 16, 16};
+    const ConvPair a{normal(x_shape), normal(w_shape)}, b{normal(x_shape), normal(w_shape)};
+    set_winograd(false);
+    const Tensor y = conv2d_sums({{a, b}}, params).front();
+    const Tensor gx = conv2d_input_grad_sums({{a, b}}, x_shape, params).front();
+    const Tensor gw = conv2d_weight_grad_sums({{{a.a, b.a}, {b.a, a.a}}}, w_shape, params).front();
+    set_winograd(true);
+    CHECK(y.shape() == x_shape);
+    CHECK(gx.shape() == x_shape);
+    CHECK(gw.shape() == w_shape);
+    if (images == 0) {
+      CHECK(gw.to_vector<float>() == std::vector<float>(static_cast<std::size_t>(gw.numel())));
+      CHECK(conv2d_sums({{a, b}}, params).front().shape() == x_shape);
+      CHECK(conv2d_weight_grad_sums({{{a.a, b.a}}}, w_shape, params).front().to_vector<float>() ==
+            gw.to_vector<float>());
+      continue;
+    }
+    const auto f64 = [](const Tensor& t) { return t.to(DType::f64); };
+    const auto sum = [](const Tensor& s, const Tensor& t) {
+      for (Index i = 0; i < s.numel(); ++i) s.data<double>()[i] += t.data<double>()[i];
+      return s;
+    };
+    CHECK(relative_error(y, sum(reference::conv2d(f64(a.a), f64(a.b), params),
+                                reference::conv2d(f64(b.a), f64(b.b), params))) < 1e-6);
+    CHECK(relative_error(gx, sum(reference::conv2d_input_grad(f64(a.a), f64(a.b), x_shape, params),
+                                 reference::conv2d_input_grad(f64(b.a), f64(b.b), x_shape, params))) < 1e-6);
+    CHECK(relative_error(gw, sum(reference::conv2d_weight_grad(f64(a.a), f64(b.a), w_shape, params),
+                                 reference::conv2d_weight_grad(f64(b.a), f64(a.a), w_shape, params))) < 1e-6);
+  }
+}
+
 TEST_CASE("sums of convolutions need one or two pairs of the same shapes") {
   const Tensor x = Tensor::zeros({2, 8, 8, 16}, DType::f32), w = Tensor::zeros({3, 3, 16, 16}, DType::f32);
   CHECK(conv2d_sums({}, {}).empty());
@@ -165,6 +205,8 @@ TEST_CASE("too few tiles and channels that fill no block are left to the direct 
   CHECK_FALSE(winograd::worthwhile(with(&winograd::Problem::images, 1)));
   CHECK_FALSE(winograd::worthwhile(with(&winograd::Problem::channels, 24)));
   CHECK_FALSE(winograd::worthwhile(with(&winograd::Problem::out_channels, 3)));
+  CHECK(winograd::worthwhile(with(&winograd::Problem::channels, 2048)));
+  CHECK_FALSE(winograd::worthwhile(with(&winograd::Problem::channels, 2064)));
 }
 
 TEST_CASE("a not-a-number stays within the tiles whose pixels see it") {

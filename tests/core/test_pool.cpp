@@ -176,6 +176,79 @@ TEST_CASE("pools of all small windows against plain loops, and the adjoint of th
   CHECK(compared > 10 * 20);
 }
 
+TEST_CASE_TEMPLATE("mean pools of several images and channels against plain loops", T, float, double) {
+  Random random(5);
+  constexpr std::int64_t kImages = 3, kHeight = 9, kWidth = 8, kChannels = 7;
+  const Tensor x = random_normal({kImages, kHeight, kWidth, kChannels}, dtype_of<T>, random);
+  const auto channel = [&](std::int64_t image, std::int64_t c) {
+    Tensor one = Tensor::empty({1, kHeight, kWidth, 1}, DType::f64);
+    for (std::int64_t k = 0; k < kHeight * kWidth; ++k) {
+      one.data<double>()[k] =
+          static_cast<double>(x.data<T>()[(image * kHeight * kWidth + k) * kChannels + c]);
+    }
+    return one;
+  };
+  const double tolerance = 16 * std::numeric_limits<T>::epsilon();
+  const Tensor global = kernels::global_avg_pool(x);
+  REQUIRE(global.shape() == Shape{kImages, kChannels});
+  for (const PoolParams& p :
+       {PoolParams{}, PoolParams{.kernel_h = 3, .kernel_w = 3, .pad_h = 1, .pad_w = 1},
+        PoolParams{.kernel_h = 2, .kernel_w = 3, .stride_h = 3, .stride_w = 1, .ceil = true}}) {
+    const Tensor y = kernels::avg_pool2d(x, p);
+    for (std::int64_t image = 0; image < kImages; ++image) {
+      for (std::int64_t c = 0; c < kChannels; ++c) {
+        const Tensor one = channel(image, c);
+        const PlainPools plain = plain_pools(one, p);
+        REQUIRE(y.shape() == Shape{kImages, plain.shape[1], plain.shape[2], kChannels});
+        const auto positions = static_cast<std::int64_t>(plain.mean.size());
+        for (std::int64_t k = 0; k < positions; ++k) {
+          const auto got = static_cast<double>(y.data<T>()[(image * positions + k) * kChannels + c]);
+          CHECK(std::abs(got - plain.mean[static_cast<std::size_t>(k)]) <= tolerance);
+        }
+        double sum = 0;
+        for (const double v : one.span<double>()) sum += v;
+        CHECK(std::abs(static_cast<double>(global.data<T>()[image * kChannels + c]) -
+                       sum / (kHeight * kWidth)) <= tolerance);
+      }
+    }
+  }
+}
+
+TEST_CASE("max pools in several tasks choose as one channel alone does") {
+  Random random(6);
+  const Tensor x = random_normal({3, 40, 41, 64}, DType::f32, random);
+  // The second has as many taps as a byte can number.
+  for (const PoolParams& p : {PoolParams{.kernel_h = 3, .kernel_w = 3, .pad_h = 1, .pad_w = 1},
+                              PoolParams{.kernel_h = 16, .kernel_w = 16, .stride_h = 8, .stride_w = 8}}) {
+    const kernels::MaxPool pool = kernels::max_pool2d(x, p);
+    CHECK(pool.taps.dtype() == DType::u8);
+    const Tensor flat = winners(x, p);
+    const std::int64_t positions = pool.y.dim(1) * pool.y.dim(2);
+    for (const auto& [image, c] : {std::pair<std::int64_t, std::int64_t>{0, 0}, {1, 37}, {2, 63}}) {
+      Tensor one = Tensor::empty({1, 40, 41, 1}, DType::f64);
+      for (std::int64_t k = 0; k < 40 * 41; ++k)
+        one.data<double>()[k] = static_cast<double>(x.data<float>()[(image * 40 * 41 + k) * 64 + c]);
+      const PlainPools plain = plain_pools(one, p);
+      for (std::int64_t k = 0; k < positions; ++k) {
+        const std::int64_t i = (image * positions + k) * 64 + c;
+        CHECK(static_cast<double>(pool.y.data<float>()[i]) == plain.maximum[static_cast<std::size_t>(k)]);
+        CHECK(x.data<float>()[flat.data<std::int64_t>()[i]] == pool.y.data<float>()[i]);
+      }
+    }
+    CHECK(kernels::window_pick(x, pool.taps, p).to_vector<float>() == pool.y.to_vector<float>());
+    // ⟨g, pick(x)⟩ = ⟨place(g), x⟩, exactly in whole numbers.
+    Tensor g = Tensor::empty(pool.y.shape(), DType::f64), v = Tensor::empty(x.shape(), DType::f64);
+    for (double& e : g.span<double>()) e = static_cast<double>(random.below(9)) - 4;
+    for (double& e : v.span<double>()) e = static_cast<double>(random.below(9)) - 4;
+    const Tensor picked = kernels::window_pick(v, pool.taps, p);
+    const Tensor placed = kernels::window_place(g, pool.taps, x.shape(), p);
+    double left = 0, right = 0;
+    for (std::int64_t i = 0; i < g.numel(); ++i) left += g.data<double>()[i] * picked.data<double>()[i];
+    for (std::int64_t i = 0; i < v.numel(); ++i) right += v.data<double>()[i] * placed.data<double>()[i];
+    CHECK(left == right);
+  }
+}
+
 TEST_CASE("max pools of many channels, and the adjoint pair of their choice, on every instruction set") {
   Random random(4);
   const TargetGuard guard;

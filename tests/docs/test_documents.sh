@@ -257,9 +257,10 @@ fi
 # Commands that would take long, "shorten <SCRIPT": what has no file of options gets one, and ./test.sh runs some tests,
 # of which this is none.
 shorten() {
-  sed -E "/--(config|resume)/! s,^(\./reproduce\.sh|goshawk (train|quantize|bench))( |\$),\1 --config $root/tests/docs/quick.toml ,
+  sed -E "/--(config|resume)/! s,^(\./reproduce\.sh|goshawk (train|quantize|bench))( |\$),\1 --config \"\$GOSHAWK_QUICK\" ,
           s,^\./test\.sh( *#|\$),./test.sh release -R '^core_tensor\$'\1,"
 }
+export GOSHAWK_QUICK=$root/tests/docs/quick.toml
 # And compiling takes what the build under test has.
 export CMAKE_CXX_COMPILER_LAUNCHER=$root/tests/docs/take_object.sh GOSHAWK_OBJECTS=$build CXX=$compiler
 

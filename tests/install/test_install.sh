@@ -42,10 +42,13 @@ if ! command -v pkg-config >/dev/null; then
   echo "there is no pkg-config here: what it would say of the library was not tried"
   exit 0
 fi
-# An installed .pc file names the prefix it was configured for; here that is another place.
-export PKG_CONFIG_PATH
-PKG_CONFIG_PATH=$(dirname "$(find "$scratch/prefix" -name goshawk.pc)")
-flags=$(pkg-config --define-variable=prefix="$scratch/prefix" --cflags --libs goshawk)
-# shellcheck disable=SC2086 # a list of options
-"$compiler" -std=c++20 -O2 "$here/consumer/main.cpp" $flags -o "$scratch/consumer"
-[[ $with_cmake == "$("$scratch/consumer")" ]]
+# Wherever it was installed to, which nobody knew when it was configured.
+for place in "$scratch/prefix" "$scratch/unpacked/usr"; do
+  [[ -d $place ]] || continue
+  directory=$(dirname "$(find "$place" -name goshawk.pc)")
+  flags=$(PKG_CONFIG_PATH=$directory pkg-config --cflags --libs goshawk)
+  # shellcheck disable=SC2086 # a list of options
+  "$compiler" -std=c++20 -O2 "$here/consumer/main.cpp" $flags -o "$scratch/consumer"
+  [[ $with_cmake == "$("$scratch/consumer")" ]]
+  rm "$scratch/consumer"
+done
