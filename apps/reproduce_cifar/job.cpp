@@ -51,9 +51,9 @@ std::string describe_inner_bits(BitAssignment bits) {
   return describe_bits(bits, &LayerBits::weight);
 }
 
-// Gives the inputs of all layers but the network's own widths whose mean is at most the run's: the cheapest of
-// all. Among those that follow the order of the traces the cheapest may be the mean everywhere, as it is on
-// CIFAR-10, which would be the row without mixed activations.
+// Gives the inputs of all layers but the network's own widths whose mean is at most the run's: the cheapest
+// of all. Among those that follow the order of the traces the cheapest may be the mean everywhere, as it is
+// on CIFAR-10, which would be the row without mixed activations.
 void mix_activations(const Experiment& experiment, Sensitivities& sensitivities, BitAssignment& bits) {
   const int mean = experiment.options().activation_bits;
   if (mean == kFullPrecision) return;
