@@ -70,7 +70,7 @@ std::optional<ReportFigure> choices_figure(const ReportRun& run) {
   after.title = "After fine-tuning";
   FigureSeries quantized{.colour = 0, .markers = true}, full{.colour = 6, .markers = true, .hollow = true};
   Figure figure{
-      .title = fmt::format("{} choices of bits at one size, before and after fine-tuning", choices.size())};
+      .title = fmt::format("{} rows with bits for one size, before and after fine-tuning", choices.size())};
   figure.series = {quantized};
   figure.series[0].name = "bits within the same budget";
   if (reference != nullptr) {

@@ -671,7 +671,7 @@ TEST_CASE("goshawk report: choices of bits within one budget, before and after f
   const auto figure = [&] { return file_bytes(run.path / "figures" / "choices.svg"); };
   const std::string first = figure();
   CHECK(is_well_formed(first));
-  CHECK(contains(first, "2 choices of bits at one size"));
+  CHECK(contains(first, "2 rows with bits for one size"));
   // The best before fine-tuning stands above.
   CHECK(first.find(">HAWQ<") < first.find(">HAWQ-V2<"));
   CHECK(!contains(first, "DNAS"));
