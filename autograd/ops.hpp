@@ -90,9 +90,16 @@ Variable matmul(const Variable& a, const Variable& b, bool transpose_a = false, 
 
 // ---- convolution (autograd/ops/conv.cpp): a trio that is closed under differentiation
 // ------------------------
+/// What follows an affine map, a normalisation or a convolution in the same pass over memory:
+/// relu?(y + residual?).
+struct Epilogue {
+  bool relu = false;
+  Variable residual = {};  ///< of y's shape, or undefined
+};
 /// x [N,H,W,Ci] ∗ w [KH,KW,Ci/groups,Co] → [N,OH,OW,Co], cross-correlation with zero padding; plus bias [Co],
-/// where it is defined, at every pixel.
-Variable conv2d(const Variable& x, const Variable& w, const ConvParams& params, const Variable& bias = {});
+/// where it is defined, at every pixel; then the epilogue.
+Variable conv2d(const Variable& x, const Variable& w, const ConvParams& params, const Variable& bias = {},
+                const Epilogue& epilogue = {});
 /// Its adjoint in x: gy [N,OH,OW,Co], w → x_shape.
 Variable conv2d_input_grad(const Variable& gy, const Variable& w, const Shape& x_shape,
                            const ConvParams& params);
@@ -102,14 +109,9 @@ Variable conv2d_weight_grad(const Variable& x, const Variable& gy, const Shape& 
 
 // ---- per-channel (autograd/ops/channel.cpp): x is [..., C], s and t are [C]
 // ----------------------------------
-/// What follows an affine map or a normalisation in the same pass over memory: relu?(y + residual?).
-struct NormEpilogue {
-  bool relu = false;
-  Variable residual = {};  ///< of y's shape, or undefined
-};
 /// relu?(x · s + t + residual?)
 Variable channel_affine(const Variable& x, const Variable& s, const Variable& t,
-                        const NormEpilogue& epilogue = {});
+                        const Epilogue& epilogue = {});
 /// x + t
 Variable channel_shift(const Variable& x, const Variable& t);
 /// x · s
@@ -122,10 +124,18 @@ Variable channel_dot(const Variable& a, const Variable& b);
 
 // ---- normalisation (autograd/ops/norm.cpp)
 // -------------------------------------------------------------------
+/// A map x · scale + shift per channel.
+struct ChannelMap {
+  Variable scale, shift;  ///< [C]
+};
+/// Batch normalisation with given statistics as such a map: scale = gamma / sqrt(var + eps), shift = beta −
+/// mean · scale. All are [C]; mean and var are constants.
+ChannelMap batch_norm_map(const Variable& gamma, const Variable& beta, const Tensor& mean, const Tensor& var,
+                          double eps);
 /// Batch normalisation with given statistics (Ioffe & Szegedy 2015): (x − mean) / sqrt(var + eps) · gamma +
 /// beta, then the epilogue. x [..., C]; the others [C]; mean and var are constants.
 Variable batch_norm_eval(const Variable& x, const Variable& gamma, const Variable& beta, const Tensor& mean,
-                         const Tensor& var, double eps, const NormEpilogue& epilogue = {});
+                         const Tensor& var, double eps, const Epilogue& epilogue = {});
 struct BatchNormTrain {
   Variable y;
   Tensor mean;  ///< [C], of this batch
@@ -135,10 +145,10 @@ struct BatchNormTrain {
 /// epilogue. One fused op with hand-written first and second derivatives; beyond, it differentiates through a
 /// composition.
 BatchNormTrain batch_norm_train(const Variable& x, const Variable& gamma, const Variable& beta, double eps,
-                                const NormEpilogue& epilogue = {});
+                                const Epilogue& epilogue = {});
 /// The same function from elementary ops: the reference.
 Variable batch_norm_train_composed(const Variable& x, const Variable& gamma, const Variable& beta, double eps,
-                                   const NormEpilogue& epilogue = {});
+                                   const Epilogue& epilogue = {});
 
 // ---- pooling (autograd/ops/pool.cpp), NHWC
 // -------------------------------------------------------------------

@@ -54,12 +54,8 @@ Variable BasicBlock::shortcut_of(const Variable& x) {
 }
 
 Variable BasicBlock::forward(const Variable& x) {
-  const Variable hidden = bn1.forward(conv1(x), {.relu = true});
-  // One after the other: as arguments of one call they would be computed in an order of the compiler's
-  // choice, and recorded in it.
-  const Variable y = conv2(hidden);
-  const Variable residual = shortcut_of(x);
-  return bn2.forward(y, {.relu = true, .residual = residual});
+  const Variable hidden = conv1.forward(x, bn1, {.relu = true});
+  return conv2.forward(hidden, bn2, {.relu = true, .residual = shortcut_of(x)});
 }
 
 ResNetCifar::ResNetCifar(const ResNetCifarConfig& config, Random& random)
@@ -93,7 +89,7 @@ Variable ResNetCifar::forward(const Variable& x) {
   check(x.shape().size() == 4 && x.dim(3) == config_.in,
         "[ResNetCifar] the input has shape {} but pictures are [N, height, width, {}] (NHWC)", x.shape(),
         config_.in);
-  const Variable stem = bn1.forward(conv1(x), {.relu = true});
+  const Variable stem = conv1.forward(x, bn1, {.relu = true});
   return linear(global_avg_pool(layer3(layer2(layer1(stem)))));
 }
 

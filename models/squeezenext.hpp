@@ -33,7 +33,7 @@ class SqueezeNextConv : public Module {
   explicit SqueezeNextConv(const Conv2dConfig& config);
 
   /// [N,H,W,in] → [N,OH,OW,out].
-  Variable forward(const Variable& x) override { return bn.forward(conv(x), {.relu = true}); }
+  Variable forward(const Variable& x) override { return conv.forward(x, bn, {.relu = true}); }
 
   Conv2d conv;
   BatchNorm2d bn;

@@ -1,5 +1,7 @@
 #include "nn/layer_recorder.hpp"
 
+#include <algorithm>
+
 #include "core/error.hpp"
 
 namespace goshawk {
@@ -10,8 +12,8 @@ thread_local LayerRecorder* youngest = nullptr;
 }  // namespace
 
 LayerRecorder::LayerRecorder(Module& model) : older_(youngest) {
-  for (auto& [name, layer] : weighted_layers(model)) names_.emplace(layer, name);
-  check(!names_.empty(), "[LayerRecorder] the model has no convolution or linear layers to record");
+  for (auto& [name, layer] : weighted_layers(model)) layers_.emplace(layer, Layer{name, layers_.size()});
+  check(!layers_.empty(), "[LayerRecorder] the model has no convolution or linear layers to record");
   youngest = this;
 }
 
@@ -24,7 +26,7 @@ LayerRecorder::~LayerRecorder() {
 
 LayerRecorder* LayerRecorder::of(const WeightedLayer& layer) {
   LayerRecorder* recorder = youngest;
-  while (recorder != nullptr && !recorder->names_.contains(&layer)) recorder = recorder->older_;
+  while (recorder != nullptr && !recorder->layers_.contains(&layer)) recorder = recorder->older_;
   return recorder;
 }
 
@@ -34,8 +36,11 @@ Variable LayerRecorder::separate(const Variable& x) {
 
 void LayerRecorder::add(const WeightedLayer& layer, const Variable& input, const Variable& weight,
                         const Variable& output) {
-  LinearSite& site = sites_.emplace_back();
-  site.name = names_.at(&layer);
+  const Layer& known = layers_.at(&layer);
+  const auto after = std::upper_bound(places_.begin(), places_.end(), known.place);
+  LinearSite& site = *sites_.insert(sites_.begin() + (after - places_.begin()), LinearSite());
+  places_.insert(after, known.place);
+  site.name = known.name;
   site.kind = layer.kind() == LayerKind::conv2d ? LinearKind::conv2d : LinearKind::linear;
   site.input = input;
   site.weight = weight;

@@ -22,6 +22,7 @@ class LayerRecorder {
   LayerRecorder(const LayerRecorder&) = delete;
   LayerRecorder& operator=(const LayerRecorder&) = delete;
 
+  /// In the order in which the model's layers were registered, and the uses of one layer in theirs.
   const std::vector<LinearSite>& sites() const { return sites_; }
   std::vector<LinearSite> take_sites() { return std::move(sites_); }
 
@@ -33,8 +34,13 @@ class LayerRecorder {
   void add(const WeightedLayer& layer, const Variable& input, const Variable& weight, const Variable& output);
 
  private:
-  std::unordered_map<const WeightedLayer*, std::string> names_;
+  struct Layer {
+    std::string name;
+    std::size_t place;  // among the model's layers
+  };
+  std::unordered_map<const WeightedLayer*, Layer> layers_;
   std::vector<LinearSite> sites_;
+  std::vector<std::size_t> places_;  // of the sites' layers
   LayerRecorder* older_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <typeinfo>
 
 #include "core/error.hpp"
 #include "nn/layer_recorder.hpp"
@@ -23,6 +24,12 @@ PoolParams pool_params(const Pool2dConfig& config) {
           .ceil = config.ceil};
 }
 
+/// `module` as an M; null if it is another class, also one derived from M, which may do something else.
+template <class M>
+M* exactly(Module* module) {
+  return typeid(*module) == typeid(M) ? static_cast<M*>(module) : nullptr;
+}
+
 }  // namespace
 
 // ---- layers with weights
@@ -30,15 +37,19 @@ PoolParams pool_params(const Pool2dConfig& config) {
 
 Variable WeightedLayer::forward(const Variable& x) {
   LayerRecorder* const recorder = LayerRecorder::of(*this);
-  Variable input = input_transform ? input_transform(x) : x;
+  Variable input = transformed_input(x);
   if (recorder != nullptr) input = LayerRecorder::separate(input);
-  const Variable w = weight_transform ? weight_transform(weight) : weight;
+  const Variable w = transformed_weight();
   const Variable y = apply(input, w);
   if (recorder != nullptr) recorder->add(*this, input, w, y);
+  note_sizes(x, y);
+  return y;
+}
+
+void WeightedLayer::note_sizes(const Variable& x, const Variable& y) {
   const std::int64_t images = std::max<std::int64_t>(1, x.dim(0));
   output_pixels_.store(y.numel() / images / out_channels(), std::memory_order_relaxed);
   input_elements_.store(x.numel() / images, std::memory_order_relaxed);
-  return y;
 }
 
 std::vector<std::pair<std::string, WeightedLayer*>> weighted_layers(Module& model) {
@@ -80,6 +91,21 @@ Variable Conv2d::apply(const Variable& x, const Variable& w) const {
   return conv2d(x, w, params(), bias);
 }
 
+Variable Conv2d::forward(const Variable& x, BatchNorm2d& norm, const Epilogue& epilogue) {
+  const bool one = norm.mode() == Mode::eval && LayerRecorder::of(*this) == nullptr;
+  if (!one) return norm.forward(forward(x), epilogue);
+  check(norm.config().channels == config_.out,
+        "[Conv2d] a batch norm of {} channels cannot follow {} output channels", norm.config().channels,
+        config_.out);
+  const Variable input = transformed_input(x);
+  const auto [s, t] = norm.map();
+  const Variable w = channel_scale(transformed_weight(), s);
+  const Variable shift = bias.defined() ? add(t, mul(bias, s)) : t;
+  const Variable y = conv2d(input, w, params(), shift, epilogue);
+  note_sizes(x, y);
+  return y;
+}
+
 Linear::Linear(Config config) : config_(config) {
   check(config.in > 0 && config.out > 0, "[Linear] in {} and out {} must be positive", config.in, config.out);
   weight = zero_parameter({config.in, config.out});
@@ -115,7 +141,7 @@ BatchNorm2d::BatchNorm2d(Config config) : config_(config) {
   register_buffer("running_var", running_var);
 }
 
-Variable BatchNorm2d::forward(const Variable& x, const NormEpilogue& epilogue) {
+Variable BatchNorm2d::forward(const Variable& x, const Epilogue& epilogue) {
   check(x.shape().size() >= 2 && x.shape().back() == config_.channels,
         "[BatchNorm2d] the input has shape {} but the layer needs [..., {}]; images are NHWC", x.shape(),
         config_.channels);
@@ -131,14 +157,19 @@ Variable BatchNorm2d::forward(const Variable& x, const NormEpilogue& epilogue) {
   return y;
 }
 
-Variable BatchNorm2d::normalise(const Variable& x, const NormEpilogue& epilogue,
+Variable BatchNorm2d::normalise(const Variable& x, const Epilogue& epilogue,
                                 BatchStatistics* statistics) const {
   if (statistics == nullptr) {
-    return batch_norm_eval(x, weight, bias, running_mean, running_var, config_.eps, epilogue);
+    const auto [s, t] = map();
+    return channel_affine(x, s, t, epilogue);
   }
   BatchNormTrain result = batch_norm_train(x, weight, bias, config_.eps, epilogue);
   *statistics = {result.mean, result.var};
   return std::move(result.y);
+}
+
+ChannelMap BatchNorm2d::map() const {
+  return batch_norm_map(weight, bias, running_mean, running_var, config_.eps);
 }
 
 void BatchNorm2d::update_running(std::int64_t values, const BatchStatistics& statistics) const {
@@ -196,7 +227,20 @@ Module& Sequential::append(std::unique_ptr<Module> module, std::string name) {
 
 Variable Sequential::forward(const Variable& x) {
   Variable y = x;
-  for (const auto& module : modules_) y = module->forward(y);
+  for (std::size_t i = 0; i < modules_.size(); ++i) {
+    Module& module = *modules_[i];
+    auto* const conv = exactly<Conv2d>(&module);
+    auto* const norm =
+        conv != nullptr && i + 1 < modules_.size() ? exactly<BatchNorm2d>(modules_[i + 1].get()) : nullptr;
+    if (norm == nullptr) {
+      y = module.forward(y);
+      continue;
+    }
+    ++i;
+    const bool relu = i + 1 < modules_.size() && exactly<ReLU>(modules_[i + 1].get()) != nullptr;
+    if (relu) ++i;
+    y = conv->forward(y, *norm, {.relu = relu});
+  }
   return y;
 }
 

@@ -32,7 +32,7 @@ class WeightedLayer : public Module {
   Transform weight_transform;
   Transform input_transform;
 
-  Variable forward(const Variable& x) final;
+  Variable forward(const Variable& x) override;
 
   virtual LayerKind kind() const = 0;
   std::int64_t weight_count() const { return weight.numel(); }
@@ -46,6 +46,12 @@ class WeightedLayer : public Module {
   std::int64_t last_input_elements() const { return input_elements_.load(std::memory_order_relaxed); }
   /// Multiply-accumulates of one image, without the bias.
   std::int64_t last_macs() const { return weight_count() * last_output_pixels(); }
+
+ protected:
+  Variable transformed_input(const Variable& x) const { return input_transform ? input_transform(x) : x; }
+  Variable transformed_weight() const { return weight_transform ? weight_transform(weight) : weight; }
+  /// To be called by whatever computes the layer's output y, or one of its shape, from x.
+  void note_sizes(const Variable& x, const Variable& y);
 
  private:
   /// The layer as a function of its (transformed) input and weight; adds the bias, where there is one.
@@ -78,11 +84,18 @@ struct Conv2dConfig {
   bool bias = false;
 };
 
+class BatchNorm2d;
+
 /// [N,H,W,in] → [N,OH,OW,out], cross-correlation.
 class Conv2d : public WeightedLayer {
  public:
   using Config = Conv2dConfig;
   explicit Conv2d(Config config);
+  using WeightedLayer::forward;
+  /// norm.forward((*this)(x), epilogue). Where `norm` is in eval mode and no LayerRecorder wants this layer's
+  /// own output, both are one convolution, with weights · scale and shift of the norm's map, which spares
+  /// passes over memory and, where derivatives are recorded, a tensor to keep; it rounds otherwise.
+  Variable forward(const Variable& x, BatchNorm2d& norm, const Epilogue& epilogue);
   LayerKind kind() const override { return LayerKind::conv2d; }
   const Conv2dConfig& config() const { return config_; }
   /// Strides, padding and groups as the op takes them.
@@ -133,7 +146,9 @@ class BatchNorm2d : public Module {
   /// [..., channels] → the same shape.
   Variable forward(const Variable& x) override { return forward(x, {}); }
   /// bn(x), bn(x) + residual, relu(bn(x)) or relu(bn(x) + residual).
-  Variable forward(const Variable& x, const NormEpilogue& epilogue);
+  Variable forward(const Variable& x, const Epilogue& epilogue);
+  /// What eval mode does, per channel.
+  ChannelMap map() const;
   const BatchNorm2dConfig& config() const { return config_; }
 
  private:
@@ -142,7 +157,7 @@ class BatchNorm2d : public Module {
   };
   /// Normalisation and epilogue as ops, in train mode when `statistics` is given, which then receives the
   /// batch's.
-  Variable normalise(const Variable& x, const NormEpilogue& epilogue, BatchStatistics* statistics) const;
+  Variable normalise(const Variable& x, const Epilogue& epilogue, BatchStatistics* statistics) const;
   /// Folds the statistics of a batch with `values` values per channel into the running ones.
   void update_running(std::int64_t values, const BatchStatistics& statistics) const;
 
@@ -196,7 +211,8 @@ class Flatten : public Module {
   Variable forward(const Variable& x) override;
 };
 
-/// Modules in a row. Names are given, or are the indices "0", "1", ... as in PyTorch.
+/// Modules in a row. Names are given, or are the indices "0", "1", ... as in PyTorch. A Conv2d with the
+/// BatchNorm2d, and the ReLU, right behind it run as one (see Conv2d::forward).
 class Sequential : public Module {
  public:
   /// Appends and returns a reference to the new module: net.add<Conv2d>({.in = 3, .out = 8}).

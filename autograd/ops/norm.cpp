@@ -53,11 +53,11 @@ kernels::NormMap normalising_map(const Tensor& gamma, const Tensor& beta, const 
   return map;
 }
 
-Tensor apply(const kernels::NormMap& map, const Tensor& x, const NormEpilogue& epilogue) {
+Tensor apply(const kernels::NormMap& map, const Tensor& x, const Epilogue& epilogue) {
   return kernels::channel_affine(x, map.s, map.t, epilogue.residual.value(), epilogue.relu);
 }
 
-Variable apply_epilogue(Variable y, const NormEpilogue& epilogue) {
+Variable apply_epilogue(Variable y, const Epilogue& epilogue) {
   if (epilogue.residual.defined()) y = add(y, epilogue.residual);
   return epilogue.relu ? relu(y) : y;
 }
@@ -67,7 +67,7 @@ Variable passed(const Variable& gy, const Tensor& y) {
   return y.defined() ? mask_positive(gy, y) : gy;
 }
 
-NormWants wants(const Backward& d, const NormEpilogue& epilogue) {
+NormWants wants(const Backward& d, const Epilogue& epilogue) {
   NormWants w{.x = d.needs(0), .residual = epilogue.residual.defined() && d.needs(3)};
   if (w.x) w.x_sum = d.take_collected(0);
   if (w.residual) w.residual_sum = d.take_collected(3);
@@ -201,8 +201,7 @@ std::vector<Variable> batch_norm_train_grad(const Variable& gy, const Variable& 
 
 }  // namespace
 
-Variable channel_affine(const Variable& x, const Variable& s, const Variable& t,
-                        const NormEpilogue& epilogue) {
+Variable channel_affine(const Variable& x, const Variable& s, const Variable& t, const Epilogue& epilogue) {
   const Tensor y =
       kernels::channel_affine(x.value(), s.value(), t.value(), epilogue.residual.value(), epilogue.relu);
   const Tensor mask = epilogue.relu ? y : Tensor();
@@ -216,19 +215,26 @@ Variable channel_affine(const Variable& x, const Variable& s, const Variable& t,
   return record(kChannelAffine, {x, s, t, epilogue.residual}, y, vjp, jvp);
 }
 
-Variable batch_norm_eval(const Variable& x, const Variable& gamma, const Variable& beta, const Tensor& mean,
-                         const Tensor& var, double eps, const NormEpilogue& epilogue) {
+ChannelMap batch_norm_map(const Variable& gamma, const Variable& beta, const Tensor& mean, const Tensor& var,
+                          double eps) {
   check_channels(gamma.value(), beta.value(), mean, var);
   const Tensor inv_std = inverse_std(var, eps);
   if (!recording()) {
-    return apply(normalising_map(gamma.value(), beta.value(), mean, inv_std), x.value(), epilogue);
+    const kernels::NormMap map = normalising_map(gamma.value(), beta.value(), mean, inv_std);
+    return {map.s, map.t};
   }
   const Variable s = mul(gamma, inv_std);
-  return channel_affine(x, s, sub(beta, mul(s, mean)), epilogue);
+  return {s, sub(beta, mul(s, mean))};
+}
+
+Variable batch_norm_eval(const Variable& x, const Variable& gamma, const Variable& beta, const Tensor& mean,
+                         const Tensor& var, double eps, const Epilogue& epilogue) {
+  const auto [s, t] = batch_norm_map(gamma, beta, mean, var, eps);
+  return channel_affine(x, s, t, epilogue);
 }
 
 Variable batch_norm_train_composed(const Variable& x, const Variable& gamma, const Variable& beta, double eps,
-                                   const NormEpilogue& epilogue) {
+                                   const Epilogue& epilogue) {
   const double rows = static_cast<double>(x.numel()) / static_cast<double>(x.shape().back());
   const Variable mean = scale(channel_sum(x), 1 / rows);
   const Variable one = Tensor::full(gamma.shape(), gamma.dtype(), 1);
@@ -239,7 +245,7 @@ Variable batch_norm_train_composed(const Variable& x, const Variable& gamma, con
 }
 
 BatchNormTrain batch_norm_train(const Variable& x, const Variable& gamma, const Variable& beta, double eps,
-                                const NormEpilogue& epilogue) {
+                                const Epilogue& epilogue) {
   const kernels::ChannelMoments moments = kernels::channel_moments(x.value());
   check_channels(gamma.value(), beta.value(), moments.mean, moments.var);
   const Tensor inv_std = inverse_std(moments.var, eps);

@@ -18,9 +18,17 @@ namespace goshawk::kernels {
 template <class T>
 struct AffineRows {
   const T *x, *s, *t, *residual;  // s null: 1
+  const T* mask;                  // not null: 0 where it is ≤ 0
   T* y;                           // may be x
   std::int64_t rows, channels;
   bool relu;
+};
+
+template <class T>
+struct MaskedSumRows {
+  const T *gy, *y;
+  T *g, *sums;  // g may be gy
+  std::int64_t rows, channels;
 };
 
 template <class T>
@@ -58,9 +66,40 @@ struct AffineBody {
     auto y = hn::MulAdd(hn::LoadU(d, p.x + i), k.s, k.t);
     if (p.residual != nullptr) y = hn::Add(y, hn::LoadU(d, p.residual + i));
     if (p.relu) y = past_relu(y, y);
+    if (p.mask != nullptr) y = past_relu(hn::LoadU(d, p.mask + i), y);
     hn::StoreU(y, d, p.y + i);
   }
 };
+
+template <class T>
+struct MaskedSumBody {
+  const MaskedSumRows<T>& p;
+  struct None {};
+  template <class D>
+  HWY_INLINE HWY_ATTR None load(D /*d*/, std::int64_t /*c*/) const {
+    return {};
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR hn::Vec<D> zero(D d) const {
+    return hn::Zero(d);
+  }
+  template <class D, class V>
+  HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, None /*k*/, V& sum) const {
+    const auto g = past_relu(hn::LoadU(d, p.y + i), hn::LoadU(d, p.gy + i));
+    hn::StoreU(g, d, p.g + i);
+    sum = hn::Add(sum, g);
+  }
+  template <class D, class V>
+  HWY_INLINE HWY_ATTR void store(D d, std::int64_t c, V s0, V s1, V s2, V s3) const {
+    hn::StoreU(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), d, p.sums + c);
+  }
+};
+
+template <class T>
+void masked_sum_rows(const MaskedSumRows<T>& p) {
+  const MaskedSumBody<T> body{p};
+  over_slabs<T, kSlabVectors>(p.channels, SumSlab<4, MaskedSumBody<T>>{body, p.rows, p.channels});
+}
 
 template <class T, bool kProduct>
 struct ReduceBody {
@@ -110,6 +149,12 @@ void ReduceF32(const ReduceRows<float>& p) {
 void ReduceF64(const ReduceRows<double>& p) {
   reduce_rows(p);
 }
+void MaskedSumF32(const MaskedSumRows<float>& p) {
+  masked_sum_rows(p);
+}
+void MaskedSumF64(const MaskedSumRows<double>& p) {
+  masked_sum_rows(p);
+}
 }  // namespace HWY_NAMESPACE
 }  // namespace goshawk::kernels
 HWY_AFTER_NAMESPACE();
@@ -122,6 +167,8 @@ HWY_EXPORT(AffineF32);
 HWY_EXPORT(AffineF64);
 HWY_EXPORT(ReduceF32);
 HWY_EXPORT(ReduceF64);
+HWY_EXPORT(MaskedSumF32);
+HWY_EXPORT(MaskedSumF64);
 
 void run(const AffineRows<float>& p) {
   HWY_DYNAMIC_DISPATCH(AffineF32)(p);
@@ -136,12 +183,26 @@ void run(const ReduceRows<double>& p) {
   HWY_DYNAMIC_DISPATCH(ReduceF64)(p);
 }
 
-/// relu?(x · s + t + residual?), written to `y`.
-Tensor affine(const Tensor& x, const Tensor& s, const Tensor& t, const Tensor& residual, bool relu,
-              const Tensor& y, std::string_view op) {
+void run(const MaskedSumRows<float>& p) {
+  HWY_DYNAMIC_DISPATCH(MaskedSumF32)(p);
+}
+void run(const MaskedSumRows<double>& p) {
+  HWY_DYNAMIC_DISPATCH(MaskedSumF64)(p);
+}
+
+/// What becomes of x · s? + t? + residual?: through a ReLU of its own, or through that of an output `mask`.
+struct AffineOutput {
+  bool relu = false;
+  Tensor mask = {};
+};
+
+/// x · s? + t? + residual?, written to `y`.
+Tensor affine(const Tensor& x, const Tensor& s, const Tensor& t, const Tensor& residual,
+              const AffineOutput& output, const Tensor& y, std::string_view op) {
   const Rows rows(x, op);
   if (t.defined()) check_channels(t, rows, x, op);
   if (residual.defined()) check_same(x, residual, op);
+  if (output.mask.defined()) check_same(x, output.mask, op);
   dispatch_floating(x.dtype(), op, [&]<class T>() {
     parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
       const std::int64_t at = begin * rows.channels;
@@ -149,10 +210,11 @@ Tensor affine(const Tensor& x, const Tensor& s, const Tensor& t, const Tensor& r
                         .s = optional_data<T>(s),
                         .t = optional_data<T>(t),
                         .residual = residual.defined() ? residual.data<T>() + at : nullptr,
+                        .mask = output.mask.defined() ? output.mask.data<T>() + at : nullptr,
                         .y = y.data<T>() + at,
                         .rows = end - begin,
                         .channels = rows.channels,
-                        .relu = relu});
+                        .relu = output.relu});
     });
   });
   return y;
@@ -178,12 +240,39 @@ Tensor reduce(const Tensor& a, const Tensor& b, std::string_view op) {
 
 Tensor channel_affine(const Tensor& x, const Tensor& s, const Tensor& t, const Tensor& residual, bool relu) {
   check_channels(s, Rows(x, "channel_affine"), x, "channel_affine");
-  return affine(x, s, t, residual, relu, Tensor::empty_like(x), "channel_affine");
+  return affine(x, s, t, residual, {.relu = relu}, Tensor::empty_like(x), "channel_affine");
 }
 
-Tensor channel_shift(const Tensor& x, const Tensor& t, bool in_place) {
+Tensor channel_shift(const Tensor& x, const Tensor& t) {
   check_channels(t, Rows(x, "channel_shift"), x, "channel_shift");
-  return affine(x, {}, t, {}, false, in_place ? x : Tensor::empty_like(x), "channel_shift");
+  return affine(x, {}, t, {}, {}, Tensor::empty_like(x), "channel_shift");
+}
+
+void shift_in_place(const Tensor& x, const Tensor& t, const Tensor& residual, bool relu) {
+  affine(x, {}, t, residual, {.relu = relu}, x, "shift_in_place");
+}
+
+Tensor shift_tangent(const Tensor& dx, const Tensor& dt, const Tensor& dr, const Tensor& y, bool in_place) {
+  return affine(dx, {}, dt, dr, {.mask = y}, in_place ? dx : Tensor::empty_like(dx), "shift_tangent");
+}
+
+ShiftGradient shift_backward(const Tensor& gy, const Tensor& y, bool in_place) {
+  check_same(gy, y, "shift_backward");
+  const Rows rows(gy, "shift_backward");
+  return dispatch_floating(gy.dtype(), "shift_backward", [&]<class T>() {
+    const Tensor g = in_place ? gy : Tensor::empty_like(gy);
+    const Tensor partial = Tensor::empty({rows.chunks(), rows.channels}, gy.dtype());
+    parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t at = begin * rows.channels;
+      run(MaskedSumRows<T>{.gy = gy.data<T>() + at,
+                           .y = y.data<T>() + at,
+                           .g = g.data<T>() + at,
+                           .sums = partial.data<T>() + begin / rows.grain * rows.channels,
+                           .rows = end - begin,
+                           .channels = rows.channels});
+    });
+    return ShiftGradient{g, to_tensor<T>(combine<T>(partial, rows.chunks(), rows.channels))};
+  });
 }
 
 Tensor channel_sum(const Tensor& x) {

@@ -11,8 +11,23 @@ namespace goshawk::kernels {
 /// undefined. The ReLU of NaN is NaN.
 Tensor channel_affine(const Tensor& x, const Tensor& s, const Tensor& t, const Tensor& residual = {},
                       bool relu = false);
-/// x + t: x [..., C], t [C]; in a new tensor or in x itself.
-Tensor channel_shift(const Tensor& x, const Tensor& t, bool in_place = false);
+/// x + t: x [..., C], t [C].
+Tensor channel_shift(const Tensor& x, const Tensor& t);
+
+/// y = relu(x + t? + residual?) or without the ReLU, written to x. x and residual [..., C], t [C]; t and
+/// residual may be undefined.
+void shift_in_place(const Tensor& x, const Tensor& t, const Tensor& residual, bool relu);
+/// How that y moves when x, t and the residual do: dx + dt? + dr? where y passed the ReLU (y undefined: there
+/// is none). Returns a new tensor, or dx with the result in it.
+Tensor shift_tangent(const Tensor& dx, const Tensor& dt, const Tensor& dr, const Tensor& y, bool in_place);
+struct ShiftGradient {
+  Tensor g;    ///< of gy's shape
+  Tensor sum;  ///< [C]
+};
+/// The gradient of y, where it has a ReLU, with respect to x and the residual, g = gy where y passed it, and
+/// with respect to t, Σ g. g is a new tensor, or gy with the result in it.
+ShiftGradient shift_backward(const Tensor& gy, const Tensor& y, bool in_place = false);
+
 /// Σ x over all but the last dimension: [C].
 Tensor channel_sum(const Tensor& x);
 /// Σ a · b over all but the last dimension: [C].

@@ -363,8 +363,14 @@ std::atomic<bool> winograd_allowed{true};
 
 std::array<winograd::Sum, 1> one_winograd_sum(const Tensor& a, const Tensor& b, const Tensor& result,
                                               bool add) {
-  return {
-      {{.pairs = {{{a.data<float>(), b.data<float>()}, {}}}, .result = result.data<float>(), .add = add}}};
+  winograd::Sum sum{.pairs = {{{a.data<float>(), b.data<float>()}, {}}}, .result = result.data<float>()};
+  if (add) sum.epilogue.residual = sum.result;
+  return {sum};
+}
+
+winograd::Epilogue winograd_epilogue(const ConvEpilogue& epilogue) {
+  const auto data = [](const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; };
+  return {.bias = data(epilogue.bias), .residual = data(epilogue.residual), .relu = epilogue.relu};
 }
 
 /// The tensor that an operation writes its result to: `sum`, to be added to, or a new one.
@@ -432,7 +438,8 @@ Shape conv2d_output_shape(const Shape& x, const Shape& w, const ConvParams& para
 }
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& sum,
-              const Tensor& bias) {
+              const ConvEpilogue& epilogue) {
+  const auto& [bias, residual, relu] = epilogue;
   check_dtypes(x, w, "conv2d");
   const Shape y_shape = checked_output_shape(x.shape(), w.shape(), params, "conv2d");
   if (bias.defined()) {
@@ -440,17 +447,27 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const 
           "[conv2d] the bias is {} {} but the weights {} need {} [{}]", bias.dtype(), bias.shape(), w.shape(),
           w.dtype(), w.dim(3));
   }
+  if (residual.defined()) {
+    check(!sum.defined(), "[conv2d] a residual cannot be added beside a sum; add one of them to the other");
+    check(residual.shape() == y_shape && residual.dtype() == x.dtype(),
+          "[conv2d] the residual is {} {} but the result {} {}", residual.dtype(), residual.shape(),
+          x.dtype(), y_shape);
+  }
   Tensor y = target(y_shape, x.dtype(), sum, "conv2d");
   if (y.numel() == 0) return y;
-  if (params.groups > 1) {
-    grouped_conv2d(x, w, params, bias, y, sum.defined());
-  } else if (const auto problem =
-                 winograd_problem(x.dtype(), x.shape(), w.shape(), y_shape, params, ConvDirection::forward)) {
-    winograd::forward(*problem, one_winograd_sum(x, w, y, sum.defined()));
-    if (bias.defined()) channel_shift(y, bias, true);
-  } else {
+  if (params.groups == 1) {
+    if (const auto problem =
+            winograd_problem(x.dtype(), x.shape(), w.shape(), y_shape, params, ConvDirection::forward)) {
+      auto sums = one_winograd_sum(x, w, y, sum.defined());
+      sums[0].epilogue = winograd_epilogue({bias, sum.defined() ? sum : residual, relu});
+      winograd::forward(*problem, sums);
+      return y;
+    }
     direct_conv2d(x, w, params, bias, y, sum.defined());
+  } else {
+    grouped_conv2d(x, w, params, bias, y, sum.defined());
   }
+  if (residual.defined() || relu) shift_in_place(y, {}, residual, relu);
   return y;
 }
 

@@ -30,14 +30,21 @@ bool winograd_enabled();
 /// pad is out of range.
 Shape conv2d_output_shape(const Shape& x, const Shape& w, const ConvParams& params);
 
+/// What follows a convolution in the same pass over its result: relu?(y + bias? + residual?).
+struct ConvEpilogue {
+  Tensor bias = {};      ///< [Co], or undefined
+  Tensor residual = {};  ///< of y's shape, or undefined; not together with a sum
+  bool relu = false;
+};
+
 /// y[n, oy, ox, co] = sum over ky, kx, ci of
 ///   x[n, oy*stride_h + ky - pad_h, ox*stride_w + kx - pad_w, co / (Co/groups) * (Ci/groups) + ci] *
 ///   w[ky, kx, ci, co],
 /// a cross-correlation, x being zero outside the image. x: [N, H, W, Ci], w: [KH, KW, Ci / groups, Co], both
 /// f32 or both f64. Returns [N, OH, OW, Co], or `sum`, which has that shape, with the result added
-/// in place. `bias` [Co], where it is defined, is added to every pixel. Same bits for any number of threads.
+/// in place, and through the epilogue. Same bits for any number of threads.
 Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& sum = {},
-              const Tensor& bias = {});
+              const ConvEpilogue& epilogue = {});
 
 /// The gradient of <gy, conv2d(x, w)> with respect to x. gy: [N, OH, OW, Co], w: [KH, KW, Ci / groups, Co].
 /// Returns x_shape = [N, H, W, Ci], or `sum` with the result added in place. Throws Error when gy is not of

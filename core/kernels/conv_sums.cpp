@@ -65,8 +65,10 @@ std::vector<Tensor> winograd_images(const std::vector<ConvPairs>& sums, const Sh
     std::vector<winograd::Sum> some;
     for (std::size_t s = 0; s < sums.size(); ++s) {
       if (sums[s].size() <= place) continue;
-      some.push_back(
-          {.pairs = {pointers(sums[s][place]), {}}, .result = results[s].data<float>(), .add = place > 0});
+      winograd::Sum& sum = some.emplace_back();
+      sum.pairs[0] = pointers(sums[s][place]);
+      sum.result = results[s].data<float>();
+      if (place > 0) sum.epilogue.residual = sum.result;
     }
     if (!some.empty()) run(some);
   }

@@ -415,22 +415,29 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
     }
 
     Place place(p, begin);
-    const bool add = sum.add;
+    const Epilogue& epilogue = sum.epilogue;
     for (Index t = 0; t < tiles; ++t, place.advance()) {
       const Index top = place.row * kTile, left = place.column * kTile;
-      float* const image =
-          sum.result + ((place.image * p.out_rows + top) * p.out_columns + left) * p.out_channels;
+      const Index at = ((place.image * p.out_rows + top) * p.out_columns + left) * p.out_channels;
+      float* const result = sum.result + at;
+      const float* const residual = epilogue.residual == nullptr ? nullptr : epilogue.residual + at;
       const Index rows = std::min(kTile, p.out_rows - top), columns = std::min(kTile, p.out_columns - left);
       const bool whole = rows == kTile && columns == kTile;
       for (Index channel = 0; channel < p.out_channels; channel += kVector) {
         const float* const from = products + t * p.out_channels + channel;
-        transform<OutputTransform>(
-            [&](Index r, Index c) HWY_ATTR { return hn::Load(d, from + (r * kPatch + c) * y_step); },
-            [&](Index r, Index c, V value) HWY_ATTR {
-              if (!whole && (r >= rows || c >= columns)) return;
-              float* const to = image + (r * p.out_columns + c) * p.out_channels + channel;
-              hn::StoreU(add ? hn::Add(value, hn::LoadU(d, to)) : value, d, to);
-            });
+        const V bias = epilogue.bias == nullptr ? hn::Zero(d) : hn::LoadU(d, epilogue.bias + channel);
+        transform<OutputTransform>([&](Index r, Index c)
+                                       HWY_ATTR { return hn::Load(d, from + (r * kPatch + c) * y_step); },
+                                   [&](Index r, Index c, V value) HWY_ATTR {
+                                     if (!whole && (r >= rows || c >= columns)) return;
+                                     const Index pixel = (r * p.out_columns + c) * p.out_channels + channel;
+                                     if (epilogue.bias != nullptr) value = hn::Add(value, bias);
+                                     if (residual != nullptr)
+                                       value = hn::Add(value, hn::LoadU(d, residual + pixel));
+                                     if (epilogue.relu)
+                                       value = hn::IfThenZeroElse(hn::Le(value, hn::Zero(d)), value);
+                                     hn::StoreU(value, d, result + pixel);
+                                   });
       }
     }
   }

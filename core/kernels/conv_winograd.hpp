@@ -34,12 +34,19 @@ struct Pair {
   const float* b = nullptr;
 };
 
+/// What is done to a result before it is written: relu?(y + bias? + residual?). Null pointers: nothing.
+struct Epilogue {
+  const float* bias = nullptr;      ///< [out_channels]
+  const float* residual = nullptr;  ///< of the result's shape; may be the result
+  bool relu = false;
+};
+
 /// A sum of one or two products of the same shapes. What several sums have in common is transformed once if
 /// it stands at the same place in each of them, and two products share the transform of their sum.
 struct Sum {
   std::array<Pair, 2> pairs;
   float* result = nullptr;
-  bool add = false;  ///< to what the result holds
+  Epilogue epilogue = {};
   std::int64_t terms() const { return pairs[1].a == nullptr ? 1 : 2; }
 };
 
@@ -52,7 +59,7 @@ void forward(const Problem& problem, std::span<const Sum> sums);
 void input_grad(const Problem& problem, std::span<const Sum> sums);
 
 /// Gradients with respect to w [3, 3, channels, out_channels] from pairs of x and gy [images, out_rows,
-/// out_columns, out_channels]; all sums have the same number of pairs, and none adds to its result.
+/// out_columns, out_channels]; all sums have the same number of pairs, and no epilogue.
 void weight_grad(const Problem& problem, std::span<const Sum> sums);
 
 }  // namespace goshawk::kernels::winograd

@@ -85,7 +85,7 @@ TEST_CASE("all derivatives of the fused op equal those of its composition") {
             CAPTURE(residual);
             CAPTURE(moving);
             const auto epilogue = [&](const std::vector<Variable>& v) {
-              return NormEpilogue{.relu = relu, .residual = residual ? v[3] : Variable()};
+              return Epilogue{.relu = relu, .residual = residual ? v[3] : Variable()};
             };
             // The residual takes part, times zero, where the op does not use it.
             const Derivatives fused = derivatives(shape, moving, [&](const std::vector<Variable>& v) {
@@ -126,7 +126,7 @@ TEST_CASE("eval mode without recording equals eval mode in a graph") {
   const Variable beta = Variable::leaf(random_normal({5}, DType::f64, random));
   const Tensor mean = random_normal({5}, DType::f64, random),
                var = random_uniform({5}, DType::f64, random, 0.5, 2);
-  const NormEpilogue epilogue{.relu = true, .residual = r};
+  const Epilogue epilogue{.relu = true, .residual = r};
   const Tensor recorded = batch_norm_eval(x, gamma, beta, mean, var, 1e-5, epilogue).value();
   const NoGrad no_grad;
   check_close(batch_norm_eval(x, gamma, beta, mean, var, 1e-5, epilogue).value(), recorded);

@@ -15,7 +15,7 @@ namespace {
 
 using V = std::vector<Variable>;
 
-enum class Norm : std::uint8_t { eval, train };
+enum class Norm : std::uint8_t { eval, folded, train };
 enum class Pooling : std::uint8_t { average, maximum, global };
 
 // conv → norm → relu → [conv / 2 → norm, + conv 1 × 1 / 2 of the skip] → relu → [conv → norm, + skip] → relu
@@ -44,14 +44,18 @@ struct Net {
   }
 
   Variable conv(const Variable& x, std::size_t layer, const ConvParams& params,
-                const NormEpilogue& epilogue) const {
-    const Variable y = conv2d(x, parameters[3 * layer], params);
-    const Variable &gamma = parameters[3 * layer + 1], &beta = parameters[3 * layer + 2];
-    if (norm == Norm::train) return batch_norm_train(y, gamma, beta, 1e-5, epilogue).y;
+                const Epilogue& epilogue) const {
+    const Variable &w = parameters[3 * layer], &gamma = parameters[3 * layer + 1],
+                   &beta = parameters[3 * layer + 2];
+    if (norm == Norm::train) return batch_norm_train(conv2d(x, w, params), gamma, beta, 1e-5, epilogue).y;
     Random random(41, layer);
     const Tensor mean = random_normal(gamma.shape(), DType::f64, random).to(dtype);
     const Tensor var = random_uniform(gamma.shape(), DType::f64, random, 0.5, 2).to(dtype);
-    return batch_norm_eval(y, gamma, beta, mean, var, 1e-5, epilogue);
+    if (norm == Norm::eval) {
+      return batch_norm_eval(conv2d(x, w, params), gamma, beta, mean, var, 1e-5, epilogue);
+    }
+    const auto [s, t] = batch_norm_map(gamma, beta, mean, var, 1e-5);
+    return conv2d(x, channel_scale(w, s), params, t, epilogue);
   }
   Variable pool(const Variable& x) const {
     switch (pooling) {
@@ -97,7 +101,7 @@ double distance(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
 }  // namespace
 
 TEST_CASE("forward over reverse equals reverse over reverse") {
-  for (const Norm norm : {Norm::eval, Norm::train}) {
+  for (const Norm norm : {Norm::eval, Norm::folded, Norm::train}) {
     for (const Pooling pooling : {Pooling::average, Pooling::maximum, Pooling::global}) {
       for (const DType dtype : {DType::f64, DType::f32}) {
         CAPTURE(static_cast<int>(norm));
@@ -126,21 +130,47 @@ TEST_CASE("forward over reverse equals reverse over reverse") {
   }
 }
 
+TEST_CASE("a batch norm folded into its convolution has the same loss, gradient and products") {
+  for (const HvpRoad road : {HvpRoad::reverse_over_reverse, HvpRoad::forward_over_reverse}) {
+    const Net apart(Norm::eval, Pooling::global), folded(Norm::folded, Pooling::global);
+    const Variable a = apart.loss(), b = folded.loss();
+    CHECK(b.item() == doctest::Approx(a.item()).epsilon(1e-12));
+    const auto values = [](const V& variables) {
+      std::vector<Tensor> tensors;
+      for (const Variable& v : variables) tensors.push_back(v.value());
+      return tensors;
+    };
+    CHECK(distance(values(grad(b, folded.parameters)), values(grad(a, apart.parameters))) < 1e-12);
+    const GradientGraph in_a(a, apart.parameters, road), in_b(b, folded.parameters, road);
+    const std::vector<std::vector<Tensor>> vectors{apart.direction(1), apart.direction(2)};
+    const auto of_a = in_a.apply_many(vectors), of_b = in_b.apply_many(vectors);
+    for (std::size_t k = 0; k < vectors.size(); ++k) CHECK(distance(of_b[k], of_a[k]) < 1e-12);
+    // Each parameter alone: many tangents and cotangents are zero.
+    for (std::size_t l = 0; l < vectors[0].size(); ++l) {
+      std::vector<Tensor> one(vectors[0].size());
+      one[l] = vectors[0][l];
+      CHECK(distance(in_b.apply(one), in_a.apply(one)) < 1e-12);
+    }
+  }
+}
+
 TEST_CASE("forward over reverse gives several products the bits of one, and the same bits each time") {
-  const Net net(Norm::train, Pooling::maximum);
-  const GradientGraph graph(net.loss(), net.parameters, HvpRoad::forward_over_reverse);
-  const std::vector<std::vector<Tensor>> vectors{net.direction(1), net.direction(2), net.direction(3)};
-  const auto products = graph.apply_many(vectors);
-  for (std::size_t k = 0; k < vectors.size(); ++k) {
-    const auto product = graph.apply(vectors[k]);
-    for (std::size_t l = 0; l < product.size(); ++l)
-      CHECK(product[l].to_vector<double>() == products[k][l].to_vector<double>());
+  for (const Norm norm : {Norm::train, Norm::folded}) {
+    const Net net(norm, Pooling::maximum);
+    const GradientGraph graph(net.loss(), net.parameters, HvpRoad::forward_over_reverse);
+    const std::vector<std::vector<Tensor>> vectors{net.direction(1), net.direction(2), net.direction(3)};
+    const auto products = graph.apply_many(vectors);
+    for (std::size_t k = 0; k < vectors.size(); ++k) {
+      const auto product = graph.apply(vectors[k]);
+      for (std::size_t l = 0; l < product.size(); ++l)
+        CHECK(product[l].to_vector<double>() == products[k][l].to_vector<double>());
+    }
   }
 }
 
 TEST_CASE("a third derivative by three roads") {
   // The tangent of H v along w, recorded, against the gradient of ⟨H v, u⟩ taken backward along w.
-  for (const Norm norm : {Norm::eval, Norm::train}) {
+  for (const Norm norm : {Norm::eval, Norm::folded, Norm::train}) {
     const Net net(norm, Pooling::global);
     const auto as_variables = [](const std::vector<Tensor>& t) { return V(t.begin(), t.end()); };
     const V u = as_variables(net.direction(1)), v = as_variables(net.direction(2)),

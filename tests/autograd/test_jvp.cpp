@@ -98,7 +98,7 @@ TEST_CASE("several directions have the bits of one where kernels share their wor
   }
   for (const bool train : {false, true}) {
     const Variable y = conv2d(x, w, {.pad_h = 1, .pad_w = 1});
-    const NormEpilogue epilogue{.relu = true, .residual = x};
+    const Epilogue epilogue{.relu = true, .residual = x};
     const Variable z =
         train ? batch_norm_train(y, s, t, 1e-5, epilogue).y : channel_affine(y, s, t, epilogue);
     V outputs = grad(sum(mul(z, z)), inputs, {.create_graph = true});

@@ -25,7 +25,7 @@ struct Net {
   Variable gamma = Variable::leaf(normal({4}, 4)), beta = Variable::leaf(normal({4}, 5));
   Variable fc = Variable::leaf(normal({4, 3}, 6));
 
-  Variable normalise(const Variable& x, Norm norm, const NormEpilogue& epilogue) const {
+  Variable normalise(const Variable& x, Norm norm, const Epilogue& epilogue) const {
     if (norm == Norm::train) return batch_norm_train(x, gamma, beta, 1e-5, epilogue).y;
     return batch_norm_eval(x, gamma, beta, normal({4}, 7), Tensor::full({4}, DType::f64, 0.5), 1e-5,
                            epilogue);

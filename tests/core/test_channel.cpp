@@ -65,6 +65,53 @@ TEST_CASE("affine, sums and dots against plain loops") {
   });
 }
 
+TEST_CASE("shifts past a ReLU, their tangents and gradients, against plain loops") {
+  on_every_target([] {
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      for (const Shape& shape : kShapes) {
+        INFO("shape ", fmt::format("{}", shape), " ", std::string(dtype_name(dtype)));
+        const std::int64_t c = shape.back(), n = shape.numel();
+        const Tensor x = normal(shape, dtype, 1), r = normal(shape, dtype, 2), t = normal({c}, dtype, 3);
+        const Tensor y = x.clone(), unmasked = x.clone(), gy = normal(shape, dtype, 4);
+        kernels::shift_in_place(y, t, r, true);
+        kernels::shift_in_place(unmasked, {}, r, false);
+        const Tensor tangent = kernels::shift_tangent(gy, t, r, y, false);
+        const Tensor no_shift = kernels::shift_tangent(gy, {}, r, y, false);
+        const Tensor no_mask = kernels::shift_tangent(gy, t, {}, {}, false);
+        const kernels::ShiftGradient g = kernels::shift_backward(gy, y);
+        std::vector<double> sum(static_cast<std::size_t>(c));
+        for (std::int64_t i = 0; i < n; ++i) {
+          const std::int64_t k = i % c;
+          const double passes = at(y, i) > 0 ? 1 : 0;
+          CHECK(std::abs(at(y, i) - std::max(0.0, at(x, i) + at(t, k) + at(r, i))) <= tolerance(dtype));
+          CHECK(std::abs(at(unmasked, i) - (at(x, i) + at(r, i))) <= tolerance(dtype));
+          CHECK(std::abs(at(tangent, i) - passes * (at(gy, i) + at(t, k) + at(r, i))) <= tolerance(dtype));
+          CHECK(std::abs(at(no_shift, i) - passes * (at(gy, i) + at(r, i))) <= tolerance(dtype));
+          CHECK(std::abs(at(no_mask, i) - (at(gy, i) + at(t, k))) <= tolerance(dtype));
+          CHECK(at(g.g, i) == passes * at(gy, i));
+          sum[static_cast<std::size_t>(k)] += passes * at(gy, i);
+        }
+        const double scale = tolerance(dtype) * std::sqrt(static_cast<double>(n / c) + 1);
+        for (std::int64_t k = 0; k < c; ++k) {
+          CHECK(std::abs(at(g.sum, k) - sum[static_cast<std::size_t>(k)]) <= scale);
+        }
+
+        // In place: the same bits.
+        const Tensor moved = gy.clone(), masked = gy.clone();
+        CHECK(kernels::shift_tangent(moved, t, r, y, true).raw() == moved.raw());
+        const kernels::ShiftGradient in_place = kernels::shift_backward(masked, y, true);
+        CHECK(in_place.g.raw() == masked.raw());
+        bool same = true;
+        for (std::int64_t i = 0; i < n; ++i) {
+          same = same && at(moved, i) == at(tangent, i) && at(masked, i) == at(g.g, i);
+        }
+        for (std::int64_t k = 0; k < c; ++k) same = same && at(in_place.sum, k) == at(g.sum, k);
+        CHECK(same);
+      }
+    }
+  });
+}
+
 TEST_CASE("moments survive a mean that is large against the spread") {
   on_every_target([] {
     const Tensor x = Tensor::empty({5000, 3}, DType::f32);
@@ -210,6 +257,11 @@ TEST_CASE_TEMPLATE("a ReLU turns −0 into 0 and keeps NaN, and gradients reach 
     passed(kernels::affine_tangents(std::span(&along, 1), plain, one, y)[0], u);
     const kernels::NormMoves move{.gy = u, .x = {}, .scale = {}};
     passed(kernels::affine_backward_tangents(std::span(&move, 1), g, plain, one, y, all)[0].x, u);
+    passed(kernels::shift_tangent(u, {}, {}, y, false), u);
+    passed(kernels::shift_backward(g, y).g, g);
+    const Tensor in_place = x.clone();
+    kernels::shift_in_place(in_place, minus_zero, {}, true);
+    for (std::int64_t i = 0; i < kCount; ++i) CHECK(same(in_place.data<T>()[i], outputs[i % 7]));
     // The batch norm's own mask, from x: 0 as a mean gives sums of the passed gradients.
     const Tensor zero = Tensor::zeros({kChannels}, dtype);
     const auto sums = [&](const kernels::NormMap& map) {
@@ -245,6 +297,11 @@ TEST_CASE("operands that do not match are refused") {
   CHECK_THROWS_AS(kernels::channel_dot(x, Tensor::zeros({3, 2}, DType::f32)), Error);
   CHECK_THROWS_AS(kernels::channel_sum(Tensor::scalar(1, DType::f32)), Error);
   CHECK_THROWS_AS(kernels::channel_moments(Tensor::zeros({0, 3}, DType::f32)), Error);
+  const Tensor two = Tensor::zeros({2}, DType::f32), turned = Tensor::zeros({3, 2}, DType::f32);
+  CHECK_THROWS_AS(kernels::shift_in_place(x, two, {}, true), Error);
+  CHECK_THROWS_AS(kernels::shift_in_place(x, {}, turned, true), Error);
+  CHECK_THROWS_AS(kernels::shift_tangent(x, {}, {}, turned, false), Error);
+  CHECK_THROWS_AS(kernels::shift_backward(x, turned), Error);
 }
 
 TEST_CASE("statistics of a batch norm that do not match are refused by each of its derivatives") {

@@ -428,9 +428,14 @@ TEST_CASE("a bias is added to every pixel") {
         INFO(describe(c), " ", hwy::TargetName(target));
         const Tensor x = whole_numbers(c.x(), random).to(dtype), bias = whole_numbers({c.co}, random);
         const Tensor w = whole_numbers(c.weights(), random).to(dtype);
-        const Tensor without = conv2d(x, w, c.params), with = conv2d(x, w, c.params, {}, bias.to(dtype));
+        const Tensor residual = whole_numbers(c.y(), random).to(dtype);
+        const Tensor without = conv2d(x, w, c.params),
+                     with = conv2d(x, w, c.params, {}, {.bias = bias.to(dtype)});
         const Tensor sum = Tensor::full(c.y(), dtype, 100);
-        conv2d(x, w, c.params, sum, bias.to(dtype));
+        conv2d(x, w, c.params, sum, {.bias = bias.to(dtype)});
+        const Tensor passed = conv2d(x, w, c.params, {}, {bias.to(dtype), residual, true});
+        const Tensor positive_sum = Tensor::full(c.y(), dtype, -1);
+        conv2d(x, w, c.params, positive_sum, {.relu = true});
         // Whole numbers are exact by direct sums only.
         const double tolerance = dtype == DType::f32 && c.co == 32 ? 1e-3 : 0;
         dispatch_floating(dtype, "check", [&]<class T>() {
@@ -438,14 +443,22 @@ TEST_CASE("a bias is added to every pixel") {
             const double shift = bias.data<double>()[i % c.co], y = without.data<T>()[i];
             if (std::abs(with.data<T>()[i] - (y + shift)) > tolerance) FAIL("element ", i);
             if (std::abs(sum.data<T>()[i] - (100 + y + shift)) > tolerance) FAIL("added to element ", i);
+            const double all = std::max(0.0, y + shift + residual.data<T>()[i]);
+            if (std::abs(passed.data<T>()[i] - all) > tolerance) FAIL("everything at element ", i);
+            if (std::abs(positive_sum.data<T>()[i] - std::max(0.0, y - 1)) > tolerance)
+              FAIL("sum past ReLU ", i);
           }
         });
       }
     }
   }
   const Tensor x = Tensor::zeros({1, 4, 4, 2}, DType::f32), w = Tensor::zeros({1, 1, 2, 3}, DType::f32);
-  CHECK_THROWS_AS(conv2d(x, w, {}, {}, Tensor::zeros({2}, DType::f32)), Error);
-  CHECK_THROWS_AS(conv2d(x, w, {}, {}, Tensor::zeros({3}, DType::f64)), Error);
+  CHECK_THROWS_AS(conv2d(x, w, {}, {}, {.bias = Tensor::zeros({2}, DType::f32)}), Error);
+  CHECK_THROWS_AS(conv2d(x, w, {}, {}, {.bias = Tensor::zeros({3}, DType::f64)}), Error);
+  const Tensor y = Tensor::zeros({1, 4, 4, 3}, DType::f32);
+  CHECK_THROWS_AS(conv2d(x, w, {}, {}, {.residual = Tensor::zeros({1, 4, 3, 3}, DType::f32)}), Error);
+  CHECK_THROWS_AS(conv2d(x, w, {}, {}, {.residual = y.to(DType::f64)}), Error);
+  CHECK_THROWS_AS(conv2d(x, w, {}, y, {.residual = y}), Error);
 }
 
 TEST_CASE("an empty batch gives empty images and zero weight gradients") {

@@ -128,6 +128,10 @@ std::vector<OpCase> convolution_cases() {
     cases.push_back({"conv2d",
                      [p](const V& v) { return conv2d(v[0], v[1], p, v[2]); },
                      {normal(x), normal(w, 2), normal({w[3]}, 3)}});
+    cases.push_back(
+        {"conv2d",
+         [p](const V& v) { return conv2d(v[0], v[1], p, v[2], {.relu = true, .residual = v[3]}); },
+         {normal(x), normal(w, 2), normal({w[3]}, 3), normal(y, 4)}});
     cases.push_back({"conv2d_input_grad",
                      [p, x](const V& v) { return conv2d_input_grad(v[0], v[1], x, p); },
                      {normal(y), normal(w, 2)}});
@@ -135,6 +139,17 @@ std::vector<OpCase> convolution_cases() {
                      [p, w](const V& v) { return conv2d_weight_grad(v[0], v[1], w, p); },
                      {normal(x), normal(y, 2)}});
   }
+  // Some of what may follow.
+  const Shape image{2, 3, 4, 2}, kernel{3, 3, 2, 2};
+  cases.push_back({"conv2d",
+                   [](const V& v) { return conv2d(v[0], v[1], kStride1, {}, {.relu = true}); },
+                   {normal(image), normal(kernel, 2)}});
+  cases.push_back({"conv2d",
+                   [](const V& v) {
+                     // The residual is the input, as in a network, and there is no ReLU.
+                     return conv2d(v[0], v[1], kStride1, {}, {.residual = mul(v[0], v[0])});
+                   },
+                   {normal(image), normal(kernel, 2)}});
   // One tensor in both places.
   const Shape both{3, 3, 3, 3};
   cases.push_back({"conv2d", [](const V& v) { return conv2d(v[0], v[0], kStride1); }, {normal(both)}});
@@ -216,6 +231,28 @@ Variable sum_of_products(const V& a, const V& b) {
 }
 
 const Shape kImages{4, 2, 2, 3};
+
+// A pointwise convolution y = relu(conv(x, w) + t + r), whose gradient in its sum is the op.
+Variable shifted(const V& v) {
+  return conv2d(v[0], v[1], {}, v[2], {.relu = true, .residual = v[3]});
+}
+
+const AddCases shift_gradient_cases({
+    {"shift_grad",
+     [](const V& v) {
+       const V inputs{v[0], v[1], v[2], v[3]};
+       return sum_of_products(norm_gradients(shifted(v), v[4], inputs), {v[5], v[6], v[7], v[8]});
+     },
+     {normal(kImages), normal({1, 1, 3, 3}, 2), normal({3}, 3), normal(kImages, 4), normal(kImages, 5),
+      normal(kImages, 6), normal({1, 1, 3, 3}, 7), normal({3}, 8), normal(kImages, 9)}},
+    // The shift's gradient alone, and all but it.
+    {"shift_grad",
+     [](const V& v) { return norm_gradients(shifted(v), v[4], {v[2]})[0]; },
+     {normal(kImages), normal({1, 1, 3, 3}, 2), normal({3}, 3), normal(kImages, 4), normal(kImages, 5)}},
+    {"shift_grad",
+     [](const V& v) { return norm_gradients(shifted(v), v[4], {v[3]})[0]; },
+     {normal(kImages), normal({1, 1, 3, 3}, 2), normal({3}, 3), normal(kImages, 4), normal(kImages, 5)}},
+});
 
 const AddCases norm_gradient_cases({
     {"channel_affine_grad",

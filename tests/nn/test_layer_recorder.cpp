@@ -50,7 +50,12 @@ std::vector<double> values(const Variable& v) {
 TEST_CASE("a recorded pass gives the same logits, and sites that reproduce each layer") {
   Net net(1);
   const ClassifierGraph graph = record_classifier(net.model, net.images, net.labels);
-  CHECK(values(graph.logits) == values(net.model.forward(net.images)));
+  // Up to rounding, since a convolution runs with the batch norm behind it where nobody looks between them.
+  const std::vector<double> logits = values(net.model.forward(net.images));
+  REQUIRE(logits.size() == 15);
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    CHECK(values(graph.logits)[i] == doctest::Approx(logits[i]).epsilon(1e-12));
+  }
   REQUIRE(graph.sites.size() == 3);
   CHECK(graph.sites[0].name == "conv1");
   CHECK(graph.sites[1].name == "conv2");

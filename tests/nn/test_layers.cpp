@@ -226,6 +226,86 @@ TEST_CASE("batch norm's epilogue is the residual addition and the ReLU, in both 
   }
 }
 
+TEST_CASE("a convolution runs with the batch norm behind it: the same function, with gradients") {
+  const Tensor x = normal({3, 5, 4, 2}, 1), r = normal({3, 5, 4, 6}, 2), direction = normal({3, 5, 4, 6}, 3);
+  for (const Mode mode : {Mode::train, Mode::eval}) {
+    for (const bool with_bias : {false, true}) {
+      Conv2d conv({.in = 2, .out = 6, .kernel = 3, .padding = 1, .groups = 2, .bias = with_bias});
+      BatchNorm2d bn({.channels = 6});
+      conv.to(DType::f64);
+      bn.to(DType::f64);
+      std::uint64_t seed = 4;
+      std::vector<Variable> wrt{conv.weight, bn.weight, bn.bias};
+      if (with_bias) wrt.push_back(conv.bias);
+      for (const Variable& p : wrt) p.value().copy_from(normal(p.shape(), seed++));
+      bn.running_mean.copy_from(normal({6}, seed++));
+      for (double& v : bn.running_var.span<double>()) v = 0.5 + 0.1 * static_cast<double>(seed++);
+      // Transforms that can be seen.
+      conv.weight_transform = [](const Variable& w) { return mul(w, w); };
+      conv.input_transform = [](const Variable& v) { return scale(v, 3); };
+      conv.set_mode(mode);
+      bn.set_mode(mode);
+      for (const bool with_residual : {false, true}) {
+        const Variable input = Variable::leaf(x), residual = Variable::leaf(r);
+        const Epilogue epilogue{.relu = true, .residual = with_residual ? residual : Variable()};
+        const Variable apart = bn.forward(conv.forward(input), epilogue);
+        const Variable together = conv.forward(input, bn, epilogue);
+        CHECK(largest_difference(together.value(), apart.value()) < 1e-12);
+        {
+          const NoGrad guard;
+          CHECK(largest_difference(conv.forward(input, bn, epilogue).value(), apart.value()) < 1e-12);
+        }
+        std::vector<Variable> all = wrt;
+        all.push_back(input);
+        if (with_residual) all.push_back(residual);
+        const GradOptions options{.grad_outputs = {direction}};
+        const auto a = grad(apart, all, options), b = grad(together, all, options);
+        for (std::size_t i = 0; i < all.size(); ++i)
+          CHECK(largest_difference(a[i].value(), b[i].value()) < 1e-11);
+      }
+      CHECK(conv.last_output_pixels() == 20);
+      CHECK(conv.last_input_elements() == 40);
+    }
+  }
+  Conv2d conv({.in = 2, .out = 6, .kernel = 3});
+  BatchNorm2d narrow({.channels = 5});
+  narrow.set_mode(Mode::eval);
+  CHECK_THROWS_WITH_AS(conv.forward(normal({1, 3, 3, 2}, 1, DType::f32), narrow, {}),
+                       "[Conv2d] a batch norm of 5 channels cannot follow 6 output channels", Error);
+}
+
+TEST_CASE("a row of modules joins a convolution with what is right behind it, and only that") {
+  struct Doubling : BatchNorm2d {
+    using BatchNorm2d::BatchNorm2d;
+    Variable forward(const Variable& v) override { return scale(BatchNorm2d::forward(v), 2); }
+  };
+  const Tensor x = normal({2, 4, 4, 2}, 1);
+  const auto row = [](bool relu, bool doubling) {
+    auto net = std::make_unique<Sequential>();
+    net->add<Conv2d>({.in = 2, .out = 3, .kernel = 1});
+    if (doubling) {
+      net->append(std::make_unique<Doubling>(BatchNorm2dConfig{.channels = 3}));
+    } else {
+      net->add<BatchNorm2d>({.channels = 3});
+    }
+    if (relu) net->add<ReLU>();
+    net->add<Conv2d>({.in = 3, .out = 2, .kernel = 3});
+    net->to(DType::f64);
+    std::uint64_t seed = 2;
+    for (const Variable& p : net->parameters()) p.value().copy_from(normal(p.shape(), seed++));
+    net->set_mode(Mode::eval);
+    return net;
+  };
+  for (const bool with_relu : {false, true}) {
+    for (const bool doubling : {false, true}) {
+      const auto net = row(with_relu, doubling);
+      Variable y = (*net)[0].forward(x);
+      for (std::size_t i = 1; i < net->size(); ++i) y = (*net)[i].forward(y);
+      CHECK(largest_difference(net->forward(x).value(), y.value()) < 1e-12);
+    }
+  }
+}
+
 TEST_CASE("layers refuse what they cannot do, and say why") {
   CHECK_THROWS_AS(Conv2d({.in = 0, .out = 3}), Error);
   CHECK_THROWS_AS(Conv2d({.in = 3, .out = 3, .stride = 0}), Error);
