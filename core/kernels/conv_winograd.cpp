@@ -16,6 +16,7 @@
 #include <hwy/highway.h>
 // clang-format on
 
+#include "core/kernels/channel_rows-inl.hpp"
 #include "core/kernels/conv_block-inl.hpp"
 
 #ifndef GOSHAWK_CORE_KERNELS_CONV_WINOGRAD_LAYOUT
@@ -60,6 +61,7 @@ namespace goshawk::kernels::winograd {
 namespace HWY_NAMESPACE {
 
 using namespace goshawk::kernels::simd::HWY_NAMESPACE;
+using goshawk::kernels::HWY_NAMESPACE::past_relu;
 
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
@@ -349,6 +351,23 @@ Rows rows_of_y(const Problem& p, const float* y, Index begin, Index end) {
   return Rows(p, y, p.out_rows, p.out_columns * p.out_channels, begin, end);
 }
 
+/// An epilogue for the vector of channels from `channel` on.
+struct Finish {
+  Finish(const Epilogue& e, Index channel)
+      : epilogue(e), bias(e.bias == nullptr ? hn::Zero(d) : hn::LoadU(d, e.bias + channel)) {}
+
+  /// `value` is element `i` of the result.
+  HWY_INLINE HWY_ATTR V operator()(V value, Index i) const {
+    if (epilogue.bias != nullptr) value = hn::Add(value, bias);
+    if (epilogue.residual != nullptr) value = hn::Add(value, hn::LoadU(d, epilogue.residual + i));
+    if (epilogue.relu) value = past_relu(value, value);
+    return value;
+  }
+
+  const Epilogue& epilogue;
+  V bias;
+};
+
 /// Output tiles [begin, end) of the batch. Sums of pairs of images and transformed weights; the weights of
 /// all pairs lie in one array.
 void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Index end) {
@@ -415,29 +434,21 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
     }
 
     Place place(p, begin);
-    const Epilogue& epilogue = sum.epilogue;
     for (Index t = 0; t < tiles; ++t, place.advance()) {
       const Index top = place.row * kTile, left = place.column * kTile;
       const Index at = ((place.image * p.out_rows + top) * p.out_columns + left) * p.out_channels;
-      float* const result = sum.result + at;
-      const float* const residual = epilogue.residual == nullptr ? nullptr : epilogue.residual + at;
       const Index rows = std::min(kTile, p.out_rows - top), columns = std::min(kTile, p.out_columns - left);
       const bool whole = rows == kTile && columns == kTile;
       for (Index channel = 0; channel < p.out_channels; channel += kVector) {
         const float* const from = products + t * p.out_channels + channel;
-        const V bias = epilogue.bias == nullptr ? hn::Zero(d) : hn::LoadU(d, epilogue.bias + channel);
-        transform<OutputTransform>([&](Index r, Index c)
-                                       HWY_ATTR { return hn::Load(d, from + (r * kPatch + c) * y_step); },
-                                   [&](Index r, Index c, V value) HWY_ATTR {
-                                     if (!whole && (r >= rows || c >= columns)) return;
-                                     const Index pixel = (r * p.out_columns + c) * p.out_channels + channel;
-                                     if (epilogue.bias != nullptr) value = hn::Add(value, bias);
-                                     if (residual != nullptr)
-                                       value = hn::Add(value, hn::LoadU(d, residual + pixel));
-                                     if (epilogue.relu)
-                                       value = hn::IfThenZeroElse(hn::Le(value, hn::Zero(d)), value);
-                                     hn::StoreU(value, d, result + pixel);
-                                   });
+        const Finish finish(sum.epilogue, channel);
+        const auto load = [&](Index r, Index c)
+                              HWY_ATTR { return hn::Load(d, from + (r * kPatch + c) * y_step); };
+        transform<OutputTransform>(load, [&](Index r, Index c, V value) HWY_ATTR {
+          if (!whole && (r >= rows || c >= columns)) return;
+          const Index element = at + (r * p.out_columns + c) * p.out_channels + channel;
+          hn::StoreU(finish(value, element), d, sum.result + element);
+        });
       }
     }
   }
