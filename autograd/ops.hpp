@@ -90,8 +90,8 @@ Variable matmul(const Variable& a, const Variable& b, bool transpose_a = false, 
 
 // ---- convolution (autograd/ops/conv.cpp): a trio that is closed under differentiation
 // ------------------------
-/// What follows an affine map, a normalisation or a convolution in the same pass over memory:
-/// relu?(y + residual?).
+/// What follows an affine map, a normalisation or a convolution, as far as possible in the same pass over
+/// memory: relu?(y + residual?).
 struct Epilogue {
   bool relu = false;
   Variable residual = {};  ///< of y's shape, or undefined

@@ -1,6 +1,7 @@
 #include "nn/layer_recorder.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.hpp"
 
@@ -22,6 +23,11 @@ LayerRecorder::~LayerRecorder() {
   LayerRecorder** place = &youngest;
   while (*place != nullptr && *place != this) place = &(*place)->older_;
   if (*place == this) *place = older_;
+}
+
+std::vector<LinearSite> LayerRecorder::take_sites() {
+  places_.clear();
+  return std::exchange(sites_, {});
 }
 
 LayerRecorder* LayerRecorder::of(const WeightedLayer& layer) {

@@ -13,7 +13,8 @@ namespace goshawk {
 /// While it lives, every forward of a weighted layer of `model` on this thread adds a LinearSite. Recorders
 /// on different threads do not know of each other, so several may run the same model's forward at once; on
 /// one thread the youngest that knows a layer records it. Layers of other models are left alone. It ends on
-/// the thread that it began on.
+/// the thread that it began on. A recorded pass may round otherwise than one that is not (see
+/// Conv2d::forward).
 class LayerRecorder {
  public:
   /// Throws Error when the model has no weighted layers.
@@ -24,9 +25,9 @@ class LayerRecorder {
 
   /// In the order in which the model's layers were registered, and the uses of one layer in theirs.
   const std::vector<LinearSite>& sites() const { return sites_; }
-  std::vector<LinearSite> take_sites() { return std::move(sites_); }
+  std::vector<LinearSite> take_sites();
 
-  // What WeightedLayer::forward calls.
+  // What the layers' forward calls.
   /// The recorder on this thread that knows `layer`, or null.
   static LayerRecorder* of(const WeightedLayer& layer);
   /// x as a node of its own that gradients can be taken with respect to.

@@ -160,8 +160,7 @@ Variable BatchNorm2d::forward(const Variable& x, const Epilogue& epilogue) {
 Variable BatchNorm2d::normalise(const Variable& x, const Epilogue& epilogue,
                                 BatchStatistics* statistics) const {
   if (statistics == nullptr) {
-    const auto [s, t] = map();
-    return channel_affine(x, s, t, epilogue);
+    return batch_norm_eval(x, weight, bias, running_mean, running_var, config_.eps, epilogue);
   }
   BatchNormTrain result = batch_norm_train(x, weight, bias, config_.eps, epilogue);
   *statistics = {result.mean, result.var};

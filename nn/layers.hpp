@@ -32,7 +32,7 @@ class WeightedLayer : public Module {
   Transform weight_transform;
   Transform input_transform;
 
-  Variable forward(const Variable& x) override;
+  Variable forward(const Variable& x) final;
 
   virtual LayerKind kind() const = 0;
   std::int64_t weight_count() const { return weight.numel(); }
@@ -102,7 +102,7 @@ class Conv2d : public WeightedLayer {
   ConvParams params() const;
 
  private:
-  Variable apply(const Variable& x, const Variable& w) const override;
+  Variable apply(const Variable& x, const Variable& w) const final;
   Conv2dConfig config_;
 };
 

@@ -75,7 +75,7 @@ struct LayerTraces {
 };
 
 struct ExactTraces {
-  std::vector<LayerTraces> layers;  ///< in the order of the forward pass
+  std::vector<LayerTraces> layers;  ///< in network order
   double loss = 0;                  ///< mean cross-entropy
   std::int64_t images = 0;          ///< fewer than were given when it was ended before
   int directions = 0;               ///< backward passes

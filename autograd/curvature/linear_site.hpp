@@ -30,7 +30,7 @@ Tensor linear_output(const LinearSite& site, const Tensor& weight);
 struct ClassifierGraph {
   Variable logits;                ///< [N, C]
   Tensor labels;                  ///< i64 [N]
-  std::vector<LinearSite> sites;  ///< in the order of the forward pass
+  std::vector<LinearSite> sites;  ///< in network order: that in which the layers were registered
 };
 
 }  // namespace goshawk

@@ -24,6 +24,14 @@ struct AffineRows {
   bool relu;
 };
 
+/// Sums of x − centre and of its square, per channel.
+template <class T>
+struct DeviationRows {
+  const T *x, *centre;
+  T *sums, *squares;
+  std::int64_t rows, channels;
+};
+
 template <class T>
 struct MaskedSumRows {
   const T *gy, *y;
@@ -33,9 +41,8 @@ struct MaskedSumRows {
 
 template <class T>
 struct ReduceRows {
-  const T *a, *b;   // b null: plain sum
-  const T* centre;  // subtracted from a and b per channel when not null
-  T* sums;          // [channels]
+  const T *a, *b;  // b null: plain sum
+  T* sums;         // [channels]
   std::int64_t rows, channels;
 };
 
@@ -48,6 +55,9 @@ HWY_BEFORE_NAMESPACE();
 namespace goshawk::kernels {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+
+/// The coefficients of a body that has none.
+struct None {};
 
 template <class T>
 struct AffineBody {
@@ -72,9 +82,42 @@ struct AffineBody {
 };
 
 template <class T>
+struct DeviationBody {
+  const DeviationRows<T>& p;
+  template <class D>
+  struct Sums {
+    hn::Vec<D> deviation, square;
+  };
+  template <class D>
+  HWY_INLINE HWY_ATTR hn::Vec<D> load(D d, std::int64_t c) const {
+    return hn::LoadU(d, p.centre + c);
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR Sums<D> zero(D d) const {
+    return {hn::Zero(d), hn::Zero(d)};
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, hn::Vec<D> centre, Sums<D>& sums) const {
+    const auto deviation = hn::Sub(hn::LoadU(d, p.x + i), centre);
+    sums.deviation = hn::Add(sums.deviation, deviation);
+    sums.square = hn::MulAdd(deviation, deviation, sums.square);
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR void store(D d, std::int64_t c, const Sums<D>& even, const Sums<D>& odd) const {
+    hn::StoreU(hn::Add(even.deviation, odd.deviation), d, p.sums + c);
+    hn::StoreU(hn::Add(even.square, odd.square), d, p.squares + c);
+  }
+};
+
+template <class T>
+void deviation_rows(const DeviationRows<T>& p) {
+  const DeviationBody<T> body{p};
+  over_slabs<T, kSlabVectors>(p.channels, SumSlab<2, DeviationBody<T>>{body, p.rows, p.channels});
+}
+
+template <class T>
 struct MaskedSumBody {
   const MaskedSumRows<T>& p;
-  struct None {};
   template <class D>
   HWY_INLINE HWY_ATTR None load(D /*d*/, std::int64_t /*c*/) const {
     return {};
@@ -105,18 +148,18 @@ template <class T, bool kProduct>
 struct ReduceBody {
   const ReduceRows<T>& p;
   template <class D>
-  HWY_INLINE HWY_ATTR hn::Vec<D> load(D d, std::int64_t c) const {
-    return p.centre == nullptr ? hn::Zero(d) : hn::LoadU(d, p.centre + c);
+  HWY_INLINE HWY_ATTR None load(D /*d*/, std::int64_t /*c*/) const {
+    return {};
   }
   template <class D>
   HWY_INLINE HWY_ATTR hn::Vec<D> zero(D d) const {
     return hn::Zero(d);
   }
   template <class D, class V>
-  HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, V centre, V& sum) const {
-    const auto a = hn::Sub(hn::LoadU(d, p.a + i), centre);
+  HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, None /*k*/, V& sum) const {
+    const auto a = hn::LoadU(d, p.a + i);
     if constexpr (kProduct) {
-      sum = hn::MulAdd(a, hn::Sub(hn::LoadU(d, p.b + i), centre), sum);
+      sum = hn::MulAdd(a, hn::LoadU(d, p.b + i), sum);
     } else {
       sum = hn::Add(sum, a);
     }
@@ -149,6 +192,12 @@ void ReduceF32(const ReduceRows<float>& p) {
 void ReduceF64(const ReduceRows<double>& p) {
   reduce_rows(p);
 }
+void DeviationF32(const DeviationRows<float>& p) {
+  deviation_rows(p);
+}
+void DeviationF64(const DeviationRows<double>& p) {
+  deviation_rows(p);
+}
 void MaskedSumF32(const MaskedSumRows<float>& p) {
   masked_sum_rows(p);
 }
@@ -167,6 +216,8 @@ HWY_EXPORT(AffineF32);
 HWY_EXPORT(AffineF64);
 HWY_EXPORT(ReduceF32);
 HWY_EXPORT(ReduceF64);
+HWY_EXPORT(DeviationF32);
+HWY_EXPORT(DeviationF64);
 HWY_EXPORT(MaskedSumF32);
 HWY_EXPORT(MaskedSumF64);
 
@@ -183,6 +234,12 @@ void run(const ReduceRows<double>& p) {
   HWY_DYNAMIC_DISPATCH(ReduceF64)(p);
 }
 
+void run(const DeviationRows<float>& p) {
+  HWY_DYNAMIC_DISPATCH(DeviationF32)(p);
+}
+void run(const DeviationRows<double>& p) {
+  HWY_DYNAMIC_DISPATCH(DeviationF64)(p);
+}
 void run(const MaskedSumRows<float>& p) {
   HWY_DYNAMIC_DISPATCH(MaskedSumF32)(p);
 }
@@ -227,7 +284,6 @@ Tensor reduce(const Tensor& a, const Tensor& b, std::string_view op) {
     parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
       run(ReduceRows<T>{.a = a.data<T>() + begin * rows.channels,
                         .b = b.defined() ? b.data<T>() + begin * rows.channels : nullptr,
-                        .centre = nullptr,
                         .sums = partial.data<T>() + begin / rows.grain * rows.channels,
                         .rows = end - begin,
                         .channels = rows.channels});
@@ -248,8 +304,8 @@ Tensor channel_shift(const Tensor& x, const Tensor& t) {
   return affine(x, {}, t, {}, {}, Tensor::empty_like(x), "channel_shift");
 }
 
-void shift_in_place(const Tensor& x, const Tensor& t, const Tensor& residual, bool relu) {
-  affine(x, {}, t, residual, {.relu = relu}, x, "shift_in_place");
+void epilogue_in_place(const Tensor& y, const Tensor& residual, bool relu) {
+  affine(y, {}, {}, residual, {.relu = relu}, y, "epilogue_in_place");
 }
 
 Tensor shift_tangent(const Tensor& dx, const Tensor& dt, const Tensor& dr, const Tensor& y, bool in_place) {
@@ -289,16 +345,15 @@ ChannelMoments channel_moments(const Tensor& x) {
   check(rows.rows > 0, "[channel_moments] a tensor of shape {} has no elements to average", x.shape());
   return dispatch_floating(x.dtype(), "channel_moments", [&]<class T>() {
     const std::int64_t n = rows.channels;
-    const Tensor means = Tensor::empty({rows.chunks(), n}, x.dtype());
-    const Tensor squares = Tensor::empty({rows.chunks(), n}, x.dtype());
+    const auto per_chunk = [&] { return Tensor::empty({rows.chunks(), n}, x.dtype()); };
+    const Tensor means = per_chunk(), deviations = per_chunk(), squares = per_chunk();
     parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
       const T* from = x.data<T>() + begin * n;
-      T* mean = means.data<T>() + begin / rows.grain * n;
-      T* square = squares.data<T>() + begin / rows.grain * n;
-      const std::int64_t count = end - begin;
-      run(ReduceRows<T>{from, nullptr, nullptr, mean, count, n});
+      const std::int64_t chunk = begin / rows.grain * n, count = end - begin;
+      T* mean = means.data<T>() + chunk;
+      run(ReduceRows<T>{from, nullptr, mean, count, n});
       for (std::int64_t c = 0; c < n; ++c) mean[c] /= static_cast<T>(count);
-      run(ReduceRows<T>{from, from, mean, square, count, n});
+      run(DeviationRows<T>{from, mean, deviations.data<T>() + chunk, squares.data<T>() + chunk, count, n});
     });
     std::vector<double> mean(static_cast<std::size_t>(n)), square(static_cast<std::size_t>(n));
     double count = 0;
@@ -307,13 +362,19 @@ ChannelMoments channel_moments(const Tensor& x) {
       const double total = count + chunk;
       for (std::int64_t c = 0; c < n; ++c) {
         const auto i = static_cast<std::size_t>(c);
-        const double delta = means.data<T>()[k * n + c] - mean[i];
+        // How far the chunk's mean, a sum in T, is off shows in what the deviations from it add up to.
+        const double deviation = deviations.data<T>()[k * n + c];
+        const double delta = means.data<T>()[k * n + c] + deviation / chunk - mean[i];
         mean[i] += delta * chunk / total;
-        square[i] += squares.data<T>()[k * n + c] + delta * delta * count * chunk / total;
+        square[i] += squares.data<T>()[k * n + c] - deviation * deviation / chunk +
+                     delta * delta * count * chunk / total;
       }
       count = total;
     }
-    for (double& v : square) v /= count;
+    for (double& v : square) {
+      if (v < 0) v = 0;  // by rounding, where nothing varies
+      v /= count;
+    }
     return ChannelMoments{to_tensor<T>(mean), to_tensor<T>(square)};
   });
 }

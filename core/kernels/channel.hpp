@@ -14,11 +14,12 @@ Tensor channel_affine(const Tensor& x, const Tensor& s, const Tensor& t, const T
 /// x + t: x [..., C], t [C].
 Tensor channel_shift(const Tensor& x, const Tensor& t);
 
-/// y = relu(x + t? + residual?) or without the ReLU, written to x. x and residual [..., C], t [C]; t and
-/// residual may be undefined.
-void shift_in_place(const Tensor& x, const Tensor& t, const Tensor& residual, bool relu);
-/// How that y moves when x, t and the residual do: dx + dt? + dr? where y passed the ReLU (y undefined: there
-/// is none). Returns a new tensor, or dx with the result in it.
+/// y = relu?(y + residual?), in place: residual of y's shape or undefined.
+void epilogue_in_place(const Tensor& y, const Tensor& residual, bool relu);
+
+// y = relu?(x + t + residual) for some x that need not be there: x and residual [..., C], t [C].
+/// How y moves when they do: dx + dt? + dr? where y passed the ReLU (y undefined: there is none); dt and dr
+/// may be undefined. Returns a new tensor, or dx with the result in it.
 Tensor shift_tangent(const Tensor& dx, const Tensor& dt, const Tensor& dr, const Tensor& y, bool in_place);
 struct ShiftGradient {
   Tensor g;    ///< of gy's shape
@@ -38,7 +39,8 @@ struct ChannelMoments {
   Tensor var;   ///< [C], biased: divided by the number of rows
 };
 /// Mean and variance over all but the last dimension: two passes inside each chunk, chunks merged by the
-/// formula of Chan, Golub & LeVeque (1979), so no cancellation for channels with a large mean.
+/// formula of Chan, Golub & LeVeque (1979), so no cancellation for channels with a large mean. The second
+/// pass also corrects the mean of the first.
 ChannelMoments channel_moments(const Tensor& x);
 
 }  // namespace goshawk::kernels

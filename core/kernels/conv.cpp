@@ -362,10 +362,10 @@ void weight_grad(const Geometry& g, const T* x, const T* gy, T* gw) {
 std::atomic<bool> winograd_allowed{true};
 
 std::array<winograd::Sum, 1> one_winograd_sum(const Tensor& a, const Tensor& b, const Tensor& result,
-                                              bool add) {
-  winograd::Sum sum{.pairs = {{{a.data<float>(), b.data<float>()}, {}}}, .result = result.data<float>()};
-  if (add) sum.epilogue.residual = sum.result;
-  return {sum};
+                                              const winograd::Epilogue& epilogue = {}) {
+  return {{{.pairs = {{{a.data<float>(), b.data<float>()}, {}}},
+            .result = result.data<float>(),
+            .epilogue = epilogue}}};
 }
 
 winograd::Epilogue winograd_epilogue(const ConvEpilogue& epilogue) {
@@ -458,16 +458,15 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const 
   if (params.groups == 1) {
     if (const auto problem =
             winograd_problem(x.dtype(), x.shape(), w.shape(), y_shape, params, ConvDirection::forward)) {
-      auto sums = one_winograd_sum(x, w, y, sum.defined());
-      sums[0].epilogue = winograd_epilogue({bias, sum.defined() ? sum : residual, relu});
-      winograd::forward(*problem, sums);
+      const ConvEpilogue all{bias, sum.defined() ? sum : residual, relu};
+      winograd::forward(*problem, one_winograd_sum(x, w, y, winograd_epilogue(all)));
       return y;
     }
     direct_conv2d(x, w, params, bias, y, sum.defined());
   } else {
     grouped_conv2d(x, w, params, bias, y, sum.defined());
   }
-  if (residual.defined() || relu) shift_in_place(y, {}, residual, relu);
+  if (residual.defined() || relu) epilogue_in_place(y, residual, relu);
   return y;
 }
 
@@ -482,7 +481,7 @@ Tensor conv2d_input_grad(const Tensor& gy, const Tensor& w, const Shape& x_shape
     grouped_input_grad(gy, w, params, gx, sum.defined());
   } else if (const auto problem =
                  winograd_problem(gy.dtype(), x_shape, w.shape(), y_shape, params, ConvDirection::backward)) {
-    winograd::input_grad(*problem, one_winograd_sum(gy, w, gx, sum.defined()));
+    winograd::input_grad(*problem, one_winograd_sum(gy, w, gx, winograd_epilogue({.residual = sum})));
   } else {
     direct_input_grad(gy, w, params, gx, sum.defined());
   }
@@ -499,7 +498,7 @@ Tensor conv2d_weight_grad(const Tensor& x, const Tensor& gy, const Shape& w_shap
     grouped_weight_grad(x, gy, params, gw);
   } else if (const auto problem =
                  winograd_problem(x.dtype(), x.shape(), w_shape, y_shape, params, ConvDirection::forward)) {
-    winograd::weight_grad(*problem, one_winograd_sum(x, gy, gw, false));
+    winograd::weight_grad(*problem, one_winograd_sum(x, gy, gw));
   } else {
     direct_weight_grad(x, gy, params, gw);
   }

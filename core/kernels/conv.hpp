@@ -30,7 +30,8 @@ bool winograd_enabled();
 /// pad is out of range.
 Shape conv2d_output_shape(const Shape& x, const Shape& w, const ConvParams& params);
 
-/// What follows a convolution in the same pass over its result: relu?(y + bias? + residual?).
+/// What follows a convolution: relu?(y + bias? + residual?), in its last loop where Winograd runs. By direct
+/// sums only the bias is, and the rest takes one more pass over the result.
 struct ConvEpilogue {
   Tensor bias = {};      ///< [Co], or undefined
   Tensor residual = {};  ///< of y's shape, or undefined; not together with a sum

@@ -8,6 +8,7 @@
 #include "autograd/ops.hpp"
 #include "core/random.hpp"
 #include "tests/support/target_guard.hpp"
+#include "tests/support/threads.hpp"
 
 using namespace goshawk;
 
@@ -21,17 +22,17 @@ struct Derivatives {
 // Value, tangent, gradient and a Hessian-vector product by both roads of ⟨u, f(x, gamma, beta, residual)²⟩,
 // where the inputs with a bit in `moving` move.
 template <class F>
-Derivatives derivatives(const Shape& shape, unsigned moving, const F& f) {
+Derivatives derivatives(const Shape& shape, unsigned moving, const F& f, DType dtype = DType::f64) {
   Random random(5);
   const Shape channels{shape.back()};
   std::vector<Variable> inputs, tangents;
   for (const Shape& s : {shape, channels, channels, shape}) {
-    inputs.push_back(Variable::leaf(random_normal(s, DType::f64, random)));
+    inputs.push_back(Variable::leaf(random_normal(s, DType::f64, random).to(dtype)));
   }
-  const Variable u = random_normal(shape, DType::f64, random);
+  const Variable u = random_normal(shape, DType::f64, random).to(dtype);
   std::vector<Tensor> v;
   for (std::size_t k = 0; k < 4; ++k) {
-    const Tensor direction = random_normal(inputs[k].shape(), DType::f64, random);
+    const Tensor direction = random_normal(inputs[k].shape(), DType::f64, random).to(dtype);
     v.push_back((moving >> k & 1) != 0 ? direction : Tensor());
     tangents.emplace_back(v.back());
   }
@@ -65,6 +66,20 @@ void check_close(const Derivatives& a, const Derivatives& b) {
     check_close(a.forward[k], b.forward[k]);
     check_close(a.forward[k], a.reverse[k]);
   }
+}
+
+// Everything in one row, in f64.
+std::vector<std::pair<const char*, std::vector<double>>> parts(const Derivatives& d) {
+  std::vector<std::pair<const char*, std::vector<double>>> all;
+  const auto add = [&](const char* name, const Tensor& t) {
+    all.emplace_back(name, t.to(DType::f64).to_vector<double>());
+  };
+  add("y", d.y);
+  add("tangent", d.tangent);
+  for (const Tensor& t : d.gradient) add("gradient", t);
+  for (const Tensor& t : d.reverse) add("reverse over reverse", t);
+  for (const Tensor& t : d.forward) add("forward over reverse", t);
+  return all;
 }
 
 // Few elements, and several chunks of rows with more channels than the longest vector has lanes, and some
@@ -116,6 +131,41 @@ TEST_CASE("all derivatives of the fused affine map equal those of elementary ops
       }
     }
   });
+}
+
+TEST_CASE(
+    "in f32 at a network's widths all derivatives are those of f64, and the same for any number of threads") {
+  for (const Shape& shape : {Shape{16, 32, 32, 16}, Shape{16, 16, 16, 32}, Shape{16, 8, 8, 64}}) {
+    for (const bool batch : {false, true}) {
+      CAPTURE(shape.back());
+      CAPTURE(batch);
+      const auto all = [&](DType dtype, int threads, bool relu) {
+        const Threads limit(threads);
+        const auto f = [&](const std::vector<Variable>& v) {
+          const Epilogue epilogue{.relu = relu, .residual = v[3]};
+          return batch ? batch_norm_train(v[0], v[1], v[2], 1e-5, epilogue).y
+                       : channel_affine(v[0], v[1], v[2], epilogue);
+        };
+        return parts(derivatives(shape, kAllMove, f, dtype));
+      };
+      // Without a ReLU: what is within rounding of zero may fall on either side.
+      const auto exact = all(DType::f64, 2, false), rounded = all(DType::f32, 2, false);
+      const auto one = all(DType::f32, 1, true), three = all(DType::f32, 3, true);
+      REQUIRE(rounded.size() == exact.size());
+      for (std::size_t k = 0; k < exact.size(); ++k) {
+        INFO(exact[k].first, " ", k);
+        const auto &a = rounded[k].second, &b = exact[k].second;
+        double difference = 0, size = 0;
+        for (std::size_t i = 0; i < b.size(); ++i) {
+          difference += (a[i] - b[i]) * (a[i] - b[i]);
+          size += b[i] * b[i];
+        }
+        CHECK(std::sqrt(difference / size) < 2e-6);
+        const bool same = one[k].second == three[k].second;
+        CHECK(same);
+      }
+    }
+  }
 }
 
 TEST_CASE("eval mode without recording equals eval mode in a graph") {

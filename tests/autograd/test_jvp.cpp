@@ -96,11 +96,11 @@ TEST_CASE("several directions have the bits of one where kernels share their wor
     for (std::size_t i = 0; i < inputs.size(); ++i)
       direction.push_back(i == k ? Variable() : Variable(f32(inputs[i].shape(), 10 * (k + 1) + i)));
   }
-  for (const bool train : {false, true}) {
-    const Variable y = conv2d(x, w, {.pad_h = 1, .pad_w = 1});
-    const Epilogue epilogue{.relu = true, .residual = x};
-    const Variable z =
-        train ? batch_norm_train(y, s, t, 1e-5, epilogue).y : channel_affine(y, s, t, epilogue);
+  const ConvParams same{.pad_h = 1, .pad_w = 1};
+  const Epilogue epilogue{.relu = true, .residual = x};
+  const Variable y = conv2d(x, w, same);
+  for (const Variable& z : {channel_affine(y, s, t, epilogue), batch_norm_train(y, s, t, 1e-5, epilogue).y,
+                            conv2d(x, channel_scale(w, s), same, t, epilogue)}) {
     V outputs = grad(sum(mul(z, z)), inputs, {.create_graph = true});
     outputs.push_back(z);
     const auto many = jvp_many(outputs, inputs, directions);

@@ -8,6 +8,7 @@
 #include "core/kernels/max_pool.hpp"
 #include "core/random.hpp"
 #include "tests/support/target_guard.hpp"
+#include "tests/support/threads.hpp"
 
 using namespace goshawk;
 using kernels::PoolParams;
@@ -322,6 +323,26 @@ TEST_CASE("max pools of many channels, and the adjoint pair of their choice, on 
       }
     }
   }
+}
+
+TEST_CASE("pools and their adjoints have the same bits for any number of threads") {
+  Random random(9);
+  const PoolParams p{.kernel_h = 3, .kernel_w = 3, .stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1};
+  const Tensor x = random_normal({6, 33, 32, 40}, DType::f32, random);
+  const Tensor gy = random_normal({6, 17, 16, 40}, DType::f32, random);
+  const Tensor of_image = random_normal({6, 40}, DType::f32, random);
+  const auto with = [&](int threads) {
+    const Threads limit(threads);
+    const kernels::MaxPool best = kernels::max_pool2d(x, p);
+    return std::vector{kernels::avg_pool2d(x, p).to_vector<float>(),
+                       kernels::avg_unpool2d(gy, x.shape(), p).to_vector<float>(),
+                       best.y.to_vector<float>(),
+                       kernels::window_place(gy, best.taps, x.shape(), p).to_vector<float>(),
+                       kernels::global_avg_pool(x).to_vector<float>(),
+                       kernels::global_avg_unpool(of_image, x.shape()).to_vector<float>()};
+  };
+  const bool same = with(5) == with(1);
+  CHECK(same);
 }
 
 TEST_CASE("taps that do not belong to the windows are refused") {

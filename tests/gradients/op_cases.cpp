@@ -146,8 +146,14 @@ std::vector<OpCase> convolution_cases() {
                    {normal(image), normal(kernel, 2)}});
   cases.push_back({"conv2d",
                    [](const V& v) {
-                     // The residual is the input, as in a network, and there is no ReLU.
+                     // The residual depends on the input, as in a network, and there is no ReLU.
                      return conv2d(v[0], v[1], kStride1, {}, {.residual = mul(v[0], v[0])});
+                   },
+                   {normal(image), normal(kernel, 2)}});
+  cases.push_back({"conv2d",
+                   [](const V& v) {
+                     // It is the input.
+                     return conv2d(v[0], v[1], kStride1, {}, {.relu = true, .residual = v[0]});
                    },
                    {normal(image), normal(kernel, 2)}});
   // One tensor in both places.

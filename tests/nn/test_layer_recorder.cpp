@@ -83,6 +83,42 @@ TEST_CASE("a recorded pass gives the same logits, and sites that reproduce each 
   CHECK(recorder.sites().empty());
 }
 
+TEST_CASE("a recorder goes on after its sites were taken") {
+  Net net(1);
+  LayerRecorder recorder(net.model);
+  net.model.forward(net.images);
+  CHECK(recorder.take_sites().size() == 3);
+  CHECK(recorder.sites().empty());
+  net.model.forward(net.images);
+  REQUIRE(recorder.sites().size() == 3);
+  CHECK(recorder.sites()[0].name == "conv1");
+  CHECK(recorder.sites()[2].name == "linear");
+}
+
+TEST_CASE("sites come in the order of registration, and a layer's uses in their own") {
+  // A branch that is registered last and runs first, and a layer that runs twice.
+  struct Branches : Module {
+    Linear main{{.in = 2, .out = 2}}, branch{{.in = 2, .out = 2}};
+    Branches() {
+      register_module("main", main);
+      register_module("branch", branch);
+    }
+    Variable forward(const Variable& x) override {
+      const Variable side = branch(x);
+      return main(main(x)) + side;
+    }
+  } net;
+  net.main.weight.value().copy_from(Tensor::from<float>({2, 0, 0, 2}, {2, 2}));
+  LayerRecorder recorder(net);
+  net(Tensor::full({1, 2}, DType::f32, 1));
+  REQUIRE(recorder.sites().size() == 3);
+  CHECK(recorder.sites()[0].name == "main");
+  CHECK(recorder.sites()[1].name == "main");
+  CHECK(recorder.sites()[2].name == "branch");
+  CHECK(recorder.sites()[0].input.value().data<float>()[0] == 1);
+  CHECK(recorder.sites()[1].input.value().data<float>()[0] == 2);
+}
+
 TEST_CASE("an input that is used twice is recorded as the layer alone sees it") {
   Net net(3);
   LayerRecorder recorder(net.model);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
 #include <limits>
@@ -7,6 +8,7 @@
 #include "autograd/grad.hpp"
 #include "core/error.hpp"
 #include "core/random.hpp"
+#include "nn/layer_recorder.hpp"
 #include "nn/layers.hpp"
 
 using namespace goshawk;
@@ -251,6 +253,20 @@ TEST_CASE("a convolution runs with the batch norm behind it: the same function, 
         const Variable apart = bn.forward(conv.forward(input), epilogue);
         const Variable together = conv.forward(input, bn, epilogue);
         CHECK(largest_difference(together.value(), apart.value()) < 1e-12);
+        // In eval mode nothing follows the convolution, unless somebody wants what it gives by itself.
+        const auto has = [](const Variable& y, const char* op) {
+          const auto ops = graph_ops(y);
+          return std::find(ops.begin(), ops.end(), op) != ops.end();
+        };
+        CHECK(has(together, "batch_norm_train") == (mode == Mode::train));
+        CHECK(has(together, "channel_affine") == false);
+        {
+          LayerRecorder recorder(conv);
+          const Variable recorded = conv.forward(input, bn, epilogue);
+          CHECK(has(recorded, "channel_affine") == (mode == Mode::eval));
+          CHECK(largest_difference(recorded.value(), apart.value()) < 1e-12);
+          REQUIRE(recorder.sites().size() == 1);
+        }
         {
           const NoGrad guard;
           CHECK(largest_difference(conv.forward(input, bn, epilogue).value(), apart.value()) < 1e-12);
@@ -280,7 +296,7 @@ TEST_CASE("a row of modules joins a convolution with what is right behind it, an
     Variable forward(const Variable& v) override { return scale(BatchNorm2d::forward(v), 2); }
   };
   const Tensor x = normal({2, 4, 4, 2}, 1);
-  const auto row = [](bool relu, bool doubling) {
+  const auto row = [](bool relu, bool doubling, Mode mode) {
     auto net = std::make_unique<Sequential>();
     net->add<Conv2d>({.in = 2, .out = 3, .kernel = 1});
     if (doubling) {
@@ -293,15 +309,25 @@ TEST_CASE("a row of modules joins a convolution with what is right behind it, an
     net->to(DType::f64);
     std::uint64_t seed = 2;
     for (const Variable& p : net->parameters()) p.value().copy_from(normal(p.shape(), seed++));
-    net->set_mode(Mode::eval);
+    net->set_mode(mode);
     return net;
   };
-  for (const bool with_relu : {false, true}) {
-    for (const bool doubling : {false, true}) {
-      const auto net = row(with_relu, doubling);
-      Variable y = (*net)[0].forward(x);
-      for (std::size_t i = 1; i < net->size(); ++i) y = (*net)[i].forward(y);
-      CHECK(largest_difference(net->forward(x).value(), y.value()) < 1e-12);
+  for (const Mode mode : {Mode::train, Mode::eval}) {
+    for (const bool with_relu : {false, true}) {
+      for (const bool doubling : {false, true}) {
+        const auto net = row(with_relu, doubling, mode), same = row(with_relu, doubling, mode);
+        Variable y = (*net)[0].forward(x);
+        for (std::size_t i = 1; i < net->size(); ++i) y = (*net)[i].forward(y);
+        const Variable joined = same->forward(x);
+        CHECK(largest_difference(joined.value(), y.value()) < 1e-12);
+        const auto ops = graph_ops(joined);
+        const bool affine = std::find(ops.begin(), ops.end(), "channel_affine") != ops.end();
+        CHECK(affine == (mode == Mode::eval && doubling));
+        const auto buffers = net->named_buffers(), same_buffers = same->named_buffers();
+        REQUIRE(buffers.size() == 2);
+        for (std::size_t b = 0; b < 2; ++b)
+          CHECK(same_buffers[b].tensor.to_vector<double>() == buffers[b].tensor.to_vector<double>());
+      }
     }
   }
 }

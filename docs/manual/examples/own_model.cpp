@@ -24,7 +24,7 @@ class TwoPaths : public Module {
     register_module("classifier", classifier_);
   }
   Variable forward(const Variable& x) override {
-    const Variable y = norm1_.forward(stem_(x), {.relu = true});  // one fused op
+    const Variable y = stem_.forward(x, norm1_, {.relu = true});  // one op in eval mode
     return classifier_(global_avg_pool(norm2_.forward(fine_(y) + coarse_(y), {.relu = true})));
   }
 
