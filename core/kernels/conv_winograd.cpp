@@ -406,8 +406,11 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
       return last ? rows_of_x(p, x, end, end + tiles) : rows_of_x(p, x, begin, end);
     };
     const Rows x0 = next_rows(0), x1 = next_rows(1), y = rows_of_y(p, sum.result, begin, end);
+    const float* const residual = sum.epilogue.residual;
+    const bool other = residual != nullptr && residual != sum.result;
+    const Rows also = other ? rows_of_y(p, residual, begin, end) : Rows();
     Prefetcher prefetch_x0(x0.begin, x0.end, kPositions), prefetch_x1(x1.begin, x1.end, kPositions);
-    Prefetcher prefetch_y(y.begin, y.end, kPositions);
+    Prefetcher prefetch_y(y.begin, y.end, kPositions), prefetch_residual(also.begin, also.end, kPositions);
     const Index between = terms == 1 ? 0 : sum.pairs[1].b - sum.pairs[0].b;
     for (Index position = 0; position < kPositions; ++position) {
       const float* const in = transformed + position * x_step;
@@ -416,6 +419,7 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
       prefetch_x0.step();
       prefetch_x1.step();
       prefetch_y.step();
+      prefetch_residual.step();
       Index width = 0;
       for (Index first = 0; first < p.out_channels; first += width) {
         const size_t vectors = p.out_channels - first > kVector ? kBlockVectors : 1;
