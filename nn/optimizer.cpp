@@ -1,5 +1,6 @@
 #include "nn/optimizer.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
@@ -31,16 +32,31 @@ struct Factors {
 template <class T>
 void update(T* __restrict p, const T* __restrict gradient, T* __restrict buffer, std::int64_t n,
             const Factors<T>& f) {
-  parallel_for(n, kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const T g = gradient[i] + f.weight_decay * p[i];
-      if (buffer == nullptr) {
-        p[i] -= f.lr * g;
-        continue;
-      }
-      const T m = f.momentum * buffer[i] + g;
-      buffer[i] = m;
-      p[i] -= f.lr * (f.nesterov ? g + f.momentum * m : m);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const T g = gradient[i] + f.weight_decay * p[i];
+    if (buffer == nullptr) {
+      p[i] -= f.lr * g;
+      continue;
+    }
+    const T m = f.momentum * buffer[i] + g;
+    buffer[i] = m;
+    p[i] -= f.lr * (f.nesterov ? g + f.momentum * m : m);
+  }
+}
+
+/// Calls piece(i, begin, end) for runs of elements of parameter i that together are all elements of all
+/// parameters. One loop: most parameters are too small to be shared out each by itself.
+template <class Piece>
+void for_each_piece(const std::vector<Variable>& parameters, const Piece& piece) {
+  std::vector<std::int64_t> first{0};  // elements before each parameter, and all
+  for (const Variable& p : parameters) first.push_back(first.back() + p.numel());
+  parallel_for(first.back(), kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
+    auto i =
+        static_cast<std::size_t>(std::upper_bound(first.begin(), first.end(), begin) - first.begin() - 1);
+    for (; begin < end; ++i) {
+      const std::int64_t stop = std::min(end, first[i + 1]);
+      piece(i, begin - first[i], stop - first[i]);
+      begin = stop;
     }
   });
 }
@@ -107,28 +123,24 @@ void Sgd::set_lr(double lr) {
 void Sgd::step(std::span<const Variable> gradients) {
   check(gradients.size() == parameters_.size(), "[Sgd] {} gradients were given for {} parameters",
         gradients.size(), parameters_.size());
-  std::size_t i = 0;
+  std::vector<const ParameterGroup*> group_of;
   for (const ParameterGroup& group : groups_) {
     for (const NamedParameter& parameter : group.parameters) {
-      check_gradient(parameter, gradients[i], "Sgd");
-      ++i;
+      check_gradient(parameter, gradients[group_of.size()], "Sgd");
+      group_of.push_back(&group);
     }
   }
-  i = 0;
-  for (const ParameterGroup& group : groups_) {
-    for (const NamedParameter& parameter : group.parameters) {
-      const Tensor& value = parameter.variable.value();
-      dispatch_floating(value.dtype(), "Sgd", [&]<class T>() {
-        const Factors<T> factors{.lr = static_cast<T>(options_.lr * group.lr_multiplier),
-                                 .momentum = static_cast<T>(options_.momentum),
-                                 .weight_decay = static_cast<T>(group.weight_decay),
-                                 .nesterov = options_.nesterov};
-        update(value.data<T>(), gradients[i].value().data<T>(),
-               momentum_.empty() ? nullptr : momentum_[i].data<T>(), value.numel(), factors);
-      });
-      ++i;
-    }
-  }
+  for_each_piece(parameters_, [&](std::size_t i, std::int64_t begin, std::int64_t end) {
+    const Tensor& value = parameters_[i].value();
+    dispatch_floating(value.dtype(), "Sgd", [&]<class T>() {
+      const Factors<T> factors{.lr = static_cast<T>(options_.lr * group_of[i]->lr_multiplier),
+                               .momentum = static_cast<T>(options_.momentum),
+                               .weight_decay = static_cast<T>(group_of[i]->weight_decay),
+                               .nesterov = options_.nesterov};
+      update(value.data<T>() + begin, gradients[i].value().data<T>() + begin,
+             momentum_.empty() ? nullptr : momentum_[i].data<T>() + begin, end - begin, factors);
+    });
+  });
 }
 
 std::vector<NamedBuffer> Sgd::state() const {
@@ -178,8 +190,8 @@ void Adam::step(std::span<const Variable> gradients) {
   const auto t = static_cast<double>(++*steps_.data<std::int64_t>());
   const double unbias1 = 1 / (1 - std::pow(options_.beta1, t));
   const double unbias2 = 1 / (1 - std::pow(options_.beta2, t));
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    const Tensor& value = parameters_[i].variable.value();
+  for_each_piece(variables_, [&](std::size_t i, std::int64_t begin, std::int64_t end) {
+    const Tensor& value = variables_[i].value();
     dispatch_floating(value.dtype(), "Adam", [&]<class T>() {
       T* __restrict p = value.data<T>();
       const T* __restrict gradient = gradients[i].value().data<T>();
@@ -189,16 +201,14 @@ void Adam::step(std::span<const Variable> gradients) {
       const T beta2 = static_cast<T>(options_.beta2), rest2 = static_cast<T>(1 - options_.beta2);
       const T rate = static_cast<T>(options_.lr * unbias1), of_v = static_cast<T>(unbias2);
       const T eps = static_cast<T>(options_.eps), decay = static_cast<T>(options_.weight_decay);
-      parallel_for(value.numel(), kElementwiseGrain, [=](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t k = begin; k < end; ++k) {
-          const T g = gradient[k] + decay * p[k];
-          m[k] = beta1 * m[k] + rest1 * g;
-          v[k] = beta2 * v[k] + rest2 * g * g;
-          p[k] -= rate * m[k] / (std::sqrt(v[k] * of_v) + eps);
-        }
-      });
+      for (std::int64_t k = begin; k < end; ++k) {
+        const T g = gradient[k] + decay * p[k];
+        m[k] = beta1 * m[k] + rest1 * g;
+        v[k] = beta2 * v[k] + rest2 * g * g;
+        p[k] -= rate * m[k] / (std::sqrt(v[k] * of_v) + eps);
+      }
     });
-  }
+  });
 }
 
 std::vector<NamedBuffer> Adam::state() const {

@@ -27,7 +27,7 @@ struct SgdOptions {
 
 /// SGD with PyTorch's semantics (Sutskever et al. 2013 for the momentum; no dampening). With g the gradient:
 ///   g ← g + weight_decay · p;  m ← momentum · m + g;  p ← p − lr · (nesterov ? g + momentum · m : m),
-/// in one pass over each tensor, in place: whoever shares a parameter's elements sees the new ones.
+/// in one pass over all parameters, in place: whoever shares a parameter's elements sees the new ones.
 class Sgd {
  public:
   /// Throws Error for options out of range, undefined parameters, and a name or a tensor that occurs twice:

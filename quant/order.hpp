@@ -40,8 +40,9 @@ struct OrderedBlock {
   std::vector<std::string> layers = {};  ///< network order
 };
 /// Blocks (or single layers) by descending Ω, the cost of a layer at its assigned bits; HAWQ's is
-/// |λ| ‖Q(W) − W‖² (arXiv 1905.03696, equation 6). Equal ones in network order; what stays at 32 bits comes
-/// last, also behind negative Ω. Throws Error for a layer or a width that the costs do not have.
+/// |λ| ‖Q(W) − W‖² (arXiv 1905.03696, equation 6, number from memory). Equal ones in network order; what
+/// stays at 32 bits comes last, also behind negative Ω. Throws Error for a layer or a width that the costs do
+/// not have.
 std::vector<OrderedBlock> finetune_order(const Costs& costs, const BitAssignment& bits, bool by_block = true);
 
 /// The order cut into stages of nearly equal numbers of blocks; the first stages get the extra ones.

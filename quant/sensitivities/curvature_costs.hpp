@@ -18,10 +18,10 @@ struct EigenvalueCosts {
   std::vector<double> score;     ///< S = |λ| / n, which orders the layers
 };
 
-/// HAWQ's Ω = |λ| ‖Δw‖₂² (Dong et al., arXiv 1905.03696, equation 6) with λ by power iteration. On the exact
-/// road a product is one with the Gauss–Newton block, otherwise one by double backward; some ten to fifty a
-/// layer. One eigenvalue says nothing about the other directions, where nearly all of Δw lies. The result
-/// does not depend on `microbatches`.
+/// HAWQ's Ω = |λ| ‖Δw‖₂² (Dong et al., arXiv 1905.03696, equation 6, number from memory) with λ by power
+/// iteration. On the exact road a product is one with the Gauss–Newton block, otherwise one by double
+/// backward; some ten to fifty a layer. One eigenvalue says nothing about the other directions, where nearly
+/// all of Δw lies. The result does not depend on `microbatches`.
 EigenvalueCosts eigenvalue_costs(const SensitivityData& data, const WeightCandidates& candidates,
                                  Road road = Road::automatic, std::uint64_t seed = 0,
                                  MicrobatchOptions microbatches = {});
@@ -43,9 +43,10 @@ struct TraceCostOptions {
   MicrobatchOptions microbatches = {};
 };
 
-/// HAWQ-V2's Ω = Tr(H)/n · ‖Δw‖₂² (Dong et al., arXiv 1911.03852, equation 11). On the exact road C − 1
-/// backward passes for all layers; by double backward (variance / wanted error²) Hessian-vector products for
-/// each layer. Right on average over directions; a quantization error is one direction, and not a random one.
+/// HAWQ-V2's Ω = Tr(H)/n · ‖Δw‖₂² (Dong et al., arXiv 1911.03852, equation 11, number from memory). On the
+/// exact road C − 1 backward passes for all layers; by double backward (variance / wanted error²)
+/// Hessian-vector products for each layer. Right on average over directions; a quantization error is one
+/// direction, and not a random one.
 TraceCosts trace_costs(const SensitivityData& data, const WeightCandidates& candidates,
                        const TraceCostOptions& options = {});
 

@@ -7,7 +7,9 @@
 #include "autograd/grad.hpp"
 #include "autograd/jvp.hpp"
 #include "autograd/ops.hpp"
+#include "core/memory.hpp"
 #include "core/random.hpp"
+#include "tests/support/threads.hpp"
 
 using namespace goshawk;
 
@@ -164,6 +166,25 @@ TEST_CASE("forward over reverse gives several products the bits of one, and the 
       const auto product = graph.apply(vectors[k]);
       for (std::size_t l = 0; l < product.size(); ++l)
         CHECK(product[l].to_vector<double>() == products[k][l].to_vector<double>());
+    }
+  }
+}
+
+TEST_CASE("a gradient graph that is replayed asks the system for no memory after its first replay") {
+  const Threads one(1);
+  for (const Norm norm : {Norm::eval, Norm::folded, Norm::train}) {
+    for (const HvpRoad road : {HvpRoad::reverse_over_reverse, HvpRoad::forward_over_reverse}) {
+      const Net net(norm, Pooling::average, DType::f32);
+      const GradientGraph graph(net.loss(), net.parameters, road);
+      const std::vector<std::vector<Tensor>> vectors{net.direction(1), net.direction(2)};
+      graph.apply(vectors[0]);
+      graph.apply_many(vectors);
+      const std::int64_t before = memory_stats().system_allocations;
+      for (int k = 0; k < 3; ++k) {
+        graph.apply(vectors[1]);
+        graph.apply_many(vectors);
+      }
+      CHECK(memory_stats().system_allocations == before);
     }
   }
 }

@@ -110,6 +110,56 @@ TEST_CASE("large f32 tensors: the same as scalar arithmetic, the same bits for a
   CHECK(results[0] == results[2]);
 }
 
+TEST_CASE("a step over parameters of all sizes moves each as a step over it alone") {
+  // The chunks of one loop over all of them begin and end inside some, and hold several others; one is empty.
+  const std::vector<std::int64_t> sizes{5, 0, 70000, 3, 1, 33000, 16};
+  const auto all_parameters = [&](DType dtype) {
+    Random random(9);
+    std::vector<NamedParameter> parameters;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      parameters.push_back({fmt::format("p{}", i), Variable::leaf(random_normal({sizes[i]}, dtype, random))});
+    }
+    return parameters;
+  };
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    const auto together = all_parameters(dtype), alone = all_parameters(dtype),
+               adam_together = all_parameters(dtype), adam_alone = all_parameters(dtype);
+    const SgdOptions options{.lr = 0.1, .momentum = 0.9, .nesterov = true};
+    std::vector<ParameterGroup> groups;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      const auto rank = static_cast<double>(i);
+      groups.push_back({.parameters = {together[i]}, .lr_multiplier = 1 + rank, .weight_decay = 0.01 * rank});
+    }
+    Sgd sgd(groups, options);
+    Adam adam(adam_together, {});
+    Random random(10);
+    std::vector<std::vector<Variable>> steps(3);
+    for (auto& gradients : steps) {
+      for (const std::int64_t size : sizes) gradients.emplace_back(random_normal({size}, dtype, random));
+      sgd.step(gradients);
+      adam.step(gradients);
+    }
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      CAPTURE(i);
+      ParameterGroup own = groups[i];
+      own.parameters = {alone[i]};
+      Sgd one({own}, options);
+      Adam adam_one({adam_alone[i]}, {});
+      for (const auto& gradients : steps) {
+        one.step(std::span(&gradients[i], 1));
+        adam_one.step(std::span(&gradients[i], 1));
+      }
+      const auto equal = [](const NamedParameter& a, const NamedParameter& b) {
+        return a.variable.value().to(DType::f64).to_vector<double>() ==
+               b.variable.value().to(DType::f64).to_vector<double>();
+      };
+      const bool same = equal(together[i], alone[i]), adam_same = equal(adam_together[i], adam_alone[i]);
+      CHECK(same);
+      CHECK(adam_same);
+    }
+  }
+}
+
 TEST_CASE("training resumes from the saved state with the same bits") {
   const SgdOptions options{.lr = 0.05, .momentum = 0.9, .nesterov = true, .weight_decay = 1e-3};
   Random random(2);
