@@ -59,6 +59,24 @@ namespace hn = hwy::HWY_NAMESPACE;
 /// The coefficients of a body that has none.
 struct None {};
 
+/// A body of SumSlab<4> that sums one number per channel, but for `add`, which says what.
+template <class Operands>
+struct OneSum {
+  const Operands& p;
+  template <class D>
+  HWY_INLINE HWY_ATTR None load(D /*d*/, std::int64_t /*c*/) const {
+    return {};
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR hn::Vec<D> zero(D d) const {
+    return hn::Zero(d);
+  }
+  template <class D, class V>
+  HWY_INLINE HWY_ATTR void store(D d, std::int64_t c, V s0, V s1, V s2, V s3) const {
+    hn::StoreU(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), d, p.sums + c);
+  }
+};
+
 template <class T>
 struct AffineBody {
   const AffineRows<T>& p;
@@ -116,63 +134,39 @@ void deviation_rows(const DeviationRows<T>& p) {
 }
 
 template <class T>
-struct MaskedSumBody {
-  const MaskedSumRows<T>& p;
-  template <class D>
-  HWY_INLINE HWY_ATTR None load(D /*d*/, std::int64_t /*c*/) const {
-    return {};
-  }
-  template <class D>
-  HWY_INLINE HWY_ATTR hn::Vec<D> zero(D d) const {
-    return hn::Zero(d);
-  }
+struct MaskedSumBody : OneSum<MaskedSumRows<T>> {
   template <class D, class V>
   HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, None /*k*/, V& sum) const {
-    const auto g = past_relu(hn::LoadU(d, p.y + i), hn::LoadU(d, p.gy + i));
-    hn::StoreU(g, d, p.g + i);
+    const MaskedSumRows<T>& rows = this->p;
+    const auto g = past_relu(hn::LoadU(d, rows.y + i), hn::LoadU(d, rows.gy + i));
+    hn::StoreU(g, d, rows.g + i);
     sum = hn::Add(sum, g);
-  }
-  template <class D, class V>
-  HWY_INLINE HWY_ATTR void store(D d, std::int64_t c, V s0, V s1, V s2, V s3) const {
-    hn::StoreU(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), d, p.sums + c);
   }
 };
 
 template <class T>
 void masked_sum_rows(const MaskedSumRows<T>& p) {
-  const MaskedSumBody<T> body{p};
+  const MaskedSumBody<T> body{{p}};
   over_slabs<T, kSlabVectors>(p.channels, SumSlab<4, MaskedSumBody<T>>{body, p.rows, p.channels});
 }
 
 template <class T, bool kProduct>
-struct ReduceBody {
-  const ReduceRows<T>& p;
-  template <class D>
-  HWY_INLINE HWY_ATTR None load(D /*d*/, std::int64_t /*c*/) const {
-    return {};
-  }
-  template <class D>
-  HWY_INLINE HWY_ATTR hn::Vec<D> zero(D d) const {
-    return hn::Zero(d);
-  }
+struct ReduceBody : OneSum<ReduceRows<T>> {
   template <class D, class V>
   HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, None /*k*/, V& sum) const {
-    const auto a = hn::LoadU(d, p.a + i);
+    const ReduceRows<T>& rows = this->p;
+    const auto a = hn::LoadU(d, rows.a + i);
     if constexpr (kProduct) {
-      sum = hn::MulAdd(a, hn::LoadU(d, p.b + i), sum);
+      sum = hn::MulAdd(a, hn::LoadU(d, rows.b + i), sum);
     } else {
       sum = hn::Add(sum, a);
     }
-  }
-  template <class D, class V>
-  HWY_INLINE HWY_ATTR void store(D d, std::int64_t c, V s0, V s1, V s2, V s3) const {
-    hn::StoreU(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)), d, p.sums + c);
   }
 };
 
 template <class T, bool kProduct>
 void reduce_rows(const ReduceRows<T>& p) {
-  const ReduceBody<T, kProduct> body{p};
+  const ReduceBody<T, kProduct> body{{p}};
   over_slabs<T, kSlabVectors>(p.channels, SumSlab<4, ReduceBody<T, kProduct>>{body, p.rows, p.channels});
 }
 template <class T>
