@@ -92,9 +92,11 @@ class Conv2d : public WeightedLayer {
   using Config = Conv2dConfig;
   explicit Conv2d(Config config);
   using WeightedLayer::forward;
-  /// norm.forward((*this)(x), epilogue). Where `norm` is in eval mode and no LayerRecorder wants this layer's
-  /// own output, both are one convolution, with weights · scale and shift of the norm's map, which spares
-  /// passes over memory and, where derivatives are recorded, a tensor to keep; it rounds otherwise.
+  /// norm.forward((*this)(x), epilogue): [N,H,W,in] → [N,OH,OW,out]. Throws Error unless the norm has `out`
+  /// channels and the residual the result's shape. Where `norm` is in eval mode and no LayerRecorder wants
+  /// this layer's own output, both are one convolution, with weights · scale and shift of the norm's map,
+  /// which spares passes over memory and, where derivatives are recorded, a tensor to keep; it rounds
+  /// otherwise.
   Variable forward(const Variable& x, BatchNorm2d& norm, const Epilogue& epilogue);
   LayerKind kind() const override { return LayerKind::conv2d; }
   const Conv2dConfig& config() const { return config_; }
@@ -147,7 +149,7 @@ class BatchNorm2d : public Module {
   Variable forward(const Variable& x) override { return forward(x, {}); }
   /// bn(x), bn(x) + residual, relu(bn(x)) or relu(bn(x) + residual).
   Variable forward(const Variable& x, const Epilogue& epilogue);
-  /// What eval mode does, per channel.
+  /// What eval mode does, per channel: scale and shift [channels], from the running statistics as they are.
   ChannelMap map() const;
   const BatchNorm2dConfig& config() const { return config_; }
 

@@ -17,7 +17,8 @@ Tensor channel_shift(const Tensor& x, const Tensor& t);
 /// y = relu?(y + residual?), in place: residual of y's shape or undefined.
 void epilogue_in_place(const Tensor& y, const Tensor& residual, bool relu);
 
-// y = relu?(x + t + residual) for some x that need not be there: x and residual [..., C], t [C].
+// y = relu?(x + t + residual) for some x that need not be there: x and residual [..., C], t [C]. Like all
+// here they throw Error for operands whose shapes or types do not match.
 /// How y moves when they do: dx + dt? + dr? where y passed the ReLU (y undefined: there is none); dt and dr
 /// may be undefined. Returns a new tensor, or dx with the result in it.
 Tensor shift_tangent(const Tensor& dx, const Tensor& dt, const Tensor& dr, const Tensor& y, bool in_place);
