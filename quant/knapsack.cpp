@@ -5,8 +5,10 @@
 #include <map>
 #include <numeric>
 #include <optional>
+#include <tuple>
 
 #include "core/error.hpp"
+#include "quant/knapsack_core.hpp"
 #include "quant/lagrangian.hpp"
 
 namespace goshawk {
@@ -16,9 +18,8 @@ using detail::Items;
 using detail::Relaxation;
 using detail::Tails;
 
-constexpr std::size_t kMaxLabels = std::size_t{1} << 22;
-// Where labels abound, some are completed greedily now and then: what they cost is a ceiling for the others.
-constexpr std::size_t kMany = 1000, kImproveEvery = 32, kCompletions = 4;
+// More partial solutions than this are too many: at once for a frontier, in all for an optimum.
+constexpr std::size_t kMaxLabels = std::size_t{1} << 22, kMaxWork = std::size_t{1} << 25;
 
 // A partial solution: what the items so far use and cost, and the last departure from the default on its way.
 struct Label {
@@ -27,7 +28,7 @@ struct Label {
   int node = -1;
 };
 
-// One item that does not take its default option (all), or from which on a lower limit holds (monotone).
+// One item that does not take its first option (all), or from which on a lower limit holds (monotone).
 struct Node {
   int parent;
   int item;
@@ -72,26 +73,21 @@ std::vector<Sizes> prices_around(const Sizes& price) {
   return prices;
 }
 
-// Everything that is within `gap` of the bound, up to dominance.
+// Everything that costs no more than the ceiling, up to dominance.
 class Labelling {
  public:
-  /// `defaults`: the options that need no node (all).
   Labelling(const Items& items, const Sizes& budget, Assignments assignments, const Sizes& price,
-            double ceiling, double rounding, std::vector<int> defaults)
-      : items_(items),
-        budget_(budget),
-        ceiling_(ceiling),
-        rounding_(rounding),
-        defaults_(std::move(defaults)) {
+            double ceiling)
+      : items_(items), budget_(budget), ceiling_(ceiling) {
     for (const Sizes& p : prices_around(price)) tails_.emplace_back(p, Tails(items, assignments, p));
     limits_ = tails_.front().second.limits();
   }
 
-  /// The final labels, starting from what is `fixed`; choice() then tells how each came about.
-  std::vector<Label> run(const Label& fixed) {
+  /// The final labels; choice() then tells how each came about.
+  std::vector<Label> run() {
     const std::size_t limits = limits_;
     std::vector<std::vector<Label>> now(limits), next(limits);
-    if (promising(fixed, 0, limits - 1)) now[limits - 1].push_back(fixed);
+    if (promising({}, 0, limits - 1)) now[limits - 1].push_back({});
     for (std::size_t i = 0; i < items_.size(); ++i) {
       std::size_t reached = 0;
       for (std::size_t limit = 0; limit < limits; ++limit) {
@@ -108,10 +104,6 @@ class Labelling {
             kMaxLabels, i + 1, items_.size()));
       }
       now.swap(next);
-      // Without a ceiling the whole frontier is wanted.
-      if (limits == 1 && std::isfinite(ceiling_) && i % kImproveEvery == 0 && reached > kMany) {
-        lower_ceiling(now[0], i + 1);
-      }
       for (auto& labels : next) labels.clear();
     }
     std::vector<Label> all;
@@ -121,7 +113,7 @@ class Labelling {
   }
 
   std::vector<int> choice(const Label& label) const {
-    std::vector<int> choice = defaults_;
+    std::vector<int> choice(items_.size(), 0);
     if (limits_ == 1) {
       for (int n = label.node; n >= 0; n = node(n).parent) {
         choice[static_cast<std::size_t>(node(n).item)] = node(n).option;
@@ -156,25 +148,6 @@ class Labelling {
     return true;
   }
 
-  // Completes the most promising label and a few others greedily; the cheapest result bounds the optimum.
-  void lower_ceiling(const std::vector<Label>& labels, std::size_t i) {
-    const Items rest(items_.begin() + static_cast<std::ptrdiff_t>(i), items_.end());
-    const Sizes& price = tails_.front().first;
-    const auto best = std::min_element(labels.begin(), labels.end(), [&](const Label& a, const Label& b) {
-      return a.cost + detail::dot(price, a.size) < b.cost + detail::dot(price, b.size);
-    });
-    const auto complete = [&](const Label& label) {
-      Sizes room = budget_;
-      for (std::size_t k = 0; k < kBudgets; ++k) room[k] = std::max(0.0, room[k] - label.size[k]);
-      if (const auto end = greedy_knapsack(rest, room)) {
-        ceiling_ = std::min(ceiling_, label.cost + end->cost + rounding_);
-      }
-    };
-    complete(*best);
-    for (std::size_t k = 0; k < kCompletions; ++k)
-      complete(labels[k * (labels.size() - 1) / (kCompletions - 1)]);
-  }
-
   void extend(const Label& label, std::size_t i, std::size_t limit, std::vector<std::vector<Label>>& next) {
     const bool monotone = limits_ > 1;
     const std::size_t options = monotone ? limit + 1 : items_[i].size();
@@ -185,7 +158,7 @@ class Labelling {
       for (std::size_t k = 0; k < kBudgets; ++k) more.size[k] += option.size[k];
       const std::size_t new_limit = monotone ? j : 0;
       if (!promising(more, i + 1, new_limit)) continue;
-      const bool usual = monotone ? j == limit : static_cast<int>(j) == defaults_[i];
+      const bool usual = monotone ? j == limit : j == 0;
       if (!usual) {
         more.node = static_cast<int>(nodes_.size());
         nodes_.push_back({label.node, static_cast<int>(i), static_cast<int>(j)});
@@ -196,8 +169,7 @@ class Labelling {
 
   const Items& items_;
   Sizes budget_;
-  double ceiling_, rounding_;
-  std::vector<int> defaults_;
+  double ceiling_;
   std::vector<std::pair<Sizes, Tails>> tails_;  // for several prices: each gives a bound
   std::size_t limits_ = 1;
   std::vector<Node> nodes_;
@@ -220,91 +192,119 @@ void check_items(const Items& items, Assignments assignments) {
   }
 }
 
-// The items with options that can still be in a solution below the ceiling, and what the others come to.
-struct Reduced {
-  Items items;
-  std::vector<std::size_t> origin;        // of each item
-  std::vector<std::vector<int>> options;  // original numbers
-  std::vector<int> defaults;              // cheapest at the prices, among `items`' options
-  std::vector<int> choice;                // of the fixed items
-  Label fixed;
+// The cheapest monotone assignment below the ceiling, of equal costs the smallest; none when there is none.
+std::optional<std::vector<int>> cheapest_monotone(const Items& items, const Sizes& budget, const Sizes& price,
+                                                  double ceiling) {
+  Labelling labelling(items, budget, Assignments::monotone, price, ceiling);
+  const std::vector<Label> labels = labelling.run();
+  if (labels.empty()) return std::nullopt;
+  return labelling.choice(*std::min_element(labels.begin(), labels.end(), [](const Label& a, const Label& b) {
+    return a.cost != b.cost ? a.cost < b.cost : a.size < b.size;
+  }));
+}
+
+// The problem, or a part of it, in which some items have one option left.
+struct Part {
+  std::vector<std::pair<std::size_t, int>> decided;  // which these are, and what the option was
+  Relaxation relaxation = {};
+  double searched = 0;  // nothing in it costs less than its bound and this
+  double step = kFirstStep;
+
+  double level() const { return relaxation.bound + searched; }
+  // How a search goes on: what it takes grows steeply with the gap.
+  static constexpr double kFirstStep = 2, kStep = 1.1, kLastStep = 1.05;
 };
 
-// An option that costs `gap` more than its item's best at the prices lifts the bound by as much. Items whose
-// options differ most in size come first: the later ones can then fill only little, and labels that leave
-// more than that unused are soon too expensive.
-Reduced reduce(const Items& items, const Sizes& price, double gap) {
-  Reduced reduced;
-  reduced.choice.resize(items.size());
-  struct Open {
-    std::size_t item;
-    std::vector<int> options;
-    int best;  // position in options
-    double spread;
-  };
-  std::vector<Open> open;
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    std::vector<double> cost;
-    for (const KnapsackOption& option : items[i])
-      cost.push_back(option.cost + detail::dot(price, option.size));
-    const auto best = static_cast<std::size_t>(std::min_element(cost.begin(), cost.end()) - cost.begin());
-    Open entry{.item = i, .options = {}, .best = 0, .spread = 0};
-    for (std::size_t j = 0; j < cost.size(); ++j) {
-      if (cost[j] - cost[best] > gap) continue;
-      if (j == best) entry.best = static_cast<int>(entry.options.size());
-      entry.options.push_back(static_cast<int>(j));
-      const Sizes &own = items[i][j].size, &usual = items[i][best].size;
-      double apart = 0;
-      for (std::size_t k = 0; k < kBudgets; ++k) apart += price[k] * std::abs(own[k] - usual[k]);
-      entry.spread = std::max(entry.spread, apart);
-    }
-    if (entry.options.size() > 1) {
-      open.push_back(std::move(entry));
-      continue;
-    }
-    reduced.choice[i] = static_cast<int>(best);
-    reduced.fixed.cost += items[i][best].cost;
-    for (std::size_t k = 0; k < kBudgets; ++k) reduced.fixed.size[k] += items[i][best].size[k];
-  }
-  std::stable_sort(open.begin(), open.end(),
-                   [](const Open& a, const Open& b) { return a.spread > b.spread; });
-  for (Open& entry : open) {
-    reduced.origin.push_back(entry.item);
-    reduced.defaults.push_back(entry.best);
-    auto& options = reduced.items.emplace_back();
-    for (int j : entry.options) options.push_back(items[entry.item][static_cast<std::size_t>(j)]);
-    reduced.options.push_back(std::move(entry.options));
-  }
-  return reduced;
-}
+// The optimum among all assignments, if any fits. The part that could have the cheapest one is searched a
+// little further, until no part can have a cheaper one than was found. A part that takes too much is divided:
+// with the option of one item known the best prices are others, and the bound is higher.
+class BestFirst {
+ public:
+  /// Nothing costs more than `highest`.
+  BestFirst(const Items& items, const Sizes& budget, double highest, double rounding)
+      : items_(items), budget_(budget), rounding_(rounding), ceiling_(highest + rounding) {}
 
-// The cheapest label's choice, of equal costs the smallest; none when no label came through.
-std::optional<std::vector<int>> cheapest_within(const Items& items, const Sizes& budget,
-                                                Assignments assignments, const Sizes& price, double ceiling,
-                                                double gap, double rounding) {
-  const auto best_of = [](const std::vector<Label>& labels) {
-    return std::min_element(labels.begin(), labels.end(), [](const Label& a, const Label& b) {
-      return a.cost != b.cost ? a.cost < b.cost : a.size < b.size;
-    });
-  };
-  if (assignments == Assignments::monotone) {
-    Labelling labelling(items, budget, assignments, price, ceiling, rounding,
-                        std::vector<int>(items.size(), 0));
-    const std::vector<Label> labels = labelling.run({});
-    if (labels.empty()) return std::nullopt;
-    return labelling.choice(*best_of(labels));
+  std::optional<KnapsackSolution> run(const Relaxation& relaxation, double first_gap) {
+    first_gap_ = first_gap;
+    put({.decided = {}, .relaxation = relaxation, .searched = first_gap});
+    while (!parts_.empty()) {
+      std::pop_heap(parts_.begin(), parts_.end(), later);
+      Part part = std::move(parts_.back());
+      parts_.pop_back();
+      if (part.level() > ceiling_) break;
+      search(std::move(part));
+    }
+    return std::move(best_);
   }
-  const Reduced reduced = reduce(items, price, gap);
-  Labelling labelling(reduced.items, budget, assignments, price, ceiling, rounding, reduced.defaults);
-  const std::vector<Label> labels = labelling.run(reduced.fixed);
-  if (labels.empty()) return std::nullopt;
-  std::vector<int> choice = reduced.choice;
-  const std::vector<int> open = labelling.choice(*best_of(labels));
-  for (std::size_t i = 0; i < open.size(); ++i) {
-    choice[reduced.origin[i]] = reduced.options[i][static_cast<std::size_t>(open[i])];
+
+ private:
+  static bool later(const Part& a, const Part& b) { return a.level() > b.level(); }
+
+  void put(Part part) {
+    parts_.push_back(std::move(part));
+    std::push_heap(parts_.begin(), parts_.end(), later);
   }
-  return choice;
-}
+
+  Items items_of(const Part& part) const {
+    Items items = items_;
+    for (const auto& [item, option] : part.decided)
+      items[item] = {items_[item][static_cast<std::size_t>(option)]};
+    return items;
+  }
+
+  void search(Part part) {
+    check_work(part);
+    const double most = ceiling_ - part.relaxation.bound, gap = std::min(part.searched * part.step, most);
+    // As much as a quarter of what all others took: where dividing does not help, little is lost.
+    detail::CoreSearch search =
+        detail::search_core(items_of(part), budget_, part.relaxation, gap, rounding_, kEasy + work_ / 4);
+    work_ += search.labels;
+    if (!search.complete) {
+      if (part.step <= Part::kLastStep) return divide(part, search.widest);
+      part.step = 1 + (part.step - 1) / 4;
+      return put(std::move(part));
+    }
+    if (search.choice) {
+      for (const auto& [item, option] : part.decided) (*search.choice)[item] = option;
+      KnapsackSolution found = knapsack_solution(items_, *std::move(search.choice));
+      if (!best_ || std::tie(found.cost, found.size) < std::tie(best_->cost, best_->size)) {
+        ceiling_ = found.cost;
+        best_ = std::move(found);
+      }
+    } else if (gap < most) {
+      part.searched = gap;
+      if (search.labels >= kTrivial) part.step = std::min(part.step, Part::kStep);
+      put(std::move(part));
+    }
+  }
+
+  void divide(const Part& part, std::size_t item) {
+    for (std::size_t j = 0; j < items_[item].size(); ++j) {
+      Part child{.decided = part.decided};
+      child.decided.emplace_back(item, static_cast<int>(j));
+      child.relaxation = detail::best_prices(items_of(child), budget_, Assignments::all);
+      child.searched = std::max(first_gap_, part.level() - child.relaxation.bound);
+      put(std::move(child));
+    }
+  }
+
+  void check_work(const Part& part) const {
+    if (work_ <= kMaxWork) return;
+    throw TooManyPartialSolutions(
+        fmt::format("[solve_knapsack] {} partial solutions only show that the optimum costs at least "
+                    "{:.10g}{}; use fewer "
+                    "options, another budget or the greedy method",
+                    work_, part.level(), best_ ? fmt::format(" and at most {:.10g}", best_->cost) : ""));
+  }
+
+  static constexpr std::size_t kTrivial = 20, kEasy = 10000;
+  const Items& items_;
+  Sizes budget_;
+  double rounding_, ceiling_, first_gap_ = 0;
+  std::size_t work_ = 0;     // partial solutions looked at
+  std::vector<Part> parts_;  // a heap, the lowest level first
+  std::optional<KnapsackSolution> best_;
+};
 
 }  // namespace
 
@@ -344,15 +344,18 @@ KnapsackSolution solve_knapsack(const Items& items, const Sizes& budget, Assignm
   }
   const double rounding = 1e-12 * priced;
   const double everything = highest - relaxation.bound + rounding;
-  for (double gap = 1e-13 * range; everything >= 0; gap *= 2) {
-    const bool last = gap >= everything;
-    const double ceiling = relaxation.bound + std::min(gap, everything) + rounding;
-    if (auto choice = cheapest_within(items, budget, assignments, relaxation.price, ceiling,
-                                      std::min(gap, everything) + 2 * rounding, rounding)) {
-      return knapsack_solution(items, *std::move(choice));
+  const double first_gap = range > 0 ? 1e-13 * range : 0.5 * std::max(0.0, everything);
+  if (assignments == Assignments::all) {
+    if (auto best = BestFirst(items, budget, highest, rounding).run(relaxation, first_gap))
+      return *std::move(best);
+  } else {
+    for (double gap = first_gap; everything >= 0; gap *= 2) {
+      const double ceiling = relaxation.bound + std::min(gap, everything) + rounding;
+      if (auto choice = cheapest_monotone(items, budget, relaxation.price, ceiling)) {
+        return knapsack_solution(items, *std::move(choice));
+      }
+      if (gap >= everything) break;
     }
-    if (last) break;
-    if (range == 0) gap = everything;
   }
   fail("[solve_knapsack] no choice of options fits the budgets {:.10g} and {:.10g}; raise them", budget[0],
        budget[1]);
@@ -369,10 +372,9 @@ std::vector<KnapsackSolution> knapsack_frontier(const Items& items, Assignments 
   for (auto& item : first_size) {
     for (KnapsackOption& option : item) option.size[1] = 0;
   }
-  Labelling labelling(first_size, {kNoBudget, kNoBudget}, assignments, {}, kNoBudget, 0,
-                      std::vector<int>(items.size(), 0));
+  Labelling labelling(first_size, {kNoBudget, kNoBudget}, assignments, {}, kNoBudget);
   std::vector<KnapsackSolution> frontier;
-  for (const Label& label : labelling.run({})) {
+  for (const Label& label : labelling.run()) {
     frontier.push_back(knapsack_solution(items, labelling.choice(label)));
   }
   return frontier;

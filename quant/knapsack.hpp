@@ -54,11 +54,12 @@ KnapsackSolution knapsack_solution(const std::vector<std::vector<KnapsackOption>
                                    std::vector<int> choice);
 
 /// argmin Σ cost subject to Σ size ≤ budget with exactly one option per item; of equal costs the smaller
-/// first size. Exact: a dynamic programme over partial solutions that no other one dominates, among those
-/// whose Lagrangian bound lies within δ of the dual optimum, for growing δ until there is a solution; the
-/// bound makes that solution optimal (the core idea of Pisinger, "A minimal algorithm for the multiple-choice
-/// knapsack problem", 1995). Throws Error when nothing fits and when an item has no option,
-/// TooManyPartialSolutions when more than four million remain.
+/// first size. Exact: below a level that rises from the Lagrangian bound everything is enumerated until there
+/// is a solution, which is then optimal (the core idea of Pisinger, "A minimal algorithm for the
+/// multiple-choice knapsack problem", 1995; knapsack_core.hpp has the enumeration). Where that takes much,
+/// the problem is divided by the options of the item that the bound's relaxation mixes. Throws Error when
+/// nothing fits and when an item has no option, TooManyPartialSolutions, with the bounds found so far, after
+/// thirty million of them (monotone: beyond four million at once).
 KnapsackSolution solve_knapsack(const std::vector<std::vector<KnapsackOption>>& items, const Sizes& budget,
                                 Assignments assignments = Assignments::all);
 

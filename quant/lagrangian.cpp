@@ -8,7 +8,8 @@ namespace {
 
 // Prices beyond this only serve to show that nothing fits.
 constexpr double kHighestPrice = 1e150, kLowestPrice = 1e-150;
-constexpr int kHalvings = 45;
+constexpr int kSteps = 100;
+constexpr double kRounding = 1e-15;
 
 class Search {
  public:
@@ -60,11 +61,23 @@ class Search {
         low_price = lower;
       }
     }
-    for (int i = 0; i < kHalvings && low.used[k] != high.used[k]; ++i) {
-      const double middle = 0.5 * (low_price + high_price);
-      const Relaxation r = at(middle);
+    // Concave and piecewise linear: the lines through both ends meet above the maximum, and where they meet
+    // lies a corner that neither end has seen, or the maximum. Every third step halves, so that one far end
+    // cannot stay.
+    for (int i = 0; i < kSteps && low.used[k] != high.used[k]; ++i) {
+      const double rise = low.used[k] - budget_[k], fall = budget_[k] - high.used[k];
+      double at_price = 0.5 * (low_price + high_price);
+      if (i % 3 != 2) {
+        const double meet = (high.bound - low.bound + low_price * rise + high_price * fall) / (rise + fall);
+        if (meet > low_price && meet < high_price) at_price = meet;
+      }
+      if (!(at_price > low_price && at_price < high_price)) break;
+      const Relaxation r = at(at_price);
+      const double lines =
+          std::min(low.bound + rise * (at_price - low_price), high.bound + fall * (high_price - at_price));
       (within(r) ? high : low) = r;
-      (within(r) ? high_price : low_price) = middle;
+      (within(r) ? high_price : low_price) = at_price;
+      if (i % 3 != 2 && r.bound >= lines - kRounding * std::abs(lines)) break;
     }
     guess_[k] = high_price;
     // At the optimum both ends are minima, and so is the mixture that uses the budget exactly.

@@ -73,6 +73,27 @@ double mean(const Sizes& low, const Sizes& high, std::size_t k, double share) {
   return low[k] + share * (high[k] - low[k]);
 }
 
+// For whole sizes: the least cost for every pair of amounts, one item after the other.
+double least_cost_by_table(const Items& items, const Sizes& budget) {
+  const auto rows = static_cast<std::size_t>(budget[0]) + 1,
+             columns = static_cast<std::size_t>(budget[1]) + 1;
+  std::vector<double> least(rows * columns, 0), next(rows * columns);
+  for (const auto& item : items) {
+    std::fill(next.begin(), next.end(), kNoBudget);
+    for (const KnapsackOption& option : item) {
+      const auto a = static_cast<std::size_t>(option.size[0]), b = static_cast<std::size_t>(option.size[1]);
+      for (std::size_t r = a; r < rows; ++r) {
+        for (std::size_t c = b; c < columns; ++c) {
+          double& cost = next[r * columns + c];
+          cost = std::min(cost, least[(r - a) * columns + c - b] + option.cost);
+        }
+      }
+    }
+    least.swap(next);
+  }
+  return least.back();
+}
+
 }  // namespace
 
 TEST_CASE("exact, greedy and bound against brute force, with one budget, two and none, monotone or not") {
@@ -226,6 +247,28 @@ TEST_CASE("the frontier of many items is that of a dynamic programme over whole 
   CHECK(found == expected);
 }
 
+TEST_CASE("two budgets of whole numbers, where near-optimal choices abound, against a table of all sizes") {
+  // One item is as large as all others together, so that the relaxation, which mixes its options, tells
+  // little and the search divides the problem.
+  for (std::uint64_t seed : {1, 2, 3}) {
+    CAPTURE(seed);
+    Random random(seed);
+    Items items(60);
+    for (auto& item : items) {
+      item.resize(6);
+      Sizes size{};
+      for (KnapsackOption& option : item) {
+        for (double& s : size) s += static_cast<double>(random.below(5));
+        option = {size, 5 - 0.6 * size[0] - 0.4 * size[1] + 0.05 * random.uniform()};
+      }
+    }
+    items[30] = {{{0, 0}, 0}, {{300, 200}, -320}};
+    const Sizes budget = {static_cast<double>(350 + 40 * seed), static_cast<double>(350 + 30 * seed)};
+    CHECK(solve_knapsack(items, budget).cost ==
+          doctest::Approx(least_cost_by_table(items, budget)).epsilon(1e-12));
+  }
+}
+
 TEST_CASE("a thousand layers of eight widths: a second is enough") {
   const Items items = network(1000, 8, 4);
   const Sizes low = totals(items, 0), high = totals(items, 7);
@@ -243,8 +286,21 @@ TEST_CASE("a thousand layers of eight widths: a second is enough") {
     solves(items, {bytes, kNoBudget}, Assignments::all, 1e-4);
     solves(items, {kNoBudget, bops}, Assignments::all, 1e-4);
   }
-  // Two budgets that both bind, and an assignment that is monotone in the order of the costs per byte.
-  solves(items, {mean(low, high, 0, 0.65), mean(low, high, 1, 0.4)}, Assignments::all, 1e-4);
+  // Two budgets that both bind.
+  for (std::uint64_t seed : {1, 2, 3, 4}) {
+    CAPTURE(seed);
+    const Items layers = network(1000, 8, seed);
+    const Sizes least = totals(layers, 0), most = totals(layers, 7);
+    for (double share : {0.15, 0.3, 0.5, 0.7}) {
+      for (double ratio : {0.6, 0.8, 1.0, 1.3}) {
+        CAPTURE(share);
+        CAPTURE(ratio);
+        const double bytes = mean(least, most, 0, share), bops = mean(least, most, 1, share * ratio);
+        solves(layers, {bytes, bops}, Assignments::all, 2e-3);
+      }
+    }
+  }
+  // An assignment that is monotone in the order of the costs per byte.
   Items ordered = items;
   std::sort(ordered.begin(), ordered.end(),
             [](const auto& a, const auto& b) { return a[0].cost / a[0].size[0] > b[0].cost / b[0].size[0]; });
