@@ -48,30 +48,21 @@ class State {
       if (j == i) continue;
       for (std::size_t b = 0; b < cost_->options(j); ++b) {
         const std::size_t k = cost_->number(j, static_cast<int>(b));
-        field_[k] += cost_->pair(k, after) - cost_->pair(k, before);
+        field_[k] += cost_->pair(after, k) - cost_->pair(before, k);
       }
     }
   }
 
-  /// Makes the best single change or pair of changes; false when none improves.
-  bool improve() {
-    Move best;
-    for (std::size_t i = 0; i < cost_->items(); ++i) {
-      for (std::size_t b = 0; b < cost_->options(i); ++b) {
-        const int option = static_cast<int>(b);
-        if (option == choice_[i]) continue;
-        const std::size_t k = cost_->number(i, option);
-        const double gain = field_[k] - field_[number(i)];
-        const Sizes size = changed(size_, size_of(i, choice_[i]), size_of(i, option));
-        if (gain < best.gain && fits(size, *budget_)) best = {gain, i, option};
-        for (std::size_t j = 0; j < i; ++j) consider_pair(i, option, gain, size, j, best);
-      }
+  /// Makes the best single change; where none improves, each item in turn makes its best pair of changes with
+  /// an earlier one. False when nothing improved. Takes the looks at an assignment off `evaluations`, and
+  /// stops below 0.
+  bool improve(std::int64_t& evaluations) {
+    if (make(best_single(evaluations))) return true;
+    bool improved = false;
+    for (std::size_t i = 0; i < cost_->items() && evaluations > 0; ++i) {
+      improved = make(best_pair(i, evaluations)) || improved;
     }
-    // Smaller than rounding: a cycle could follow.
-    if (!(best.gain < -1e-13 * scale())) return false;
-    set(best.i, best.option);
-    if (best.j != kNone) set(best.j, best.second);
-    return true;
+    return improved;
   }
 
  private:
@@ -92,6 +83,46 @@ class State {
     double sum = 0;
     for (std::size_t i = 0; i < cost_->items(); ++i) sum += std::abs(field_[number(i)]);
     return sum;
+  }
+
+  bool make(const Move& move) {
+    // Smaller than rounding: a cycle could follow.
+    if (!(move.gain < -1e-13 * scale())) return false;
+    set(move.i, move.option);
+    if (move.j != kNone) set(move.j, move.second);
+    return true;
+  }
+
+  Move best_single(std::int64_t& evaluations) const {
+    Move best;
+    for (std::size_t i = 0; i < cost_->items(); ++i) {
+      for_each_change(i, [&](int option, double gain, const Sizes& size) {
+        if (gain < best.gain && fits(size, *budget_)) best = {.gain = gain, .i = i, .option = option};
+      });
+    }
+    evaluations -= static_cast<std::int64_t>(cost_->size());
+    return best;
+  }
+
+  // With items before i; a single change of i improves nothing by now.
+  Move best_pair(std::size_t i, std::int64_t& evaluations) const {
+    Move best;
+    for_each_change(i, [&](int option, double gain, const Sizes& size) {
+      for (std::size_t j = 0; j < i; ++j) consider_pair(i, option, gain, size, j, best);
+    });
+    evaluations -= static_cast<std::int64_t>(cost_->options(i) * cost_->number(i, 0));
+    return best;
+  }
+
+  // f(option, what it saves (negative) or costs, the size with it) for all options of i but its own.
+  template <typename F>
+  void for_each_change(std::size_t i, const F& f) const {
+    for (std::size_t b = 0; b < cost_->options(i); ++b) {
+      const int option = static_cast<int>(b);
+      if (option == choice_[i]) continue;
+      f(option, field_[cost_->number(i, option)] - field_[number(i)],
+        changed(size_, size_of(i, choice_[i]), size_of(i, option)));
+    }
   }
 
   void consider_pair(std::size_t i, int option, double gain_i, const Sizes& size_i, std::size_t j,
@@ -163,8 +194,9 @@ JointSolution minimize_joint_cost(const PairwiseCost& cost, const std::vector<st
     for (KnapsackOption& option : item) option.cost = option.size[0] + option.size[1];
   }
   JointSolution best;
+  std::int64_t evaluations = options.evaluations;
   const auto descend = [&](State state) {
-    while (state.improve()) ++best.moves;
+    while (evaluations > 0 && state.improve(evaluations)) ++best.moves;
     ++best.starts;
     const double value = cost.cost(state.choice());
     if (best.choice.empty() || value < best.cost) {
@@ -179,7 +211,7 @@ JointSolution minimize_joint_cost(const PairwiseCost& cost, const std::vector<st
   }
   starts.push_back(solve_knapsack(items, budget).choice);
   for (const std::vector<int>& start : starts) descend(State(cost, sizes, budget, start));
-  for (int r = 0; r < options.restarts; ++r) {
+  for (int r = 0; r < options.restarts && evaluations > 0; ++r) {
     Random random(options.seed, static_cast<std::uint64_t>(r));
     State state(cost, sizes, budget, best.choice);
     if (kick(state, cost, sizes, random)) descend(std::move(state));
