@@ -18,7 +18,9 @@ using detail::Items;
 using detail::Relaxation;
 using detail::Tails;
 
-// More partial solutions than this are too many: at once for a frontier, in all for an optimum.
+// Partial solutions that are not worth a search for those that others beat.
+constexpr std::size_t kFew = 64;
+// More than this are too many: at once for a frontier, in all for an optimum.
 constexpr std::size_t kMaxLabels = std::size_t{1} << 22, kMaxWork = std::size_t{1} << 25;
 
 // A partial solution: what the items so far use and cost, and the last departure from the default on its way.
@@ -87,15 +89,20 @@ class Labelling {
   std::vector<Label> run() {
     const std::size_t limits = limits_;
     std::vector<std::vector<Label>> now(limits), next(limits);
+    std::vector<std::size_t> cleaned(limits, 0);
     if (promising({}, 0, limits - 1)) now[limits - 1].push_back({});
     for (std::size_t i = 0; i < items_.size(); ++i) {
       std::size_t reached = 0;
       for (std::size_t limit = 0; limit < limits; ++limit) {
         for (const Label& label : now[limit]) extend(label, i, limit, next);
       }
-      for (auto& labels : next) {
-        remove_dominated(labels);
-        reached += labels.size();
+      for (std::size_t limit = 0; limit < limits; ++limit) {
+        // Sorting all for few new ones would take most of the time.
+        if (next[limit].size() > cleaned[limit] + cleaned[limit] / 4 + kFew) {
+          remove_dominated(next[limit]);
+          cleaned[limit] = next[limit].size();
+        }
+        reached += next[limit].size();
       }
       if (reached > kMaxLabels) {
         throw TooManyPartialSolutions(fmt::format(
@@ -212,7 +219,7 @@ struct Part {
 
   double level() const { return relaxation.bound + searched; }
   // How a search goes on: what it takes grows steeply with the gap.
-  static constexpr double kFirstStep = 2, kStep = 1.1, kLastStep = 1.05;
+  static constexpr double kFirstStep = 2, kStep = 1.1;
 };
 
 // The optimum among all assignments, if any fits. The part that could have the cheapest one is searched a
@@ -260,8 +267,8 @@ class BestFirst {
         detail::search_core(items_of(part), budget_, part.relaxation, gap, rounding_, kEasy + work_ / 4);
     work_ += search.labels;
     if (!search.complete) {
-      if (part.step <= Part::kLastStep) return divide(part, search.widest);
-      part.step = 1 + (part.step - 1) / 4;
+      if (part.step <= Part::kStep) return divide(part, search.widest);
+      part.step = Part::kStep;
       return put(std::move(part));
     }
     if (search.choice) {
@@ -273,7 +280,7 @@ class BestFirst {
       }
     } else if (gap < most) {
       part.searched = gap;
-      if (search.labels >= kTrivial) part.step = std::min(part.step, Part::kStep);
+      if (search.labels >= kTrivial) part.step = Part::kStep;
       put(std::move(part));
     }
   }

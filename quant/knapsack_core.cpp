@@ -171,7 +171,7 @@ class End {
         rest.most[k] += most;
       }
     }
-    if (promising({})) buckets_[0].push_back({});
+    if (promising({}, blocks())) buckets_[0].push_back({});
     count_ = seen_ = buckets_[0].size();
   }
 
@@ -234,14 +234,17 @@ class End {
     if (more.excess > limits_.excess) return;
     more.cost += a.cost;
     for (std::size_t k = 0; k < kBudgets; ++k) more.size[k] += a.size[k];
-    if (!promising(more)) return;
+    if (!promising(more, blocks())) return;
     more.node = static_cast<int>(nodes_.size());
     nodes_.push_back({label.node, static_cast<int>(taken_) - 1, a.option});
     fresh_.push_back(more);
   }
 
-  // Whether the items that are left can complete the label within the budgets and below the ceiling.
-  bool promising(const Label& label) {
+  std::size_t blocks() const { return prices_[0].size() / kBlock; }
+
+  // Whether the items that are left can complete the label within the budgets and below the ceiling, as far
+  // as `tries` blocks of prices tell, from the one on that told last.
+  bool promising(const Label& label, std::size_t tries) {
     const Rest& rest = rest_[taken_];
     Sizes unused;  // priced although it is not used: what is left of a budget in the end, negative
     for (std::size_t k = 0; k < kBudgets; ++k) {
@@ -249,10 +252,8 @@ class End {
       unused[k] = label.size[k] - std::min(limits_.room[k], label.size[k] + rest.most[k]);
     }
     const double cost = limits_.cost - label.cost;
-    const std::size_t blocks = rest.reduced.size() / kBlock;
-    // Which prices show it is often the same as for the label before.
-    for (std::size_t n = 0; n < blocks; ++n) {
-      const std::size_t block = telling_ + n < blocks ? telling_ + n : telling_ + n - blocks;
+    for (std::size_t n = 0; n < tries; ++n) {
+      const std::size_t block = (telling_ + n) % blocks();
       const double* reduced = rest.reduced.data() + block * kBlock;
       const double* first = prices_[0].data() + block * kBlock;
       const double* second = prices_[1].data() + block * kBlock;
@@ -268,11 +269,13 @@ class End {
     return true;
   }
 
+  // All prices were tried when a label was new; now it is one block's turn.
   void clean() {
+    telling_ = turn_++ % blocks();
     std::vector<Label> all;
     for (auto& labels : buckets_) {
       for (const Label& label : labels) {
-        if (promising(label)) all.push_back(label);
+        if (promising(label, 1)) all.push_back(label);
       }
       labels.clear();
     }
@@ -288,7 +291,7 @@ class End {
   std::vector<double> prices_[kBudgets];
   std::vector<Label> fresh_;
   std::vector<Node> nodes_;
-  std::size_t taken_ = 0, count_ = 0, cleaned_ = 0, seen_ = 0, telling_ = 0;
+  std::size_t taken_ = 0, count_ = 0, cleaned_ = 0, seen_ = 0, telling_ = 0, turn_ = 0;
 };
 
 // The two labels that together cost least within the limits, of equal costs the smallest.

@@ -223,7 +223,7 @@ TEST_CASE("the frontier of many items is that of a dynamic programme over whole 
     }
   }
   constexpr double kNone = std::numeric_limits<double>::infinity();
-  std::vector<double> best(40 * 60, kNone);  // least cost of each size
+  std::vector<double> best(std::size_t{40} * 60, kNone);  // least cost of each size
   best[0] = 0;
   for (const auto& item : items) {
     std::vector<double> next(best.size(), kNone);
@@ -299,6 +299,20 @@ TEST_CASE("a thousand layers of eight widths: a second is enough") {
         solves(layers, {bytes, bops}, Assignments::all, 2e-3);
       }
     }
+  }
+  // The same with layers of a few shapes only, as networks have them.
+  Random random(5);
+  Items alike(1000);
+  for (auto& layer : alike) {
+    const double parameters = 432.0 * static_cast<double>(1 << random.below(6));
+    const double macs = 1e5 * static_cast<double>(1 << random.below(4));
+    double cost = std::exp(2 * random.normal());
+    for (int b = 1; b <= 8; ++b, cost /= 4) layer.push_back({{parameters * b / 8, macs * b * b}, cost});
+  }
+  const Sizes narrow = totals(alike, 0), wide = totals(alike, 7);
+  for (double share : {0.15, 0.3, 0.5, 0.7}) {
+    CAPTURE(share);
+    solves(alike, {mean(narrow, wide, 0, share), mean(narrow, wide, 1, 0.8 * share)}, Assignments::all, 2e-3);
   }
   // An assignment that is monotone in the order of the costs per byte.
   Items ordered = items;
