@@ -368,7 +368,7 @@ TEST_CASE("a thousand layers of eight widths: a second is enough for every metho
   for (const AllocationMethod method : {AllocationMethod::ratio, AllocationMethod::pareto,
                                         AllocationMethod::greedy, AllocationMethod::exact}) {
     CostAllocation allocation;
-    CHECK(processor_seconds([&] { allocation = allocate(costs, method, budgets); }) < 1);
+    CHECK(processor_seconds([&] { allocation = allocate(costs, method, budgets); }) < kOneSecond);
     CAPTURE(allocation.method);
     CHECK(allocation.bytes <= *budgets.bytes);
     CHECK(allocation.objective >= allocation.exact_objective.value());
