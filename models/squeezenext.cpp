@@ -76,7 +76,9 @@ SqueezeNextUnit::SqueezeNextUnit(const Config& config)
 
 Variable SqueezeNextUnit::forward(const Variable& x) {
   const Variable expanded = conv5(conv4(conv3(conv2(conv1(x)))));
-  return relu(add(expanded, identity_conv ? (*identity_conv)(x) : x));
+  // Both are results of ReLUs or sums of such: a ReLU of their sum would not change it, and what it would
+  // mask of a gradient, where all are 0, those mask.
+  return add(expanded, identity_conv ? (*identity_conv)(x) : x);
 }
 
 SqueezeNext::SqueezeNext(const SqueezeNextConfig& config, Random& random)

@@ -40,10 +40,11 @@ class SqueezeNextConv : public Module {
 };
 
 /// Squeezes by 1×1 convolutions to s and then to s/2 channels, convolves by 1×3 and then by 3×1 to s channels
-/// each, expands by 1×1 to `out`, adds the input and applies ReLU. s is in/2; in a unit that narrows in/4,
+/// each, expands by 1×1 to `out` and adds the input. s is in/2; in a unit that narrows in/4,
 /// and in one with a stride `in`. Where the shape changes, the input is added after a 1×1 convolution of its
 /// own. Every convolution has a bias and is followed by batch normalisation and ReLU, the last one's before
-/// the sum.
+/// the sum. The paper's ReLU of the sum is left out: for inputs that are at least 0, as all units of a
+/// network get them, it changes no value and no derivative.
 class SqueezeNextUnit : public Module {
  public:
   struct Config {
@@ -52,7 +53,7 @@ class SqueezeNextUnit : public Module {
   };
   explicit SqueezeNextUnit(const Config& config);
 
-  /// [N,H,W,in] → [N,⌈H/stride⌉,⌈W/stride⌉,out].
+  /// [N,H,W,in], results of a ReLU or sums of such → [N,⌈H/stride⌉,⌈W/stride⌉,out].
   Variable forward(const Variable& x) override;
 
   SqueezeNextConv conv1, conv2, conv3, conv4, conv5;

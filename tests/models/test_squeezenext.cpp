@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
 
+#include "autograd/grad.hpp"
 #include "autograd/gradcheck.hpp"
 #include "autograd/ops.hpp"
 #include "core/error.hpp"
@@ -160,14 +162,14 @@ TEST_CASE("initial weights: He's normal distribution, decided by the stream") {
   CHECK(std::any_of(bias.begin(), bias.end(), [&](float b) { return std::abs(b) > bound / 2; }));
 }
 
-TEST_CASE("a unit is five convolutions beside its input, each with a ReLU before the sum") {
+TEST_CASE("a unit is five convolutions beside its input, a ReLU after each and after the sum") {
   Random random(3);
   for (const SqueezeNextUnit::Config& config : kUnits) {
     CAPTURE(config.in);
     SqueezeNextUnit unit(config);
     randomise(unit, 4);
     unit.set_mode(Mode::eval);
-    const Tensor x = random_normal({2, 5, 4, config.in}, DType::f64, random);
+    const Tensor x = relu(random_normal({2, 5, 4, config.in}, DType::f64, random)).value();
     // The reference kernels and the definition of batch norm, spelled out.
     const auto part = [](SqueezeNextConv& layer, const Tensor& input, const kernels::ConvParams& params) {
       const Tensor y = kernels::reference::conv2d(input, layer.conv.weight.value(), params);
@@ -202,6 +204,49 @@ TEST_CASE("a unit is five convolutions beside its input, each with a ReLU before
     CHECK(largest < 1e-12);
     CHECK(size > 0.1);
   }
+}
+
+TEST_CASE("a ReLU of each unit's sum changes no derivative of a chain of units") {
+  Random random(13);
+  const Tensor picture = random_normal({3, 6, 5, 8}, DType::f64, random);
+  SqueezeNextUnit first({.in = 8, .out = 4}), second({.in = 4, .out = 4}),
+      third({.in = 4, .out = 8, .stride = 2});
+  for (SqueezeNextUnit* unit : {&first, &second, &third}) randomise(*unit, 14);
+  std::vector<Variable> parameters;
+  for (SqueezeNextUnit* unit : {&first, &second, &third}) {
+    for (const NamedParameter& p : unit->named_parameters()) parameters.push_back(p.variable);
+  }
+  std::vector<Tensor> directions;
+  for (const Variable& p : parameters) directions.push_back(random_normal(p.shape(), DType::f64, random));
+  const auto derivatives = [&](const std::function<Variable(const Variable&)>& after) {
+    const Variable y = after(third(after(second(after(first(relu(Variable(picture))))))));
+    std::int64_t zeros = 0;
+    for (const double v : y.value().to_vector<double>()) zeros += v == 0 ? 1 : 0;
+    CHECK(zeros > 0);  // where the ReLU would mask
+    const std::vector<Variable> gradient = grad(sum(mul(y, y)), parameters, {.create_graph = true});
+    Variable slope(Tensor::zeros({}, DType::f64));
+    for (std::size_t i = 0; i < gradient.size(); ++i) {
+      slope = add(slope, sum(mul(gradient[i], Variable(directions[i]))));
+    }
+    std::vector<double> all;
+    for (const std::vector<Variable>& list : {gradient, grad(slope, parameters)}) {
+      for (const Variable& v : list) {
+        const auto values = v.value().to_vector<double>();
+        all.insert(all.end(), values.begin(), values.end());
+      }
+    }
+    return all;
+  };
+  const std::vector<double> with = derivatives([](const Variable& v) { return relu(v); });
+  const std::vector<double> without = derivatives([](const Variable& v) { return v; });
+  REQUIRE(with.size() == without.size());
+  double largest = 0, size = 0;
+  for (std::size_t i = 0; i < with.size(); ++i) {
+    largest = std::max(largest, std::abs(with[i] - without[i]));
+    size = std::max(size, std::abs(with[i]));
+  }
+  CHECK(size > 1);
+  CHECK(largest <= 1e-13 * size);
 }
 
 TEST_CASE("units: first and second derivatives against finite differences") {
