@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
 #include <optional>
-#include <tuple>
 
 #include "core/error.hpp"
-#include "quant/knapsack_core.hpp"
+#include "quant/knapsack_parts.hpp"
 #include "quant/lagrangian.hpp"
 
 namespace goshawk {
@@ -20,8 +18,8 @@ using detail::Tails;
 
 // Partial solutions that are not worth a search for those that others beat.
 constexpr std::size_t kFew = 64;
-// More than this are too many: at once for a frontier, in all for an optimum.
-constexpr std::size_t kMaxLabels = std::size_t{1} << 22, kMaxWork = std::size_t{1} << 25;
+// More than this at once are too many.
+constexpr std::size_t kMaxLabels = std::size_t{1} << 22;
 
 // A partial solution: what the items so far use and cost, and the last departure from the default on its way.
 struct Label {
@@ -146,9 +144,10 @@ class Labelling {
       const Tails::Tail& tail = tails.at(i, limit);
       double bound = label.cost + tail.reduced;
       for (std::size_t k = 0; k < kBudgets; ++k) {
-        if (label.size[k] + tail.least[k] > budget_[k] * (1 + kBudgetRounding)) return false;
+        const double room = budget_[k] * (1 + kBudgetRounding);
+        if (label.size[k] + tail.least[k] > room) return false;
         // What is left of a budget in the end is priced although it is not used.
-        bound += price[k] * (label.size[k] - std::min(budget_[k], label.size[k] + tail.most[k]));
+        bound += price[k] * (label.size[k] - std::min(room, label.size[k] + tail.most[k]));
       }
       if (bound > ceiling_) return false;
     }
@@ -199,119 +198,26 @@ void check_items(const Items& items, Assignments assignments) {
   }
 }
 
-// The cheapest monotone assignment below the ceiling, of equal costs the smallest; none when there is none.
-std::optional<std::vector<int>> cheapest_monotone(const Items& items, const Sizes& budget, const Sizes& price,
-                                                  double ceiling) {
-  Labelling labelling(items, budget, Assignments::monotone, price, ceiling);
-  const std::vector<Label> labels = labelling.run();
-  if (labels.empty()) return std::nullopt;
-  return labelling.choice(*std::min_element(labels.begin(), labels.end(), [](const Label& a, const Label& b) {
-    return a.cost != b.cost ? a.cost < b.cost : a.size < b.size;
-  }));
+// The cheapest monotone assignment, of equal costs the smallest; none when nothing fits. A ceiling rises from
+// the bound until something is below it.
+std::optional<std::vector<int>> cheapest_monotone(const Items& items, const Sizes& budget) {
+  const Relaxation relaxation = detail::best_prices(items, budget, Assignments::monotone);
+  const detail::CostScale scale = detail::cost_scale(items, budget, relaxation);
+  const double everything = scale.highest - relaxation.bound + scale.rounding;
+  for (double gap = scale.first_gap; everything >= 0; gap *= 2) {
+    const double ceiling = relaxation.bound + std::min(gap, everything) + scale.rounding;
+    Labelling labelling(items, budget, Assignments::monotone, relaxation.price, ceiling);
+    const std::vector<Label> labels = labelling.run();
+    if (!labels.empty()) {
+      return labelling.choice(
+          *std::min_element(labels.begin(), labels.end(), [](const Label& a, const Label& b) {
+            return a.cost != b.cost ? a.cost < b.cost : a.size < b.size;
+          }));
+    }
+    if (gap >= everything) break;
+  }
+  return std::nullopt;
 }
-
-// The problem, or a part of it, in which some items have one option left.
-struct Part {
-  std::vector<std::pair<std::size_t, int>> decided;  // which these are, and what the option was
-  Relaxation relaxation = {};
-  double searched = 0;  // nothing in it costs less than its bound and this
-  double step = kFirstStep;
-
-  double level() const { return relaxation.bound + searched; }
-  // How a search goes on: what it takes grows steeply with the gap.
-  static constexpr double kFirstStep = 2, kStep = 1.1;
-};
-
-// The optimum among all assignments, if any fits. The part that could have the cheapest one is searched a
-// little further, until no part can have a cheaper one than was found. A part that takes too much is divided:
-// with the option of one item known the best prices are others, and the bound is higher.
-class BestFirst {
- public:
-  /// Nothing costs more than `highest`.
-  BestFirst(const Items& items, const Sizes& budget, double highest, double rounding)
-      : items_(items), budget_(budget), rounding_(rounding), ceiling_(highest + rounding) {}
-
-  std::optional<KnapsackSolution> run(const Relaxation& relaxation, double first_gap) {
-    first_gap_ = first_gap;
-    put({.decided = {}, .relaxation = relaxation, .searched = first_gap});
-    while (!parts_.empty()) {
-      std::pop_heap(parts_.begin(), parts_.end(), later);
-      Part part = std::move(parts_.back());
-      parts_.pop_back();
-      if (part.level() > ceiling_) break;
-      search(std::move(part));
-    }
-    return std::move(best_);
-  }
-
- private:
-  static bool later(const Part& a, const Part& b) { return a.level() > b.level(); }
-
-  void put(Part part) {
-    parts_.push_back(std::move(part));
-    std::push_heap(parts_.begin(), parts_.end(), later);
-  }
-
-  Items items_of(const Part& part) const {
-    Items items = items_;
-    for (const auto& [item, option] : part.decided)
-      items[item] = {items_[item][static_cast<std::size_t>(option)]};
-    return items;
-  }
-
-  void search(Part part) {
-    check_work(part);
-    const double most = ceiling_ - part.relaxation.bound, gap = std::min(part.searched * part.step, most);
-    // As much as a quarter of what all others took: where dividing does not help, little is lost.
-    detail::CoreSearch search =
-        detail::search_core(items_of(part), budget_, part.relaxation, gap, rounding_, kEasy + work_ / 4);
-    work_ += search.labels;
-    if (!search.complete) {
-      if (part.step <= Part::kStep) return divide(part, search.widest);
-      part.step = Part::kStep;
-      return put(std::move(part));
-    }
-    if (search.choice) {
-      for (const auto& [item, option] : part.decided) (*search.choice)[item] = option;
-      KnapsackSolution found = knapsack_solution(items_, *std::move(search.choice));
-      if (!best_ || std::tie(found.cost, found.size) < std::tie(best_->cost, best_->size)) {
-        ceiling_ = found.cost;
-        best_ = std::move(found);
-      }
-    } else if (gap < most) {
-      part.searched = gap;
-      if (search.labels >= kTrivial) part.step = Part::kStep;
-      put(std::move(part));
-    }
-  }
-
-  void divide(const Part& part, std::size_t item) {
-    for (std::size_t j = 0; j < items_[item].size(); ++j) {
-      Part child{.decided = part.decided};
-      child.decided.emplace_back(item, static_cast<int>(j));
-      child.relaxation = detail::best_prices(items_of(child), budget_, Assignments::all);
-      child.searched = std::max(first_gap_, part.level() - child.relaxation.bound);
-      put(std::move(child));
-    }
-  }
-
-  void check_work(const Part& part) const {
-    if (work_ <= kMaxWork) return;
-    throw TooManyPartialSolutions(
-        fmt::format("[solve_knapsack] {} partial solutions only show that the optimum costs at least "
-                    "{:.10g}{}; use fewer "
-                    "options, another budget or the greedy method",
-                    work_, part.level(), best_ ? fmt::format(" and at most {:.10g}", best_->cost) : ""));
-  }
-
-  static constexpr std::size_t kTrivial = 20, kEasy = 10000;
-  const Items& items_;
-  Sizes budget_;
-  double rounding_, ceiling_, first_gap_ = 0;
-  std::size_t work_ = 0;     // partial solutions looked at
-  std::vector<Part> parts_;  // a heap, the lowest level first
-  std::optional<KnapsackSolution> best_;
-};
 
 }  // namespace
 
@@ -334,36 +240,9 @@ KnapsackSolution knapsack_solution(const Items& items, std::vector<int> choice) 
 
 KnapsackSolution solve_knapsack(const Items& items, const Sizes& budget, Assignments assignments) {
   check_items(items, assignments);
-  // The most that any assignment costs, the range of costs, and the scale of rounding errors in their sums.
-  double highest = 0, range = 0, magnitude = 0;
-  for (const auto& item : items) {
-    const auto [low, high] =
-        std::minmax_element(item.begin(), item.end(),
-                            [](const KnapsackOption& a, const KnapsackOption& b) { return a.cost < b.cost; });
-    highest += high->cost;
-    range += high->cost - low->cost;
-    magnitude += std::max(std::abs(low->cost), std::abs(high->cost));
-  }
-  const Relaxation relaxation = detail::best_prices(items, budget, assignments);
-  double priced = magnitude;
-  for (std::size_t k = 0; k < kBudgets; ++k) {
-    if (budget[k] != kNoBudget) priced += relaxation.price[k] * budget[k];
-  }
-  const double rounding = 1e-12 * priced;
-  const double everything = highest - relaxation.bound + rounding;
-  const double first_gap = range > 0 ? 1e-13 * range : 0.5 * std::max(0.0, everything);
-  if (assignments == Assignments::all) {
-    if (auto best = BestFirst(items, budget, highest, rounding).run(relaxation, first_gap))
-      return *std::move(best);
-  } else {
-    for (double gap = first_gap; everything >= 0; gap *= 2) {
-      const double ceiling = relaxation.bound + std::min(gap, everything) + rounding;
-      if (auto choice = cheapest_monotone(items, budget, relaxation.price, ceiling)) {
-        return knapsack_solution(items, *std::move(choice));
-      }
-      if (gap >= everything) break;
-    }
-  }
+  auto choice = assignments == Assignments::all ? detail::cheapest_choice(items, budget)
+                                                : cheapest_monotone(items, budget);
+  if (choice) return knapsack_solution(items, *std::move(choice));
   fail("[solve_knapsack] no choice of options fits the budgets {:.10g} and {:.10g}; raise them", budget[0],
        budget[1]);
 }

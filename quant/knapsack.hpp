@@ -20,8 +20,7 @@ inline constexpr double kNoBudget = std::numeric_limits<double>::infinity();
 /// Sums of sizes are compared with a budget up to this share of it, the rounding of a sum of doubles.
 inline constexpr double kBudgetRounding = 1e-12;
 
-/// What solve_knapsack throws when a problem has a solution that it cannot find in the memory it allows
-/// itself.
+/// What solve_knapsack throws when it cannot tell the optimum within the work and memory it allows itself.
 class TooManyPartialSolutions : public Error {
  public:
   using Error::Error;
@@ -56,10 +55,11 @@ KnapsackSolution knapsack_solution(const std::vector<std::vector<KnapsackOption>
 /// argmin Σ cost subject to Σ size ≤ budget with exactly one option per item; of equal costs the smaller
 /// first size. Exact: below a level that rises from the Lagrangian bound everything is enumerated until there
 /// is a solution, which is then optimal (the core idea of Pisinger, "A minimal algorithm for the
-/// multiple-choice knapsack problem", 1995; knapsack_core.hpp has the enumeration). Where that takes much,
-/// the problem is divided by the options of the item that the bound's relaxation mixes. Throws Error when
-/// nothing fits and when an item has no option, TooManyPartialSolutions, with the bounds found so far, after
-/// thirty million of them (monotone: beyond four million at once).
+/// multiple-choice knapsack problem", 1995; knapsack_core.hpp has the
+/// enumeration). Where that takes much, the problem is divided by the options of the item that the bound's
+/// relaxation mixes (knapsack_parts.hpp). Throws Error when nothing fits and when an item has no option,
+/// TooManyPartialSolutions, with the bounds found so far, after thirty million of them (monotone: beyond four
+/// million at once).
 KnapsackSolution solve_knapsack(const std::vector<std::vector<KnapsackOption>>& items, const Sizes& budget,
                                 Assignments assignments = Assignments::all);
 

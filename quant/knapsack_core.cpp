@@ -248,8 +248,9 @@ class End {
     const Rest& rest = rest_[taken_];
     Sizes unused;  // priced although it is not used: what is left of a budget in the end, negative
     for (std::size_t k = 0; k < kBudgets; ++k) {
-      if (label.size[k] + rest.least[k] > limits_.room[k] + limits_.rounding[k]) return false;
-      unused[k] = label.size[k] - std::min(limits_.room[k], label.size[k] + rest.most[k]);
+      const double room = limits_.room[k] + limits_.rounding[k];
+      if (label.size[k] + rest.least[k] > room) return false;
+      unused[k] = label.size[k] - std::min(room, label.size[k] + rest.most[k]);
     }
     const double cost = limits_.cost - label.cost;
     for (std::size_t n = 0; n < tries; ++n) {

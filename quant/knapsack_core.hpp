@@ -14,7 +14,8 @@ struct CoreSearch {
   std::optional<std::vector<int>> choice;  ///< the option of each item, if any assignment costs so little
   std::size_t labels = 0;                  ///< partial solutions that were looked at
   bool complete = true;                    ///< false when it gave up: there may be such an assignment
-  std::size_t widest = 0;                  ///< the undecided item whose options differ most in size, if any
+  /// Of the undecided items that the relaxation mixes options of, the one whose two differ most in size.
+  std::size_t widest = 0;
 };
 
 /// The cheapest assignment within the budget that costs at most relaxation.bound + gap, of equal costs the
@@ -24,7 +25,7 @@ struct CoreSearch {
 /// the side that has fewer, and joined where they meet: each side then has about the root of what one would
 /// end with (Horowitz and Sahni, 1974). Dropped are those that another one beats in all sizes and in cost,
 /// and those that the relaxation of what is left, at any of many prices, puts above the gap. Gives up beyond
-/// `max_labels` partial solutions at either end.
+/// `max_labels` partial solutions at both ends together.
 CoreSearch search_core(const Items& items, const Sizes& budget, const Relaxation& relaxation, double gap,
                        double rounding, std::size_t max_labels);
 

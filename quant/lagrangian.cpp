@@ -170,4 +170,24 @@ Relaxation best_prices(const Items& items, const Sizes& budget, Assignments assi
   return Search(items, budget, assignments).maximise(0, Sizes{});
 }
 
+CostScale cost_scale(const Items& items, const Sizes& budget, const Relaxation& relaxation) {
+  CostScale scale;
+  double range = 0, magnitude = 0;
+  for (const auto& item : items) {
+    const auto [low, high] =
+        std::minmax_element(item.begin(), item.end(),
+                            [](const KnapsackOption& a, const KnapsackOption& b) { return a.cost < b.cost; });
+    scale.highest += high->cost;
+    range += high->cost - low->cost;
+    magnitude += std::max(std::abs(low->cost), std::abs(high->cost));
+  }
+  for (std::size_t k = 0; k < kBudgets; ++k) {
+    if (budget[k] != kNoBudget) magnitude += relaxation.price[k] * budget[k];
+  }
+  scale.rounding = 1e-12 * magnitude;
+  const double everything = scale.highest - relaxation.bound + scale.rounding;
+  scale.first_gap = range > 0 ? std::max(1e-13 * range, 1e-300) : 0.5 * std::max(0.0, everything);
+  return scale;
+}
+
 }  // namespace goshawk::detail

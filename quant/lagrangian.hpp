@@ -37,8 +37,16 @@ class Tails {
   std::vector<Tail> tails_;  // [items + 1, limits]
 };
 
-/// The price of the highest bound, by nested bisection. The bound of a problem that fits in no mixture of
-/// options grows without limit and ends above every assignment's cost.
+/// The price of the highest bound, along the tangents of one price after the other. The bound of a problem
+/// that fits in no mixture of options grows without limit and ends above every assignment's cost.
 Relaxation best_prices(const Items& items, const Sizes& budget, Assignments assignments);
+
+/// What costs can come to.
+struct CostScale {
+  double highest = 0;    ///< no assignment costs more
+  double rounding = 0;   ///< the error of sums of costs and priced sizes
+  double first_gap = 0;  ///< above the bound, to begin a search with: far below any difference that matters
+};
+CostScale cost_scale(const Items& items, const Sizes& budget, const Relaxation& relaxation);
 
 }  // namespace goshawk::detail

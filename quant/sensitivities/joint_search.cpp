@@ -104,7 +104,7 @@ class State {
     return best;
   }
 
-  // With items before i; a single change of i improves nothing by now.
+  // With items before i.
   Move best_pair(std::size_t i, std::int64_t& evaluations) const {
     Move best;
     for_each_change(i, [&](int option, double gain, const Sizes& size) {

@@ -14,7 +14,7 @@ struct JointSearchOptions {
   /// narrowed, and the descent begins anew. Each draws from the random stream (seed, its number).
   int restarts = 200;
   /// Assignments that are looked at, at most: a fraction of a second. The 200 restarts of networks of up to
-  /// about a hundred layers stay below; with more the search ends with fewer of them.
+  /// some seventy layers of eight widths stay below; with more the search ends with fewer of them.
   std::int64_t evaluations = 100'000'000;
   std::uint64_t seed = 0;
 };

@@ -3,11 +3,14 @@
 #include <doctest/doctest.h>
 #include <functional>
 #include <limits>
+#include <optional>
+#include <tuple>
 #include <vector>
 
 #include "core/error.hpp"
 #include "core/random.hpp"
 #include "quant/knapsack.hpp"
+#include "quant/knapsack_parts.hpp"
 #include "tests/quant/processor_seconds.hpp"
 
 using namespace goshawk;
@@ -247,10 +250,74 @@ TEST_CASE("the frontier of many items is that of a dynamic programme over whole 
   CHECK(found == expected);
 }
 
+TEST_CASE("divided at every turn, the search finds what brute force finds, of equal costs the smallest") {
+  Random random(19);
+  int ties = 0;
+  for (int trial = 0; trial < 1500; ++trial) {
+    CAPTURE(trial);
+    Items items = coarse_items(random);
+    if (trial % 3 == 0) {  // one item as large as all others together
+      for (KnapsackOption& option : items[random.below(items.size())]) {
+        option.size = {option.size[0] * 6, option.size[1] * 5};
+        option.cost *= 6;
+      }
+    }
+    if (trial % 5 == 0) {
+      for (auto& item : items) {
+        for (KnapsackOption& option : item) option.cost = 1;
+      }
+    }
+    Sizes budget = {static_cast<double>(random.below(45)), static_cast<double>(random.below(45))};
+    if (trial % 4 == 0) budget[1] = kNoBudget;
+    std::optional<KnapsackSolution> best;
+    int equal = 0;
+    for_each_assignment(items, Assignments::all, [&](const KnapsackSolution& s) {
+      if (!fits(s.size, budget)) return;
+      equal = best && s.cost == best->cost ? equal + 1 : 1;
+      if (!best || std::tie(s.cost, s.size) < std::tie(best->cost, best->size)) best = s;
+    });
+    const auto choice = detail::cheapest_choice(items, budget, 2);
+    REQUIRE(choice.has_value() == best.has_value());
+    if (!best) continue;
+    const KnapsackSolution solution = knapsack_solution(items, *choice);
+    CHECK(solution.cost == best->cost);
+    CHECK(solution.size == best->size);
+    ties += equal > 1 ? 1 : 0;
+  }
+  CHECK(ties > 100);
+}
+
+TEST_CASE("what fits only by the rounding of a budget, and options a billion times as large") {
+  const KnapsackSolution least =
+      solve_knapsack({{{{1, 0}, 1}, {{2, 0}, 0.5}}}, {1 - 0.9 * kBudgetRounding, kNoBudget});
+  CHECK(least.choice == std::vector{0});
+  // As a difference from the first option, the second item's would be rounded to the budget's tenth digit.
+  Random random(23);
+  for (int trial = 0; trial < 300; ++trial) {
+    CAPTURE(trial);
+    Items items(6);
+    for (auto& item : items) {
+      double cost = 2 * random.uniform();
+      const double size = random.uniform();
+      for (int b = 3; b > 0; --b, cost *= 4) item.push_back({{size * b, 0}, cost});
+    }
+    items[2] = {{{1e9 * (0.5 + random.uniform()), 0}, 0}, {{0.1, 0}, 10}};
+    double budget = 0.1;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      if (i != 2) budget += items[i][random.below(3)].size[0];
+    }
+    double best = kNoBudget;
+    for_each_assignment(items, Assignments::all, [&](const KnapsackSolution& s) {
+      if (fits(s.size, {budget, kNoBudget})) best = std::min(best, s.cost);
+    });
+    const KnapsackSolution solution = solve_knapsack(items, {budget, kNoBudget});
+    CHECK(fits(solution.size, {budget, kNoBudget}));
+    CHECK(solution.cost == doctest::Approx(best).epsilon(1e-12));
+  }
+}
+
 TEST_CASE("two budgets of whole numbers, where near-optimal choices abound, against a table of all sizes") {
-  // One item is as large as all others together, so that the relaxation, which mixes its options, tells
-  // little and the search divides the problem.
-  for (std::uint64_t seed : {1, 2, 3}) {
+  for (std::uint64_t seed = 1; seed <= 6; ++seed) {
     CAPTURE(seed);
     Random random(seed);
     Items items(60);
@@ -262,8 +329,8 @@ TEST_CASE("two budgets of whole numbers, where near-optimal choices abound, agai
         option = {size, 5 - 0.6 * size[0] - 0.4 * size[1] + 0.05 * random.uniform()};
       }
     }
-    items[30] = {{{0, 0}, 0}, {{300, 200}, -320}};
-    const Sizes budget = {static_cast<double>(350 + 40 * seed), static_cast<double>(350 + 30 * seed)};
+    items[30] = {{{0, 0}, 0}, {{150, 160}, -160}, {{300, 200}, -290}, {{320, 330}, -360}};
+    const Sizes budget = {static_cast<double>(300 + 40 * seed), static_cast<double>(300 + 35 * seed)};
     CHECK(solve_knapsack(items, budget).cost ==
           doctest::Approx(least_cost_by_table(items, budget)).epsilon(1e-12));
   }
