@@ -52,8 +52,11 @@ void run(const Options& options) {
   const FileLock lock = directory.lock("finetune");
   const InterruptHandler on_interrupt("goshawk", resume_hint(options.settings, options.run));
   problem.announce();
+  const nlohmann::ordered_json baseline = problem.evaluate_baseline(directory);
   if (!has_result(directory)) {
-    directory.write_json(kResultFile, problem.fine_tune(directory, bits, stages));
+    nlohmann::ordered_json result = problem.fine_tune(directory, bits, stages);
+    result["baseline"] = baseline;
+    directory.write_json(kResultFile, result);
   }
   print_finetune_result(options, directory);
   finish_with_report(options.run.out);
@@ -77,7 +80,7 @@ void add_finetune_command(CLI::App& program) {
            "FILE")
       .excludes(&costs);
   command.footer(
-      "RUN receives config.json, bits.json, order-model.json, log.jsonl (a line per epoch), "
+      "RUN receives config.json, bits.json, baseline.json, order-model.json, log.jsonl (a line per epoch), "
       "model.packed.safetensors, model.safetensors (the same weights dequantized), result.json and "
       "report.html. Ctrl-C saves and says how to go on. Example:\n  goshawk finetune --model resnet20 "
       "--weights "

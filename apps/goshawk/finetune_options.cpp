@@ -1,9 +1,11 @@
 #include "apps/goshawk/finetune_options.hpp"
 
 #include <cctype>
+#include <cmath>
 
 #include "apps/goshawk/model_file.hpp"
 #include "apps/goshawk/pictures.hpp"
+#include "apps/goshawk/sensitivity_state.hpp"
 #include "apps/support/normalization.hpp"
 #include "apps/support/progress.hpp"
 #include "apps/support/recipes.hpp"
@@ -12,6 +14,7 @@
 namespace goshawk {
 namespace {
 
+constexpr const char* kBaseline = "baseline.json";
 constexpr const char* kJob = "model";  // model.safetensors, model.packed.safetensors, order-model.json
 
 }  // namespace
@@ -71,6 +74,23 @@ std::unique_ptr<Module> FineTuneProblem::baseline() const {
   LoadedModel loaded = load_model(options_.run.model, options_.weights, DType::f32);
   loaded.model->set_mode(Mode::eval);
   return std::move(loaded.model);
+}
+
+nlohmann::ordered_json FineTuneProblem::evaluate_baseline(const RunDirectory& directory) const {
+  if (!directory.has(kBaseline) || !has_result(directory)) {
+    const auto model = baseline();
+    const Evaluation evaluation = evaluate(*model, data_.test, {.normalization = normalization_});
+    check(std::isfinite(evaluation.loss),
+          "[weights] the model in {} has loss {} on the test pictures; check that weights, --mean and --std "
+          "belong together",
+          options_.weights, evaluation.loss);
+    if (directory.has(kBaseline)) {
+      check_same_loss(directory.file(kBaseline), directory.read_json(kBaseline, &evaluation_from_json).loss,
+                      evaluation.loss);
+    }
+    directory.write_json(kBaseline, evaluation_json(evaluation));
+  }
+  return evaluation_json(directory.read_json(kBaseline, &evaluation_from_json));
 }
 
 nlohmann::ordered_json FineTuneProblem::fine_tune(const RunDirectory& directory, const BitAssignment& bits,

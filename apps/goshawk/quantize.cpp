@@ -21,7 +21,6 @@ namespace {
 /// Pictures per gradient graph: its activations should stay near the caches.
 constexpr std::int64_t kSensitivityBatch = 64;
 constexpr const char* kCosts = "costs.json";
-constexpr const char* kBaseline = "baseline.json";
 
 struct Options : FineTuneOptions {
   using FineTuneOptions::FineTuneOptions;
@@ -121,25 +120,6 @@ void check_budget(const Options& options, const FineTuneProblem& problem) {
   }
 }
 
-nlohmann::ordered_json evaluate_baseline(const Options& options, const FineTuneProblem& problem,
-                                         const RunDirectory& directory) {
-  if (!directory.has(kBaseline) || !has_result(directory)) {
-    const auto model = problem.baseline();
-    const Evaluation evaluation =
-        evaluate(*model, problem.data().test, {.normalization = problem.normalization()});
-    check(std::isfinite(evaluation.loss),
-          "[quantize] the model in {} has loss {} on the test pictures; check that weights, --mean and --std "
-          "belong together",
-          options.weights, evaluation.loss);
-    if (directory.has(kBaseline)) {
-      check_same_loss(directory.file(kBaseline), directory.read_json(kBaseline, &evaluation_from_json).loss,
-                      evaluation.loss);
-    }
-    directory.write_json(kBaseline, evaluation_json(evaluation));
-  }
-  return evaluation_json(directory.read_json(kBaseline, &evaluation_from_json));
-}
-
 std::string bits_table(const BitAssignment& bits) {
   std::vector<std::vector<std::string>> table{{"layer", "weights", "w-bits", "a-bits"}};
   for (const LayerBits& layer : bits.layers) {
@@ -157,7 +137,7 @@ void run(const Options& options) {
   const FileLock lock = directory.lock("quantize");
   const InterruptHandler on_interrupt("goshawk", resume_hint(options.settings, options.run));
   problem.announce();
-  const nlohmann::ordered_json baseline = evaluate_baseline(options, problem, directory);
+  const nlohmann::ordered_json baseline = problem.evaluate_baseline(directory);
   const Costs costs = make_costs(options, problem, directory);
   const BitAssignment bits = make_bits(options, problem, costs);
   if (!has_result(directory)) {

@@ -187,6 +187,7 @@ TEST_CASE("goshawk finetune takes what goshawk allocate writes, at once and with
   CHECK(p.json("run", "result.json").at("activation_compression") == 8);
   CHECK(read_stages(p.scratch / "run/order-model.json").size() == 1);
   CHECK(p.json("run", "bits.json").at("method") == "greedy");
+  CHECK(p.json("run", "result.json").at("baseline") == p.json("costs", "result.json").at("baseline"));
 
   // What a run has stored is checked before it is used.
   p.scratch.write("costs/baseline.json", R"({"accuracy": 0.1})");
@@ -230,6 +231,8 @@ TEST_CASE(
   refused("finetune", "tuned", "a stage has 0 epochs");
   save_checkpoint(p.weights, *make_model("resnet20", {.seed = 6}), {});
   refused("quantize", "whole", "whole/baseline.json has a loss of");
+  p.scratch.write("order.json", p.file("whole", "order-model.json"));
+  refused("finetune", "tuned", "tuned/baseline.json has a loss of");
 }
 
 TEST_CASE("goshawk quantize and finetune: wrong use is one line, and leaves no run") {
