@@ -103,11 +103,10 @@ class BestFirst {
 
   void check_work(const Part& part) const {
     if (work_ <= kMaxWork) return;
-    throw TooManyPartialSolutions(
-        fmt::format("[solve_knapsack] {} partial solutions only show that the optimum costs at least "
-                    "{:.10g}{}; use fewer "
-                    "options, another budget or the greedy method",
-                    work_, part.level(), best_ ? fmt::format(" and at most {:.10g}", best_->cost) : ""));
+    throw TooManyPartialSolutions(fmt::format(
+        "[solve_knapsack] {} partial solutions only show that the optimum costs at least {:.10g}{}; "
+        "use fewer options, another budget or the greedy method",
+        work_, part.level(), best_ ? fmt::format(" and at most {:.10g}", best_->cost) : ""));
   }
 
   static constexpr std::size_t kTrivial = 20;
@@ -122,8 +121,7 @@ class BestFirst {
 };
 
 // Without the options that are too large even beside the smallest of all others: one that is a million times
-// the budget would be subtracted from sums in which the rounding of its size matters. Of monotone items all
-// are kept.
+// the budget would be subtracted from sums in which the rounding of its size matters.
 struct Possible {
   Items items;
   std::vector<std::vector<int>> options;  // which these are
