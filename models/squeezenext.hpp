@@ -40,11 +40,11 @@ class SqueezeNextConv : public Module {
 };
 
 /// Squeezes by 1×1 convolutions to s and then to s/2 channels, convolves by 1×3 and then by 3×1 to s channels
-/// each, expands by 1×1 to `out` and adds the input. s is in/2; in a unit that narrows in/4,
-/// and in one with a stride `in`. Where the shape changes, the input is added after a 1×1 convolution of its
-/// own. Every convolution has a bias and is followed by batch normalisation and ReLU, the last one's before
-/// the sum. The paper's ReLU of the sum is left out: for inputs that are at least 0, as all units of a
-/// network get them, it changes no value and no derivative.
+/// each, expands by 1×1 to `out` and adds the input. s is in/2; in a unit that narrows in/4, and in one with
+/// a stride `in`. Where the shape changes, the input is added after a 1×1 convolution of its own. Every
+/// convolution has a bias and is followed by batch normalisation and ReLU, the last one's before the sum. The
+/// paper's ReLU of the sum is left out: for inputs that are at least 0, as all units of a network get them,
+/// it changes no value and no derivative.
 class SqueezeNextUnit : public Module {
  public:
   struct Config {

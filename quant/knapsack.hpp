@@ -55,11 +55,11 @@ KnapsackSolution knapsack_solution(const std::vector<std::vector<KnapsackOption>
 /// argmin Σ cost subject to Σ size ≤ budget with exactly one option per item; of equal costs the smaller
 /// first size. Exact: below a level that rises from the Lagrangian bound everything is enumerated until there
 /// is a solution, which is then optimal (the core idea of Pisinger, "A minimal algorithm for the
-/// multiple-choice knapsack problem", 1995; knapsack_core.hpp has the
-/// enumeration). Where that takes much, the problem is divided by the options of the item that the bound's
-/// relaxation mixes (knapsack_parts.hpp). Throws Error when nothing fits and when an item has no option,
-/// TooManyPartialSolutions, with the bounds found so far, after thirty million of them (monotone: beyond four
-/// million at once).
+/// multiple-choice knapsack problem", 1995; knapsack_core.hpp has the enumeration). Where that takes much,
+/// the problem is divided by the options of the item that the bound's relaxation mixes (knapsack_parts.hpp).
+/// Throws Error when nothing fits and when an item has no option, TooManyPartialSolutions, with the bounds
+/// found so far, after thirty million partial solutions (monotone: beyond four million at once). Where they
+/// are more than a million, another optimum of the same cost may be smaller.
 KnapsackSolution solve_knapsack(const std::vector<std::vector<KnapsackOption>>& items, const Sizes& budget,
                                 Assignments assignments = Assignments::all);
 
@@ -69,7 +69,8 @@ double knapsack_bound(const std::vector<std::vector<KnapsackOption>>& items, con
                       Assignments assignments = Assignments::all);
 
 /// The assignments that no other one beats in both first size and cost, by growing size: each costs less than
-/// every smaller one. All of them, so for small problems (see solve_knapsack's limit).
+/// every smaller one. All of them, so for small problems: beyond four million partial solutions at once it
+/// throws TooManyPartialSolutions.
 std::vector<KnapsackSolution> knapsack_frontier(const std::vector<std::vector<KnapsackOption>>& items,
                                                 Assignments assignments = Assignments::all);
 

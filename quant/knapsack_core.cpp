@@ -178,7 +178,8 @@ class End {
   std::size_t count() const { return count_; }
   std::size_t seen() const { return seen_; }
 
-  void advance() {
+  /// Takes up the next item; gives up in the middle where more than `most` labels were seen.
+  void advance(std::size_t most) {
     const CoreItem& item = *items_[taken_++];
     fresh_.clear();
     for (const Alternative& a : item.alternatives) {
@@ -186,6 +187,10 @@ class End {
         // The most numerous labels, those near the limit, are not looked at when they cannot go on.
         if (bucket_excess(b) + a.excess > limits_.excess) break;
         for (const Label& label : buckets_[b]) extend(label, a);
+        if (seen_ + fresh_.size() > most) {
+          seen_ += fresh_.size();
+          return;
+        }
       }
     }
     for (const Label& label : fresh_) buckets_[bucket(label)].push_back(label);
@@ -346,7 +351,7 @@ CoreSearch search_core(const Items& items, const Sizes& budget, const Relaxation
   CoreSearch search;
   search.widest = widest_divided(core.items);
   for (std::size_t i = 0; i < order.size(); ++i) {
-    (left.count() <= right.count() ? left : right).advance();
+    (left.count() <= right.count() ? left : right).advance(max_labels);
     search.labels = left.seen() + right.seen();
     search.complete = search.labels <= max_labels;
     if (!search.complete) return search;

@@ -1,7 +1,6 @@
 #include "quant/knapsack_parts.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <tuple>
 #include <utility>
 
@@ -12,6 +11,8 @@ namespace {
 
 // More partial solutions than this, in all, are too many.
 constexpr std::size_t kMaxWork = std::size_t{1} << 25;
+// And more than this where only the smallest of equal costs is looked for.
+constexpr std::size_t kTieWork = std::size_t{1} << 20;
 
 // The problem, or a part of it, in which some items have one option left.
 struct Part {
@@ -43,6 +44,9 @@ class BestFirst {
       Part part = std::move(parts_.back());
       parts_.pop_back();
       if (part.level() > ceiling_ + scale_.rounding) break;  // one at the ceiling may be smaller
+      const bool optimal = best_ && part.level() >= best_->cost - scale_.rounding;
+      if (optimal && work_ > kTieWork) break;  // there may be a smaller one of the same cost
+      if (work_ > kMaxWork) fail_after_work(part);
       search(std::move(part));
     }
     if (!best_) return std::nullopt;
@@ -65,7 +69,6 @@ class BestFirst {
   }
 
   void search(Part part) {
-    check_work(part);
     const double most = ceiling_ - part.relaxation.bound;
     const double gap = std::min(std::max(scale_.first_gap, part.searched * part.step), most);
     // As much as a quarter of what all others took: where dividing does not help, little is lost.
@@ -101,8 +104,7 @@ class BestFirst {
     }
   }
 
-  void check_work(const Part& part) const {
-    if (work_ <= kMaxWork) return;
+  [[noreturn]] void fail_after_work(const Part& part) const {
     throw TooManyPartialSolutions(fmt::format(
         "[solve_knapsack] {} partial solutions only show that the optimum costs at least {:.10g}{}; "
         "use fewer options, another budget or the greedy method",

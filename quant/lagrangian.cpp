@@ -186,7 +186,7 @@ CostScale cost_scale(const Items& items, const Sizes& budget, const Relaxation& 
   }
   scale.rounding = 1e-12 * magnitude;
   const double everything = scale.highest - relaxation.bound + scale.rounding;
-  scale.first_gap = range > 0 ? std::max(1e-13 * range, 1e-300) : 0.5 * std::max(0.0, everything);
+  scale.first_gap = std::max(range > 0 ? 1e-13 * range : 0.5 * everything, 1e-300);
   return scale;
 }
 

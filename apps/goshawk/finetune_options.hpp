@@ -38,8 +38,9 @@ class FineTuneProblem {
   const Normalization& normalization() const { return normalization_; }
   /// A new model with the full-precision weights, in eval mode.
   std::unique_ptr<Module> baseline() const;
-  /// The full-precision model on the test pictures, as the run has it in baseline.json, or measured now.
-  /// Throws Error when a run that is not finished has another loss: its weights or pictures were others.
+  /// The full-precision model on the test pictures, measured and written into baseline.json, or as a finished
+  /// run has it there; null where that is of a program that wrote none. Throws Error for a loss that is not
+  /// finite, and when a run that is not finished has another one: its weights or pictures were others.
   nlohmann::ordered_json evaluate_baseline(const RunDirectory& directory) const;
   /// Names and sizes of the model's weighted layers, at 32 bits.
   const std::vector<LayerBits>& layers() const { return layers_; }

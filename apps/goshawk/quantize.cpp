@@ -1,5 +1,4 @@
 // goshawk quantize: the whole pipeline for a model of one's own, from sensitivities to a packed model.
-#include <cmath>
 #include <memory>
 
 #include "apps/goshawk/budgets.hpp"
@@ -202,7 +201,7 @@ void add_quantize_command(CLI::App& program) {
   settings.add("max-probes", options->max_probes, "Random probes for a layer's trace at most", "N")
       .check(CLI::Range(8, 1000000));
   command.footer(
-      "RUN receives what goshawk finetune leaves there, costs.json (for goshawk allocate) and baseline.json; "
+      "RUN receives what goshawk finetune leaves there and costs.json (for goshawk allocate); "
       "report.html shows all of it. "
       "The papers' way is --cost hawq-v2 --method pareto. Ctrl-C saves and says how to go on. Example:\n  "
       "goshawk quantize --model resnet20 --weights resnet20.safetensors --data cifar-10-batches-bin "

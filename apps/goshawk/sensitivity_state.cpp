@@ -38,8 +38,8 @@ Json to_json(const MeasuredCosts& m) {
 
 }  // namespace
 
-void check_same_loss(const std::string& file, double before, double now) {
-  check(before == now,
+void check_same_loss(const std::string& file, double before, double now, double tolerance) {
+  check(std::abs(before - now) <= tolerance * std::abs(before),
         "[resume] {} has a loss of {} where it is {} now: weights, pictures or the kind of machine have "
         "changed since; give another --out",
         file, before, now);

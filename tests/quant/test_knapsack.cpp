@@ -287,6 +287,32 @@ TEST_CASE("divided at every turn, the search finds what brute force finds, of eq
   CHECK(ties > 100);
 }
 
+TEST_CASE("where all costs are equal, or as good as nothing, there is an answer") {
+  Random random(29);
+  Items items(60);
+  Sizes least{}, most{};
+  for (auto& item : items) {
+    item.resize(8);
+    for (KnapsackOption& option : item) {
+      option.size = {static_cast<double>(random.below(1000)), static_cast<double>(random.below(1000))};
+    }
+  }
+  for (const auto& item : items) {
+    for (std::size_t k = 0; k < kBudgets; ++k) {
+      const auto [low, high] = std::minmax_element(
+          item.begin(), item.end(),
+          [k](const KnapsackOption& a, const KnapsackOption& b) { return a.size[k] < b.size[k]; });
+      least[k] += low->size[k];
+      most[k] += high->size[k];
+    }
+  }
+  const Sizes budget = {mean(least, most, 0, 0.5), mean(least, most, 1, 0.5)};
+  CHECK(fits(solve_knapsack(items, budget).size, budget));
+  const Items tiny(2, {{{2e-174, 1e-174}, 0}});
+  CHECK_THROWS_AS(solve_knapsack(tiny, {3e-174, kNoBudget}), Error);
+  CHECK_THROWS_AS(solve_knapsack(tiny, {3e-174, kNoBudget}, Assignments::monotone), Error);
+}
+
 TEST_CASE("what fits only by the rounding of a budget, and options a billion times as large") {
   const KnapsackSolution least =
       solve_knapsack({{{{1, 0}, 1}, {{2, 0}, 0.5}}}, {1 - 0.9 * kBudgetRounding, kNoBudget});
