@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <optional>
 
 #include "core/error.hpp"
+#include "quant/knapsack_labels.hpp"
 #include "quant/knapsack_parts.hpp"
 #include "quant/lagrangian.hpp"
 
@@ -14,6 +14,7 @@ namespace {
 
 using detail::Items;
 using detail::Relaxation;
+using detail::remove_dominated;
 using detail::Tails;
 
 // Partial solutions that are not worth a search for those that others beat.
@@ -34,23 +35,6 @@ struct Node {
   int item;
   int option;
 };
-
-// Removes labels that another one beats or equals in sizes and cost.
-void remove_dominated(std::vector<Label>& labels) {
-  std::stable_sort(labels.begin(), labels.end(), [](const Label& a, const Label& b) {
-    return a.size != b.size ? a.size < b.size : a.cost < b.cost;
-  });
-  std::map<double, double> least;  // second size → cost; falling costs
-  std::size_t kept = 0;
-  for (const Label& label : labels) {
-    auto next = least.upper_bound(label.size[1]);
-    if (next != least.begin() && std::prev(next)->second <= label.cost) continue;
-    while (next != least.end() && next->second >= label.cost) next = least.erase(next);
-    least.insert_or_assign(label.size[1], label.cost);
-    labels[kept++] = label;
-  }
-  labels.resize(kept);
-}
 
 // The best prices are the best for the whole problem; for what is left after some items others may be, where
 // room is scarcer or more plentiful.

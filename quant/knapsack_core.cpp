@@ -5,6 +5,8 @@
 #include <map>
 #include <tuple>
 
+#include "quant/knapsack_labels.hpp"
+
 namespace goshawk::detail {
 namespace {
 
@@ -97,23 +99,6 @@ std::vector<Sizes> prices_around(const Sizes& price) {
   }
   while (prices.size() % kBlock != 0) prices.push_back(price);
   return prices;
-}
-
-// Removes labels that another one beats or equals in sizes and cost.
-void remove_dominated(std::vector<Label>& labels) {
-  std::sort(labels.begin(), labels.end(), [](const Label& a, const Label& b) {
-    return std::tie(a.size, a.cost, a.node) < std::tie(b.size, b.cost, b.node);
-  });
-  std::map<double, double> least;  // second size → cost; falling costs
-  std::size_t kept = 0;
-  for (const Label& label : labels) {
-    auto next = least.upper_bound(label.size[1]);
-    if (next != least.begin() && std::prev(next)->second <= label.cost) continue;
-    while (next != least.end() && next->second >= label.cost) next = least.erase(next);
-    least.insert_or_assign(label.size[1], label.cost);
-    labels[kept++] = label;
-  }
-  labels.resize(kept);
 }
 
 // What a search may not exceed, relative to the defaults of all items.
