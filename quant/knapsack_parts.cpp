@@ -9,11 +9,6 @@
 namespace goshawk::detail {
 namespace {
 
-// More partial solutions than this, in all, are too many.
-constexpr std::size_t kMaxWork = std::size_t{1} << 25;
-// And more than this where only the smallest of equal costs is looked for.
-constexpr std::size_t kTieWork = std::size_t{1} << 20;
-
 // The problem, or a part of it, in which some items have one option left.
 struct Part {
   std::vector<std::pair<std::size_t, int>> decided;  // which these are, and what the option was
@@ -31,8 +26,8 @@ struct Part {
 // with the option of one item known the best prices are others, and the bound is higher.
 class BestFirst {
  public:
-  BestFirst(const Items& items, const Sizes& budget, std::size_t easy)
-      : items_(items), budget_(budget), easy_(easy) {}
+  BestFirst(const Items& items, const Sizes& budget, const SearchEffort& effort)
+      : items_(items), budget_(budget), effort_(effort) {}
 
   std::optional<std::vector<int>> run() {
     const Relaxation relaxation = best_prices(items_, budget_, Assignments::all);
@@ -45,8 +40,8 @@ class BestFirst {
       parts_.pop_back();
       if (part.level() > ceiling_ + scale_.rounding) break;  // one at the ceiling may be smaller
       const bool optimal = best_ && part.level() >= best_->cost - scale_.rounding;
-      if (optimal && work_ > kTieWork) break;  // there may be a smaller one of the same cost
-      if (work_ > kMaxWork) fail_after_work(part);
+      if (optimal && work_ > effort_.ties) break;  // there may be a smaller one of the same cost
+      if (work_ > effort_.in_all) fail_after_work(part);
       search(std::move(part));
     }
     if (!best_) return std::nullopt;
@@ -73,7 +68,7 @@ class BestFirst {
     const double gap = std::min(std::max(scale_.first_gap, part.searched * part.step), most);
     // As much as a quarter of what all others took: where dividing does not help, little is lost.
     CoreSearch search =
-        search_core(items_of(part), budget_, part.relaxation, gap, scale_.rounding, easy_ + work_ / 4);
+        search_core(items_of(part), budget_, part.relaxation, gap, scale_.rounding, effort_.easy + work_ / 4);
     work_ += search.labels;
     if (!search.complete) {
       if (part.step <= Part::kStep) return divide(part, search.widest);
@@ -114,7 +109,7 @@ class BestFirst {
   static constexpr std::size_t kTrivial = 20;
   const Items& items_;
   Sizes budget_;
-  std::size_t easy_;
+  SearchEffort effort_;
   CostScale scale_;
   double ceiling_ = 0;       // nothing above it is of use
   std::size_t work_ = 0;     // partial solutions looked at
@@ -154,12 +149,13 @@ Possible possible_options(const Items& items, const Sizes& budget) {
 
 }  // namespace
 
-std::optional<std::vector<int>> cheapest_choice(const Items& items, const Sizes& budget, std::size_t easy) {
+std::optional<std::vector<int>> cheapest_choice(const Items& items, const Sizes& budget,
+                                                const SearchEffort& effort) {
   const Possible possible = possible_options(items, budget);
   for (const auto& item : possible.items) {
     if (item.empty()) return std::nullopt;
   }
-  auto choice = BestFirst(possible.items, budget, easy).run();
+  auto choice = BestFirst(possible.items, budget, effort).run();
   if (choice) {
     for (std::size_t i = 0; i < items.size(); ++i) {
       (*choice)[i] = possible.options[i][static_cast<std::size_t>((*choice)[i])];

@@ -5,7 +5,6 @@
 
 #include "apps/goshawk/model_file.hpp"
 #include "apps/goshawk/pictures.hpp"
-#include "apps/goshawk/sensitivity_state.hpp"
 #include "apps/support/normalization.hpp"
 #include "apps/support/progress.hpp"
 #include "apps/support/recipes.hpp"

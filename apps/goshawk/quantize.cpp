@@ -5,7 +5,6 @@
 #include "apps/goshawk/commands.hpp"
 #include "apps/goshawk/finetune_options.hpp"
 #include "apps/goshawk/sensitivity_problem.hpp"
-#include "apps/goshawk/sensitivity_state.hpp"
 #include "apps/report/write.hpp"
 #include "apps/support/interrupt.hpp"
 #include "apps/support/progress.hpp"

@@ -1,7 +1,6 @@
 #include "apps/goshawk/sensitivity_state.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <map>
 
@@ -37,13 +36,6 @@ Json to_json(const MeasuredCosts& m) {
 }
 
 }  // namespace
-
-void check_same_loss(const std::string& file, double before, double now, double tolerance) {
-  check(std::abs(before - now) <= tolerance * std::abs(before),
-        "[resume] {} has a loss of {} where it is {} now: weights, pictures or the kind of machine have "
-        "changed since; give another --out",
-        file, before, now);
-}
 
 SensitivityState::SensitivityState(const RunDirectory& run, const WeightCandidates& candidates, double loss)
     : run_(run), candidates_(candidates), state_({{"loss", loss}, {"costs", Json::object()}}) {

@@ -10,11 +10,6 @@
 
 namespace goshawk {
 
-/// Throws Error, naming the file that has it, when a run's loss was another one before: what was measured
-/// then is of other weights or pictures. The loss has the same bits for any number of threads, but not on
-/// machines with other instructions; `tolerance`, a share of it, lets those pass.
-void check_same_loss(const std::string& file, double before, double now, double tolerance = 0);
-
 class SensitivityState {
  public:
   /// Of the costs of these candidates, on data of this mean loss. Throws Error when the run began with

@@ -1,5 +1,6 @@
 #include "apps/support/run_directory.hpp"
 
+#include <cmath>
 #include <sstream>
 
 #include "apps/support/progress.hpp"
@@ -117,6 +118,13 @@ void RunDirectory::write_json(const std::string& name, const nlohmann::ordered_j
 
 nlohmann::json RunDirectory::read_json(const std::string& name) const {
   return parse_json(read_file(file(name)), "run", file(name));
+}
+
+void check_same_loss(const std::string& file, double before, double now, double tolerance) {
+  check(std::abs(before - now) <= tolerance * std::abs(before),
+        "[resume] {} has a loss of {} where it is {} now: weights, pictures or the kind of machine have "
+        "changed since; give another --out",
+        file, before, now);
 }
 
 }  // namespace goshawk
