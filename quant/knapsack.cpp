@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "core/error.hpp"
+#include "quant/knapsack_grid.hpp"
 #include "quant/knapsack_labels.hpp"
 #include "quant/knapsack_parts.hpp"
 #include "quant/lagrangian.hpp"
@@ -21,6 +22,8 @@ using detail::Tails;
 constexpr std::size_t kFew = 64;
 // More than this at once are too many.
 constexpr std::size_t kMaxLabels = std::size_t{1} << 22;
+// So many mostly lead to a solution where there are a great many.
+constexpr std::size_t kEnough[] = {std::size_t{1} << 14, std::size_t{1} << 16};
 
 // A partial solution: what the items so far use and cost, and the last departure from the default on its way.
 struct Label {
@@ -57,12 +60,13 @@ std::vector<Sizes> prices_around(const Sizes& price) {
   return prices;
 }
 
-// Everything that costs no more than the ceiling, up to dominance.
+// Everything that costs no more than the ceiling, up to dominance; with `at_most` so many labels after an
+// item, evenly spread over all, so that some solutions remain.
 class Labelling {
  public:
   Labelling(const Items& items, const Sizes& budget, Assignments assignments, const Sizes& price,
-            double ceiling)
-      : items_(items), budget_(budget), ceiling_(ceiling) {
+            double ceiling, std::optional<std::size_t> at_most = std::nullopt)
+      : items_(items), budget_(budget), ceiling_(ceiling), at_most_(at_most) {
     for (const Sizes& p : prices_around(price)) tails_.emplace_back(p, Tails(items, assignments, p));
     limits_ = tails_.front().second.limits();
   }
@@ -86,7 +90,9 @@ class Labelling {
         }
         reached += next[limit].size();
       }
-      if (reached > kMaxLabels) {
+      if (at_most_ && reached > *at_most_) {
+        thin(next, reached);
+      } else if (reached > kMaxLabels) {
         throw TooManyPartialSolutions(fmt::format(
             "[solve_knapsack] more than {} partial solutions remain after item {} of {}; use fewer options, "
             "another budget or the greedy method",
@@ -138,6 +144,15 @@ class Labelling {
     return true;
   }
 
+  void thin(std::vector<std::vector<Label>>& all, std::size_t reached) {
+    const std::size_t step = reached / *at_most_ + 1;
+    for (auto& labels : all) {
+      std::size_t kept = 0;
+      for (std::size_t n = 0; n < labels.size(); n += step) labels[kept++] = labels[n];
+      labels.resize(kept);
+    }
+  }
+
   void extend(const Label& label, std::size_t i, std::size_t limit, std::vector<std::vector<Label>>& next) {
     const bool monotone = limits_ > 1;
     const std::size_t options = monotone ? limit + 1 : items_[i].size();
@@ -163,9 +178,11 @@ class Labelling {
   std::vector<std::pair<Sizes, Tails>> tails_;  // for several prices: each gives a bound
   std::size_t limits_ = 1;
   std::vector<Node> nodes_;
+  std::optional<std::size_t> at_most_;
 };
 
-void check_items(const Items& items, Assignments assignments) {
+void check_problem(const Items& items, const Sizes& budget, Assignments assignments) {
+  for (double b : budget) check(!std::isnan(b), "[solve_knapsack] a budget is not a number");
   for (std::size_t i = 0; i < items.size(); ++i) {
     check(!items[i].empty(), "[solve_knapsack] item {} has no option", i);
     check(assignments == Assignments::all || items[i].size() == items[0].size(),
@@ -187,17 +204,26 @@ void check_items(const Items& items, Assignments assignments) {
 std::optional<std::vector<int>> cheapest_monotone(const Items& items, const Sizes& budget) {
   const Relaxation relaxation = detail::best_prices(items, budget, Assignments::monotone);
   const detail::CostScale scale = detail::cost_scale(items, budget, relaxation);
+  const auto cheapest_below = [&](double cost, std::optional<std::size_t> at_most) {
+    std::optional<std::vector<int>> choice;
+    Labelling labelling(items, budget, Assignments::monotone, relaxation.price, cost + scale.rounding,
+                        at_most);
+    const std::vector<Label> labels = labelling.run();
+    const auto best = std::min_element(labels.begin(), labels.end(), [](const Label& a, const Label& b) {
+      return a.cost != b.cost ? a.cost < b.cost : a.size < b.size;
+    });
+    if (best != labels.end()) choice = labelling.choice(*best);
+    return choice;
+  };
+  // Where a great many assignments are as cheap as any can be, a few labels lead to one.
+  const double level = detail::costs_grid(items, scale.rounding).up(relaxation.bound, scale.rounding);
+  for (std::size_t enough : kEnough) {
+    if (auto optimum = cheapest_below(level, enough)) return optimum;
+  }
   const double everything = scale.highest - relaxation.bound + scale.rounding;
   for (double gap = scale.first_gap; everything >= 0; gap *= 2) {
-    const double ceiling = relaxation.bound + std::min(gap, everything) + scale.rounding;
-    Labelling labelling(items, budget, Assignments::monotone, relaxation.price, ceiling);
-    const std::vector<Label> labels = labelling.run();
-    if (!labels.empty()) {
-      return labelling.choice(
-          *std::min_element(labels.begin(), labels.end(), [](const Label& a, const Label& b) {
-            return a.cost != b.cost ? a.cost < b.cost : a.size < b.size;
-          }));
-    }
+    if (auto choice = cheapest_below(relaxation.bound + std::min(gap, everything), std::nullopt))
+      return choice;
     if (gap >= everything) break;
   }
   return std::nullopt;
@@ -223,7 +249,7 @@ KnapsackSolution knapsack_solution(const Items& items, std::vector<int> choice) 
 }
 
 KnapsackSolution solve_knapsack(const Items& items, const Sizes& budget, Assignments assignments) {
-  check_items(items, assignments);
+  check_problem(items, budget, assignments);
   auto choice = assignments == Assignments::all ? detail::cheapest_choice(items, budget)
                                                 : cheapest_monotone(items, budget);
   if (choice) return knapsack_solution(items, *std::move(choice));
@@ -232,12 +258,12 @@ KnapsackSolution solve_knapsack(const Items& items, const Sizes& budget, Assignm
 }
 
 double knapsack_bound(const Items& items, const Sizes& budget, Assignments assignments) {
-  check_items(items, assignments);
+  check_problem(items, budget, assignments);
   return detail::best_prices(items, budget, assignments).bound;
 }
 
 std::vector<KnapsackSolution> knapsack_frontier(const Items& items, Assignments assignments) {
-  check_items(items, assignments);
+  check_problem(items, {kNoBudget, kNoBudget}, assignments);
   Items first_size = items;
   for (auto& item : first_size) {
     for (KnapsackOption& option : item) option.size[1] = 0;

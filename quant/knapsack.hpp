@@ -53,13 +53,15 @@ KnapsackSolution knapsack_solution(const std::vector<std::vector<KnapsackOption>
                                    std::vector<int> choice);
 
 /// argmin Σ cost subject to Σ size ≤ budget with exactly one option per item; of equal costs the smaller
-/// first size. Exact: below a level that rises from the Lagrangian bound everything is enumerated until there
-/// is a solution, which is then optimal (the core idea of Pisinger, "A minimal algorithm for the
-/// multiple-choice knapsack problem", 1995; knapsack_core.hpp has the enumeration). Where that takes much,
-/// the problem is divided by the options of the item that the bound's relaxation mixes (knapsack_parts.hpp).
-/// Throws Error when nothing fits and when an item has no option, TooManyPartialSolutions, with the bounds
-/// found so far, after thirty million partial solutions (monotone: beyond four million at once). Where they
-/// are more than a million, another optimum of the same cost may be smaller.
+/// size, that of the first budget that is not kNoBudget. Exact: below a level that rises from the Lagrangian
+/// bound everything is enumerated until there is a solution, which is then optimal (the core idea of
+/// Pisinger, "A minimal algorithm for the multiple-choice knapsack problem", 1995; knapsack_core.hpp has the
+/// enumeration). Where that takes much, the problem is divided by the options of the item that the bound's
+/// relaxation mixes (knapsack_parts.hpp). Throws Error when nothing fits, when an item has no option, and for
+/// a budget that is no number, TooManyPartialSolutions, with the bounds found so far, after thirty million
+/// partial solutions (monotone: beyond four million at once). Where they are more than a million (monotone:
+/// 65,536 at once), another optimum of the same cost, up to 1e-12 of all costs and priced budgets, may be
+/// smaller.
 KnapsackSolution solve_knapsack(const std::vector<std::vector<KnapsackOption>>& items, const Sizes& budget,
                                 Assignments assignments = Assignments::all);
 

@@ -5,6 +5,8 @@
 #include <map>
 #include <tuple>
 
+#include "quant/knapsack_defaults.hpp"
+#include "quant/knapsack_grid.hpp"
 #include "quant/knapsack_labels.hpp"
 
 namespace goshawk::detail {
@@ -47,24 +49,22 @@ struct Core {
   std::vector<CoreItem> items;
 };
 
-Core find_core(const Items& items, const Sizes& price, double gap) {
+// `tie`: an excess that is none.
+Core find_core(const Items& items, const Sizes& price, const Sizes& budget, double gap, double tie) {
   Core core;
-  std::vector<double> priced;
+  core.defaults = cheapest_near_budget(items, price, budget, tie);
   for (std::size_t i = 0; i < items.size(); ++i) {
-    priced.clear();
-    for (const KnapsackOption& option : items[i]) priced.push_back(option.cost + dot(price, option.size));
-    const auto best =
-        static_cast<std::size_t>(std::min_element(priced.begin(), priced.end()) - priced.begin());
-    const KnapsackOption& usual = items[i][best];
-    core.defaults.push_back(static_cast<int>(best));
+    const std::vector<double> priced = priced_costs(items[i], price);
+    const auto usual_option = static_cast<std::size_t>(core.defaults[i]);
+    const KnapsackOption& usual = items[i][usual_option];
     core.cost += usual.cost;
     for (std::size_t k = 0; k < kBudgets; ++k) core.size[k] += usual.size[k];
     CoreItem open{i, {}, 0};
     for (std::size_t j = 0; j < priced.size(); ++j) {
-      if (j == best || priced[j] - priced[best] > gap) continue;
-      Alternative other{.cost = items[i][j].cost - usual.cost,
-                        .excess = priced[j] - priced[best],
-                        .option = static_cast<int>(j)};
+      const double excess = std::max(0.0, priced[j] - priced[usual_option]);
+      if (j == usual_option || excess > gap) continue;
+      Alternative other{
+          .cost = items[i][j].cost - usual.cost, .excess = excess, .option = static_cast<int>(j)};
       for (std::size_t k = 0; k < kBudgets; ++k) {
         other.size[k] = items[i][j].size[k] - usual.size[k];
         other.apart += price[k] * std::abs(other.size[k]);
@@ -108,6 +108,24 @@ struct Limits {
   double cost = 0;
   double excess = 0;
 };
+
+// Reduces the room to what departures can come up to, and says what that is at the prices. Where few widths
+// of each layer are left, their sizes may share a unit that those of all widths do not.
+double reduce_to_attainable(const std::vector<CoreItem>& items, const Sizes& price, Limits& limits) {
+  double unused = 0;
+  for (std::size_t k = 0; k < kBudgets; ++k) {
+    if (price[k] == 0) continue;
+    std::vector<std::vector<double>> sizes;
+    for (const CoreItem& item : items) {
+      sizes.push_back({0});
+      for (const Alternative& a : item.alternatives) sizes.back().push_back(a.size[k]);
+    }
+    const double room = sums_grid(sizes, limits.rounding[k]).down(limits.room[k], limits.rounding[k]);
+    unused += price[k] * std::max(0.0, limits.room[k] - room);
+    limits.room[k] = room;
+  }
+  return unused;
+}
 
 // Of the items that the relaxation takes two options of, as many as there are budgets, the one whose two
 // differ most; if there is no core, any.
@@ -166,6 +184,7 @@ class End {
   /// Takes up the next item; gives up in the middle where more than `most` labels were seen.
   void advance(std::size_t most) {
     const CoreItem& item = *items_[taken_++];
+    if (axis_) return merge(item, *axis_, most);
     fresh_.clear();
     for (const Alternative& a : item.alternatives) {
       for (std::size_t b = 0; b < kBuckets; ++b) {
@@ -200,6 +219,7 @@ class End {
 
  private:
   static constexpr std::size_t kBuckets = 64, kFew = 256;
+  static constexpr std::size_t kMerged = 16;  // so many labels merged take as long as one looked at
 
   // The least that the items from some place on can come to.
   struct Rest {
@@ -209,7 +229,7 @@ class End {
 
   const Node& node(int n) const { return nodes_[static_cast<std::size_t>(n)]; }
   std::size_t bucket(const Label& label) const {
-    if (!(limits_.excess > 0)) return 0;
+    if (axis_ || !(limits_.excess > 0)) return 0;
     const double place = label.excess / limits_.excess * static_cast<double>(kBuckets);
     return std::min(kBuckets - 1, static_cast<std::size_t>(place));
   }
@@ -228,6 +248,48 @@ class End {
     more.node = static_cast<int>(nodes_.size());
     nodes_.push_back({label.node, static_cast<int>(taken_) - 1, a.option});
     fresh_.push_back(more);
+  }
+
+  // Under one budget the labels lie in one bucket, by growing size and falling cost, and so do those that
+  // depart to an alternative: what is dominated shows when they are merged.
+  void merge(const CoreItem& item, std::size_t axis, std::size_t most) {
+    std::vector<Label>& labels = buckets_[0];
+    const std::vector<Label> before = labels;
+    for (const Alternative& a : item.alternatives) {
+      fresh_.clear();
+      double least = kNoBudget;
+      auto old = labels.begin();
+      const auto keep_until = [&](double size, double cost) {
+        for (; old != labels.end() &&
+               (old->size[axis] < size || (old->size[axis] == size && old->cost <= cost));
+             ++old) {
+          if (old->cost >= least) continue;
+          least = old->cost;
+          fresh_.push_back(*old);
+        }
+      };
+      for (const Label& label : before) {
+        Label more = label;
+        more.excess += a.excess;
+        if (more.excess > limits_.excess) continue;
+        more.cost += a.cost;
+        for (std::size_t k = 0; k < kBudgets; ++k) more.size[k] += a.size[k];
+        keep_until(more.size[axis], more.cost);
+        if (more.cost >= least) continue;
+        if (!promising(more, blocks())) continue;
+        more.node = static_cast<int>(nodes_.size());
+        nodes_.push_back({label.node, static_cast<int>(taken_) - 1, a.option});
+        ++seen_;
+        least = more.cost;
+        fresh_.push_back(more);
+      }
+      keep_until(kNoBudget, kNoBudget);
+      seen_ += before.size() / kMerged;
+      labels.swap(fresh_);
+      if (seen_ > most) break;
+    }
+    count_ = labels.size();
+    if (count_ > 2 * cleaned_ + kFew) clean();
   }
 
   std::size_t blocks() const { return prices_[0].size() / kBlock; }
@@ -275,7 +337,22 @@ class End {
     count_ = cleaned_ = all.size();
   }
 
+  // The budget that the sizes count in, if it is one.
+  std::optional<std::size_t> only_axis() const {
+    std::array<bool, kBudgets> counts{};
+    for (const CoreItem* item : items_) {
+      for (const Alternative& a : item->alternatives) {
+        for (std::size_t k = 0; k < kBudgets; ++k) counts[k] = counts[k] || a.size[k] != 0;
+      }
+    }
+    for (std::size_t k = 0; k < kBudgets; ++k) {
+      if (counts[k] && std::count(counts.begin(), counts.end(), true) == 1) return k;
+    }
+    return std::nullopt;
+  }
+
   std::vector<const CoreItem*> items_;
+  std::optional<std::size_t> axis_ = only_axis();
   Limits limits_;
   std::vector<std::vector<Label>> buckets_;  // by excess
   std::vector<Rest> rest_;
@@ -321,25 +398,28 @@ std::optional<std::pair<Label, Label>> best_pair(std::vector<Label> left, std::v
 
 CoreSearch search_core(const Items& items, const Sizes& budget, const Relaxation& relaxation, double gap,
                        double rounding, std::size_t max_labels) {
-  Core core = find_core(items, relaxation.price, gap + 2 * rounding);
-  Limits limits{.cost = relaxation.bound + gap + rounding - core.cost, .excess = gap + 2 * rounding};
+  // Ties of all items together come to no more than the rounding.
+  const double tie = rounding / static_cast<double>(std::max<std::size_t>(1, items.size()));
+  Core core = find_core(items, relaxation.price, budget, gap + 3 * rounding, tie);
+  Limits limits{.cost = relaxation.bound + gap + rounding - core.cost, .excess = gap + 3 * rounding};
   for (std::size_t k = 0; k < kBudgets; ++k) {
     limits.room[k] = budget[k] - core.size[k];
     limits.rounding[k] = kBudgetRounding * std::abs(budget[k]);
   }
+  CoreSearch search;
+  search.least_gap = std::min(gap, reduce_to_attainable(core.items, relaxation.price, limits));
   const std::vector<Sizes> prices = prices_around(relaxation.price);
   std::vector<const CoreItem*> order;
   for (const CoreItem& item : core.items) order.push_back(&item);
   End left(order, limits, prices);
   std::reverse(order.begin(), order.end());
   End right(order, limits, prices);
-  CoreSearch search;
   search.widest = widest_divided(core.items);
   for (std::size_t i = 0; i < order.size(); ++i) {
     (left.count() <= right.count() ? left : right).advance(max_labels);
     search.labels = left.seen() + right.seen();
     search.complete = search.labels <= max_labels;
-    if (!search.complete) return search;
+    if (!search.complete) break;
   }
   if (const auto pair = best_pair(left.labels(), right.labels(), limits)) {
     search.choice = std::move(core.defaults);

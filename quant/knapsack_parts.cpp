@@ -1,10 +1,12 @@
 #include "quant/knapsack_parts.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <tuple>
 #include <utility>
 
 #include "quant/knapsack_core.hpp"
+#include "quant/knapsack_grid.hpp"
 
 namespace goshawk::detail {
 namespace {
@@ -13,12 +15,14 @@ namespace {
 struct Part {
   std::vector<std::pair<std::size_t, int>> decided;  // which these are, and what the option was
   Relaxation relaxation = {};
-  double searched = 0;  // nothing in it costs less than its bound and this
-  double step = kFirstStep;
+  double level = 0;            // nothing in it costs less
+  double searched = 0;         // the gap above the bound within which there is nothing
+  std::size_t labels = 0;      // partial solutions that this took
+  std::size_t patience = 0;    // as many as the next search may take, if not more
+  double step = kFirstStep;    // how much further that goes
+  double power = kUsualPower;  // of the gap, with which the partial solutions grow
 
-  double level() const { return relaxation.bound + searched; }
-  // How a search goes on: what it takes grows steeply with the gap.
-  static constexpr double kFirstStep = 2, kStep = 1.1;
+  static constexpr double kFirstStep = 2, kLeastStep = 1.1, kUsualPower = 3;
 };
 
 // The optimum among all assignments, if any fits. The part that could have the cheapest one is searched a
@@ -33,14 +37,14 @@ class BestFirst {
     const Relaxation relaxation = best_prices(items_, budget_, Assignments::all);
     scale_ = cost_scale(items_, budget_, relaxation);
     ceiling_ = scale_.highest + scale_.rounding;
-    put({.decided = {}, .relaxation = relaxation});
+    costs_ = costs_grid(items_, scale_.rounding);
+    put({.decided = {}, .relaxation = relaxation, .level = costs_.up(relaxation.bound, scale_.rounding)});
     while (!parts_.empty()) {
       std::pop_heap(parts_.begin(), parts_.end(), later);
       Part part = std::move(parts_.back());
       parts_.pop_back();
-      if (part.level() > ceiling_ + scale_.rounding) break;  // one at the ceiling may be smaller
-      const bool optimal = best_ && part.level() >= best_->cost - scale_.rounding;
-      if (optimal && work_ > effort_.ties) break;  // there may be a smaller one of the same cost
+      if (part.level > ceiling_ + scale_.rounding) break;  // one at the ceiling may be smaller
+      if (optimal(part) && work_ > effort_.ties) break;    // there may be a smaller one of the same cost
       if (work_ > effort_.in_all) fail_after_work(part);
       search(std::move(part));
     }
@@ -49,7 +53,7 @@ class BestFirst {
   }
 
  private:
-  static bool later(const Part& a, const Part& b) { return a.level() > b.level(); }
+  static bool later(const Part& a, const Part& b) { return a.level > b.level; }
 
   void put(Part part) {
     parts_.push_back(std::move(part));
@@ -63,66 +67,126 @@ class BestFirst {
     return items;
   }
 
+  // Whether the solution that is known is optimal, as none of the parts goes below this one.
+  bool optimal(const Part& part) const { return best_ && part.level >= best_->cost - scale_.rounding; }
+
   void search(Part part) {
     const double most = ceiling_ - part.relaxation.bound;
-    const double gap = std::min(std::max(scale_.first_gap, part.searched * part.step), most);
+    const double gap = std::min(
+        std::max({scale_.first_gap, part.searched * part.step, part.level - part.relaxation.bound}), most);
     // As much as a quarter of what all others took: where dividing does not help, little is lost.
-    CoreSearch search =
-        search_core(items_of(part), budget_, part.relaxation, gap, scale_.rounding, effort_.easy + work_ / 4);
+    const std::size_t left = (optimal(part) ? effort_.ties : effort_.in_all) - work_;
+    const std::size_t patience = std::min(std::max(part.patience, effort_.easy + work_ / 4), left);
+    CoreSearch search = search_core(items_of(part), budget_, part.relaxation, gap, scale_.rounding, patience);
     work_ += search.labels;
-    if (!search.complete) {
-      if (part.step <= Part::kStep) return divide(part, search.widest);
-      part.step = Part::kStep;
-      return put(std::move(part));
+    part.level = std::max(part.level, costs_.up(part.relaxation.bound + search.least_gap, scale_.rounding));
+    if (search.choice) found(part, *std::move(search.choice));
+    if (!search.complete) return give_way(std::move(part), search, gap);
+    if (search.choice || gap >= most) return;
+    go_further(part, search, gap);
+    put(std::move(part));
+  }
+
+  // A search that was given up goes less far, or the part is divided, or it takes more patience.
+  void give_way(Part part, const CoreSearch& search, double gap) {
+    std::vector<Part> parts = divided(part, search.widest, gap);
+    if (parts.empty()) {
+      part.patience = 4 * search.labels;
+    } else if (part.step > Part::kLeastStep) {
+      part.step = Part::kLeastStep;
+    } else {
+      for (Part& child : parts) put(std::move(child));
+      return;
     }
-    if (search.choice) {
-      for (const auto& [item, option] : part.decided) (*search.choice)[item] = option;
-      KnapsackSolution found = knapsack_solution(items_, *std::move(search.choice));
-      if (!best_ || std::tie(found.cost, found.size) < std::tie(best_->cost, best_->size)) {
-        ceiling_ = found.cost;
-        best_ = std::move(found);
+    put(std::move(part));
+  }
+
+  // After a search that found nothing the next one goes as much further as takes twice as much.
+  void go_further(Part& part, const CoreSearch& search, double gap) const {
+    static constexpr std::size_t kTrivial = 20;
+    static constexpr double kSteep = 10;
+    if (search.labels >= kTrivial) {
+      part.power = kSteep;
+      if (part.labels >= kTrivial) {
+        const double growth = static_cast<double>(search.labels) / static_cast<double>(part.labels);
+        part.power = std::max(1.0, std::log(growth) / std::log(gap / part.searched));
       }
-    } else if (gap < most) {
-      part.searched = gap;
-      if (search.labels >= kTrivial) part.step = Part::kStep;
-      put(std::move(part));
+      part.step = std::max(Part::kLeastStep, std::pow(2.0, 1 / part.power));
+    }
+    part.labels = search.labels;
+    part.searched = gap;
+    part.level = std::max(part.level, costs_.up(part.relaxation.bound + gap, -0.5 * scale_.rounding));
+  }
+
+  void found(const Part& part, std::vector<int> choice) {
+    for (const auto& [item, option] : part.decided) choice[item] = option;
+    KnapsackSolution solution = knapsack_solution(items_, std::move(choice));
+    if (!best_ || std::tie(solution.cost, solution.size) < std::tie(best_->cost, best_->size)) {
+      ceiling_ = solution.cost;
+      best_ = std::move(solution);
     }
   }
 
-  void divide(const Part& part, std::size_t item) {
+  // One for each option of the item, or none where searching them as far takes more than searching the part:
+  // their bounds are higher, but each is searched.
+  std::vector<Part> divided(const Part& part, std::size_t item, double gap) const {
+    static constexpr double kWorth = 2;
+    std::vector<Part> parts;
+    double effort = 0;
     for (std::size_t j = 0; j < items_[item].size(); ++j) {
       Part child{.decided = part.decided};
       child.decided.emplace_back(item, static_cast<int>(j));
       child.relaxation = best_prices(items_of(child), budget_, Assignments::all);
-      child.searched = std::max(0.0, part.level() - child.relaxation.bound);
-      put(std::move(child));
+      child.level = std::max(part.level, costs_.up(child.relaxation.bound, scale_.rounding));
+      child.searched = std::max(0.0, part.level - child.relaxation.bound);
+      const double left = part.relaxation.bound + gap - child.relaxation.bound;
+      effort += std::pow(std::max(0.0, left / std::max(gap, scale_.first_gap)), part.power);
+      parts.push_back(std::move(child));
     }
+    if (effort > kWorth) parts.clear();
+    return parts;
   }
 
   [[noreturn]] void fail_after_work(const Part& part) const {
     throw TooManyPartialSolutions(fmt::format(
         "[solve_knapsack] {} partial solutions only show that the optimum costs at least {:.10g}{}; "
         "use fewer options, another budget or the greedy method",
-        work_, part.level(), best_ ? fmt::format(" and at most {:.10g}", best_->cost) : ""));
+        work_, part.level, best_ ? fmt::format(" and at most {:.10g}", best_->cost) : ""));
   }
 
-  static constexpr std::size_t kTrivial = 20;
   const Items& items_;
   Sizes budget_;
   SearchEffort effort_;
   CostScale scale_;
+  Grid costs_;
   double ceiling_ = 0;       // nothing above it is of use
   std::size_t work_ = 0;     // partial solutions looked at
   std::vector<Part> parts_;  // a heap, the lowest level first
   std::optional<KnapsackSolution> best_;
 };
 
-// Without the options that are too large even beside the smallest of all others: one that is a million times
-// the budget would be subtracted from sums in which the rounding of its size matters.
+// Without the options that another one of their item beats or equals in all sizes and cost, without those
+// that are too large even beside the smallest of all others (one that is a million times the budget would be
+// subtracted from sums in which the rounding of its size matters), and without sizes that no budget limits.
 struct Possible {
   Items items;
   std::vector<std::vector<int>> options;  // which these are
 };
+
+// Whether `a` may always stand for `b`.
+bool stands_for(const KnapsackOption& a, const KnapsackOption& b) {
+  bool good = a.cost <= b.cost;
+  for (std::size_t k = 0; k < kBudgets; ++k) good = good && a.size[k] <= b.size[k];
+  return good;
+}
+
+bool needless(const std::vector<KnapsackOption>& item, std::size_t option) {
+  for (std::size_t j = 0; j < item.size(); ++j) {
+    if (j == option || !stands_for(item[j], item[option])) continue;
+    if (j < option || !stands_for(item[option], item[j])) return true;  // of equal ones the first stays
+  }
+  return false;
+}
 
 Possible possible_options(const Items& items, const Sizes& budget) {
   std::vector<Sizes> least(items.size());
@@ -139,12 +203,29 @@ Possible possible_options(const Items& items, const Sizes& budget) {
     for (std::size_t j = 0; j < items[i].size(); ++j) {
       Sizes smallest = total;
       for (std::size_t k = 0; k < kBudgets; ++k) smallest[k] += items[i][j].size[k] - least[i][k];
-      if (!fits(smallest, budget)) continue;
+      if (!fits(smallest, budget) || needless(items[i], j)) continue;
       possible.items[i].push_back(items[i][j]);
+      for (std::size_t k = 0; k < kBudgets; ++k) {
+        if (budget[k] == kNoBudget) possible.items[i].back().size[k] = 0;
+      }
       possible.options[i].push_back(static_cast<int>(j));
     }
   }
   return possible;
+}
+
+// The budgets, as far as the sizes can come up to them.
+Sizes attainable(const Items& items, Sizes budget) {
+  for (std::size_t k = 0; k < kBudgets; ++k) {
+    if (budget[k] == kNoBudget) continue;
+    std::vector<std::vector<double>> sizes(items.size());
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      for (const KnapsackOption& option : items[i]) sizes[i].push_back(option.size[k]);
+    }
+    const double rounding = kBudgetRounding * std::abs(budget[k]);
+    budget[k] = sums_grid(sizes, rounding).down(budget[k], rounding);
+  }
+  return budget;
 }
 
 }  // namespace
@@ -155,7 +236,7 @@ std::optional<std::vector<int>> cheapest_choice(const Items& items, const Sizes&
   for (const auto& item : possible.items) {
     if (item.empty()) return std::nullopt;
   }
-  auto choice = BestFirst(possible.items, budget, effort).run();
+  auto choice = BestFirst(possible.items, attainable(possible.items, budget), effort).run();
   if (choice) {
     for (std::size_t i = 0; i < items.size(); ++i) {
       (*choice)[i] = possible.options[i][static_cast<std::size_t>((*choice)[i])];

@@ -171,6 +171,7 @@ Relaxation best_prices(const Items& items, const Sizes& budget, Assignments assi
 }
 
 CostScale cost_scale(const Items& items, const Sizes& budget, const Relaxation& relaxation) {
+  static constexpr double kLeastGap = 1e-300;
   CostScale scale;
   double range = 0, magnitude = 0;
   for (const auto& item : items) {
@@ -184,9 +185,9 @@ CostScale cost_scale(const Items& items, const Sizes& budget, const Relaxation& 
   for (std::size_t k = 0; k < kBudgets; ++k) {
     if (budget[k] != kNoBudget) magnitude += relaxation.price[k] * budget[k];
   }
-  scale.rounding = 1e-12 * magnitude;
+  scale.rounding = std::max(1e-12 * magnitude, kLeastGap);  // the least for costs that are all zero
   const double everything = scale.highest - relaxation.bound + scale.rounding;
-  scale.first_gap = std::max(range > 0 ? 1e-13 * range : 0.5 * everything, 1e-300);
+  scale.first_gap = std::max(range > 0 ? 1e-13 * range : 0.5 * everything, kLeastGap);
   return scale;
 }
 

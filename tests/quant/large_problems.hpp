@@ -55,10 +55,61 @@ inline std::vector<std::vector<KnapsackOption>> large_problem(ProblemKind kind, 
   return items;
 }
 
-/// Shares of the way from the least to the most that the problem can take.
+/// Problems in which layers are alike in something, so that a great many assignments are as good as another.
+enum class AlikeKind : std::uint8_t {
+  all,                ///< layers differ in nothing
+  three_kinds,        ///< of layer
+  equal_sensitivity,  ///< costs are in proportion to the weights and fall fourfold a bit
+  in_proportion,      ///< costs are in proportion to the bytes that are saved, and to nothing else
+  residual_stages,    ///< shapes of a residual network's three stages, one sensitivity
+  correlated,         ///< costs follow whole sizes exactly; no second size
+};
+inline constexpr std::array kAlikeKinds{
+    AlikeKind::all,           AlikeKind::three_kinds,     AlikeKind::equal_sensitivity,
+    AlikeKind::in_proportion, AlikeKind::residual_stages, AlikeKind::correlated};
+
+/// {bytes, BOPs} in some unit.
+inline std::vector<std::vector<KnapsackOption>> alike_problem(AlikeKind kind, std::size_t layers,
+                                                              std::size_t widths, std::uint64_t seed) {
+  Random random(seed);
+  std::vector<std::vector<KnapsackOption>> items(layers);
+  for (std::size_t i = 0; i < layers; ++i) {
+    const auto one_of_three = static_cast<double>(1 + i % 3);
+    const std::uint64_t stage = random.below(3);
+    const double weights = kind == AlikeKind::all           ? 1
+                           : kind == AlikeKind::three_kinds ? one_of_three
+                           : kind == AlikeKind::residual_stages
+                               ? static_cast<double>(2304 << (2 * stage))
+                               : static_cast<double>(1000 + random.below(100000));
+    const double uses = kind == AlikeKind::three_kinds       ? (4 - one_of_three) / one_of_three
+                        : kind == AlikeKind::residual_stages ? static_cast<double>(1024 >> (2 * stage))
+                        : kind == AlikeKind::in_proportion   ? static_cast<double>(1 + random.below(1000))
+                                                             : 1;
+    double size = 0;
+    for (std::size_t b = 1; b <= widths; ++b) {
+      const auto bits = static_cast<double>(b);
+      KnapsackOption option{{weights * bits, weights * uses * bits * bits}, weights * std::pow(4, -bits)};
+      if (kind == AlikeKind::in_proportion) {
+        option = {{weights * bits, weights * uses * bits}, weights * (8 - bits)};
+      }
+      if (kind == AlikeKind::correlated) {
+        size += static_cast<double>(1 + random.below(1000));
+        option = {{size, 0}, 20000 - size - 100 * bits};
+      }
+      items[i].push_back(option);
+    }
+  }
+  return items;
+}
+
+/// Shares of the way from the least to the most that the problem can take; kNoBudget for none.
 inline Sizes budget_at(const std::vector<std::vector<KnapsackOption>>& items, const Sizes& share) {
   Sizes budget{};
   for (std::size_t k = 0; k < kBudgets; ++k) {
+    if (share[k] == kNoBudget) {
+      budget[k] = kNoBudget;
+      continue;
+    }
     for (const auto& item : items) {
       const auto [low, high] = std::minmax_element(
           item.begin(), item.end(),

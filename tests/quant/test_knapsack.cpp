@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <functional>
 #include <limits>
 #include <optional>
@@ -119,6 +120,8 @@ TEST_CASE("exact, greedy and bound against brute force, with one budget, two and
   CHECK_THROWS_AS(solve_knapsack({{}}, {1, 1}), Error);
   CHECK_THROWS_AS(solve_knapsack({{{{-1, 0}, 1}}}, {1, 1}), Error);
   CHECK_THROWS_AS(solve_knapsack({{{{1, 0}, NAN}}}, {1, 1}), Error);
+  CHECK_THROWS_WITH_AS(solve_knapsack({{{{1, 0}, 1}}}, {NAN, 1}), "[solve_knapsack] a budget is not a number",
+                       Error);
   CHECK(solve_knapsack({}, {0, 0}).cost == 0);
 }
 
@@ -255,7 +258,8 @@ TEST_CASE("divided at every turn, the search finds what brute force finds, of eq
     if (!best) continue;
     const KnapsackSolution solution = knapsack_solution(items, *choice);
     CHECK(solution.cost == best->cost);
-    CHECK(solution.size == best->size);
+    CHECK(solution.size[0] == best->size[0]);
+    if (budget[1] != kNoBudget) CHECK(solution.size[1] == best->size[1]);
     ties += equal > 1 ? 1 : 0;
   }
   CHECK(ties > 100);
@@ -324,6 +328,69 @@ TEST_CASE("two budgets of whole numbers, where near-optimal choices abound, agai
     CHECK(solve_knapsack(items, budget).cost ==
           doctest::Approx(least_cost_by_table(items, budget)).epsilon(1e-12));
   }
+}
+
+TEST_CASE("one budget of whole numbers, in either place, against a table of all sizes") {
+  for (int trial = 0; trial < 60; ++trial) {
+    CAPTURE(trial);
+    Random random(static_cast<std::uint64_t>(trial));
+    const std::size_t k = trial % 2, most = trial % 5 == 0 ? 1000 : 20;
+    Items items(trial % 4 == 0 ? 40 : 150);
+    for (auto& item : items) {
+      Sizes size{};
+      for (int b = 1; b <= 6; ++b) {
+        size[k] += static_cast<double>(1 + random.below(most));
+        double cost = 200 - size[k] - 2 * b;                                 // whole,
+        if (trial % 3 == 1) cost += 0.1 * random.uniform();                  // nearly,
+        if (trial % 3 == 2) cost = -size[k] * (1 + 0.1 * random.uniform());  // and not at all
+        item.push_back({size, cost});
+      }
+    }
+    Sizes budget = budget_at(items, {0.3, 0.3});
+    budget[k] = std::floor(budget[k]);
+    budget[1 - k] = kNoBudget;
+    Sizes table = budget;
+    table[1 - k] = 0;
+    const double cost = solve_knapsack(items, budget).cost;
+    CHECK(cost == doctest::Approx(least_cost_by_table(items, table)).epsilon(1e-12));
+    // Little patience: a known solution is no reason to stop before it is proved.
+    const auto choice = detail::cheapest_choice(items, budget, {.easy = 50});
+    REQUIRE(choice.has_value());
+    CHECK(knapsack_solution(items, *choice).cost == doctest::Approx(cost).epsilon(1e-12));
+  }
+}
+
+TEST_CASE("one budget, and a room that only the item that is taken up can fill") {
+  Items items(3);
+  for (int j = 0; j < 260; ++j) items[0].push_back({{4.0 * j, 0}, -4.0 * j});
+  items[1] = {{{0, 0}, 0}, {{811, 0}, -811}};
+  for (int j = 0; j < 260; ++j) items[2].push_back({{2.0 * j, 0}, -2.0 * j});
+  CHECK(solve_knapsack(items, {1333, kNoBudget}).cost == -1333);
+}
+
+TEST_CASE("costs of nothing, and budgets that are just met") {
+  const Items equal(3, {{{0.5, 0.6}, 0}, {{0.4, 0.6}, 0}});
+  const Sizes budget = {1.3650000000000002, 1.7999999999999998};
+  CHECK(fits(solve_knapsack(equal, budget).size, budget));
+  const Items six(6, {{{2.974856085556151, 0.080000000000000016}, 0}, {{12, 0.05}, 0}});
+  for (const Sizes& b :
+       {Sizes{64, 0.34420234013262863}, Sizes{62.974856085556155 * (1 + 1e-9), 0.33 * (1 + 1e-9)}}) {
+    CHECK(fits(solve_knapsack(six, b).size, b));
+  }
+}
+
+TEST_CASE("a budget of a few tenths, and many that could be taken") {
+  for (double size : {0.1, 0.7, 1.0 / 3}) {
+    const Items items(2000, {{{size, 0}, -1}, {{0, 0}, 0}});
+    CHECK(solve_knapsack(items, {size * 3, kNoBudget}).cost == -3);
+  }
+}
+
+TEST_CASE("without a budget the smaller of two equally good options, and of a limited size the smaller") {
+  const Items items = {{{{2, 1}, 1}, {{1, 1}, 1}, {{1, 2}, 1}}, {{{3, 3}, 0}, {{3, 2}, 0}}};
+  CHECK(solve_knapsack(items, {kNoBudget, kNoBudget}).choice == std::vector{1, 1});
+  CHECK(solve_knapsack(items, {kNoBudget, 5}).choice == std::vector{1, 1});
+  CHECK(solve_knapsack(items, {5, kNoBudget}).choice == std::vector{1, 1});
 }
 
 TEST_CASE("a search that takes too much says how far it came, and keeps an optimum it knows") {
@@ -412,29 +479,81 @@ TEST_CASE("a thousand layers of eight widths: a second is enough") {
   solves(ordered, {budget_at(ordered, {0.7, 0})[0], kNoBudget}, Assignments::monotone, 1e-2);
 }
 
-// A minute. test_quant_knapsack --no-skip --test-case='*with two budgets' says what docs/allocation.md has.
-TEST_CASE("1,500 problems of a thousand layers with two budgets" * doctest::skip()) {
-  std::vector<double> all;
-  int impossible = 0;
-  for (const ProblemKind kind : kProblemKinds) {
-    for (std::uint64_t seed = 1; seed <= 10; ++seed) {
-      const Items layers = large_problem(kind, 1000, 8, seed);
-      for (double share : {0.05, 0.15, 0.3, 0.5, 0.7}) {
-        for (double ratio : {0.3, 0.6, 0.8, 1.0, 1.3}) {
-          const auto seconds =
-              seconds_to_solve(layers, budget_at(layers, {share, share * ratio}), Assignments::all, 1e-2);
-          if (seconds)
-            all.push_back(*seconds);
-          else
-            ++impossible;
-        }
+TEST_CASE("a thousand layers that are all alike in something: a second is enough") {
+  for (const AlikeKind kind : kAlikeKinds) {
+    CAPTURE(static_cast<int>(kind));
+    const Items layers = alike_problem(kind, 1000, 8, 1);
+    for (const Sizes& share : {Sizes{0.3, kNoBudget}, Sizes{0.5, 0.3}, Sizes{0.15, 0.12}}) {
+      CAPTURE(share[0]);
+      if (kind == AlikeKind::correlated && share[1] != kNoBudget) continue;
+      const auto seconds = seconds_to_solve(layers, budget_at(layers, share), Assignments::all, 1e-2);
+      REQUIRE(seconds.has_value());
+      CHECK(*seconds < (kind == AlikeKind::correlated ? 3 : 1) * kOneSecond);
+    }
+  }
+}
+
+namespace {
+
+// All problems at shares of what they can take: 5 of the first size, with these multiples of it for the
+// second.
+class Stopwatch {
+ public:
+  void solve(const Items& layers, const std::vector<double>& ratios) {
+    for (double share : {0.05, 0.15, 0.3, 0.5, 0.7}) {
+      for (double ratio : ratios) {
+        const auto seconds =
+            seconds_to_solve(layers, budget_at(layers, {share, share * ratio}), Assignments::all, 1e-1);
+        if (seconds)
+          all_.push_back(*seconds);
+        else
+          ++impossible_;
       }
     }
   }
-  std::sort(all.begin(), all.end());
-  const auto below = [&](double limit) {
-    return std::lower_bound(all.begin(), all.end(), limit) - all.begin();
-  };
-  MESSAGE(all.size(), " solved, ", impossible, " impossible; ", below(0.1), " in a tenth of a second, ",
-          below(1), " in a second, the longest in ", all.back());
+
+  std::string summary() {
+    std::sort(all_.begin(), all_.end());
+    const auto below = [&](double limit) {
+      return std::lower_bound(all_.begin(), all_.end(), limit) - all_.begin();
+    };
+    return fmt::format(
+        "{} solved, {} impossible; {} in a tenth of a second, {} in a second, the longest in {}", all_.size(),
+        impossible_, below(0.1), below(1), all_.back());
+  }
+
+ private:
+  std::vector<double> all_;
+  int impossible_ = 0;
+};
+
+const std::vector<double> kOneBudget = {kNoBudget}, kTwoBudgets = {0.3, 0.6, 0.8, 1.0, 1.3};
+
+}  // namespace
+
+// Two minutes. test_quant_knapsack --no-skip --test-case='thousands of problems*' says what
+// docs/allocation.md has.
+TEST_CASE("thousands of problems of a thousand layers" * doctest::skip()) {
+  Stopwatch one, two, alike_one, alike_two, correlated;
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    for (const ProblemKind kind : kProblemKinds) {
+      const Items layers = large_problem(kind, 1000, 8, seed);
+      one.solve(layers, kOneBudget);
+      two.solve(layers, kTwoBudgets);
+    }
+    for (const AlikeKind kind : kAlikeKinds) {
+      const Items layers = alike_problem(kind, 1000, 8, seed);
+      if (kind == AlikeKind::correlated) {
+        correlated.solve(layers, kOneBudget);
+      } else {
+        alike_one.solve(layers, kOneBudget);
+        alike_two.solve(layers, kTwoBudgets);
+      }
+    }
+  }
+  MESSAGE("one budget: ", one.summary());
+  MESSAGE("two budgets: ", two.summary());
+  MESSAGE("alike in something, one budget: ", alike_one.summary());
+  MESSAGE("alike in something, two budgets: ", alike_two.summary());
+  MESSAGE("costs that follow whole sizes, one budget: ", correlated.summary());
 }
