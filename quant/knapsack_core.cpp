@@ -219,7 +219,7 @@ class End {
 
  private:
   static constexpr std::size_t kBuckets = 64, kFew = 256;
-  static constexpr std::size_t kMerged = 16;  // so many labels merged take as long as one looked at
+  static constexpr std::size_t kMerged = 24;  // so many labels merged take as long as one looked at
 
   // The least that the items from some place on can come to.
   struct Rest {
