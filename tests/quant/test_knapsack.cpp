@@ -536,6 +536,16 @@ const std::vector<double> kOneBudget = {kNoBudget}, kTwoBudgets = {0.3, 0.6, 0.8
 
 }  // namespace
 
+TEST_CASE("monotone, where a great many assignments are as cheap as any can be") {
+  const Items layers = alike_problem(AlikeKind::in_proportion, 1000, 8, 3);
+  const Sizes budget = budget_at(layers, {0.3, kNoBudget});
+  const KnapsackSolution solution = solve_knapsack(layers, budget, Assignments::monotone);
+  CHECK(fits(solution.size, budget));
+  CHECK(std::is_sorted(solution.choice.rbegin(), solution.choice.rend()));
+  // All costs are whole numbers: none is nearer to the bound.
+  CHECK(solution.cost == std::ceil(knapsack_bound(layers, budget, Assignments::monotone) - 1e-3));
+}
+
 // Six minutes. test_quant_knapsack --no-skip --test-case='thousands of problems*' says what
 // docs/allocation.md has.
 TEST_CASE("thousands of problems of a thousand layers" * doctest::skip()) {
