@@ -131,8 +131,8 @@ HWY_INLINE void finish(D d, const V (&sums)[kSums], const TapOutput<T>& out, std
   }
 }
 
-/// kPixels neighbouring output pixels times kVectors vectors of output channels.
-template <class T, size_t kVectors, size_t kPixels>
+/// kPixels output pixels, whose inputs are kStep elements apart, times kVectors vectors of output channels.
+template <class T, Index kStep, size_t kVectors, size_t kPixels>
 HWY_NOINLINE void tap_block(const T* HWY_RESTRICT in, const Tap* taps, const Tap* taps_end,
                             const T* HWY_RESTRICT weights, const TapOutput<T>& out) {
   const hn::ScalableTag<T> d;
@@ -146,7 +146,7 @@ HWY_NOINLINE void tap_block(const T* HWY_RESTRICT in, const Tap* taps, const Tap
     for (const T* const end = pixel + taps->channels; pixel != end; ++pixel) {
       V w[kVectors];
       load(d, weights, w, std::make_index_sequence<kVectors>());
-      add_outer_product<kChannelBlock>(d, pixel, w, sums, pixels);
+      add_outer_product<kStep>(d, pixel, w, sums, pixels);
       weights += kVectors * hn::MaxLanes(d);
     }
     weights += taps->skip;
@@ -157,16 +157,16 @@ HWY_NOINLINE void tap_block(const T* HWY_RESTRICT in, const Tap* taps, const Tap
 template <class T>
 using TapBlock = void (*)(const T*, const Tap*, const Tap*, const T*, const TapOutput<T>&);
 
-template <class T, size_t kVectors, size_t... p>
+template <class T, Index kStep, size_t kVectors, size_t... p>
 TapBlock<T> find_tap_block(Index pixels, std::index_sequence<p...>) {
-  static constexpr TapBlock<T> table[] = {&tap_block<T, kVectors, p + 1>...};
+  static constexpr TapBlock<T> table[] = {&tap_block<T, kStep, kVectors, p + 1>...};
   return table[pixels - 1];
 }
 
-template <class T>
+template <class T, Index kStep = kChannelBlock>
 TapBlock<T> find_tap_block(Index pixels, size_t vectors) {
-  return vectors == 1 ? find_tap_block<T, 1>(pixels, std::make_index_sequence<kMaxRows1>())
-                      : find_tap_block<T, 2>(pixels, std::make_index_sequence<kMaxRows2>());
+  return vectors == 1 ? find_tap_block<T, kStep, 1>(pixels, std::make_index_sequence<kMaxRows1>())
+                      : find_tap_block<T, kStep, 2>(pixels, std::make_index_sequence<kMaxRows2>());
 }
 
 /// sums[r][:] += in[r * step] * w[:]: a base every three rows, so that each row is one address of base, step

@@ -21,6 +21,9 @@
 
 #ifndef GOSHAWK_CORE_KERNELS_CONV_WINOGRAD_LAYOUT
 #define GOSHAWK_CORE_KERNELS_CONV_WINOGRAD_LAYOUT
+// What HWY_ATTR is for a lambda that GCC would rather call, its captures in memory.
+#define GOSHAWK_INLINE HWY_ATTR __attribute__((always_inline))
+
 namespace goshawk::kernels::winograd {
 
 using Index = std::int64_t;
@@ -39,11 +42,13 @@ inline Index tile_columns(const Problem& p) {
   return (p.out_columns + kTile - 1) / kTile;
 }
 
-/// Elements between the positions of the transformed tiles: a line more than they take, so that the 36
-/// positions of a tile do not fall into the same cache set.
-inline Index position_step(Index tiles, Index channels) {
-  return tiles * channels + kBlock;
+/// Transformed tiles are one after the other, [tile][position][channel], a line apart, so that neither the 36
+/// positions of a tile nor the tiles at a position share a set of the first-level cache. All distances within
+/// a tile are constants where the number of channels is one.
+inline constexpr Index tile_step(Index channels) {
+  return kPositions * channels + kBlock;
 }
+inline constexpr Index kBlockStep = tile_step(kBlock);  // the same for a block of channels
 
 /// Where to find the kernel's weights: distances in elements. `turned` reads the kernel from its end.
 struct Weights {
@@ -186,64 +191,77 @@ struct WeightGradTransform : OneGroup<kPatch, kKernel> {
 /// axis.
 template <class Transform, class Load, class Store>
 HWY_INLINE void transform(const Load& in, const Store& out) {
-  for_each(UpTo<Transform::kGroups>(), [&](auto group) HWY_ATTR {
+  for_each(UpTo<Transform::kGroups>(), [&](auto group) GOSHAWK_INLINE {
     using Group = typename Transform::template Group<group>;
     V half[Transform::kOut][Transform::kIn];
-    for_each(UpTo<Transform::kIn>(), [&](auto column) HWY_ATTR {
-      Transform::template apply<group>([&](Index row) HWY_ATTR { return in(row, column); },
-                                       [&](Index row, V value) HWY_ATTR { half[row][column] = value; });
+    for_each(UpTo<Transform::kIn>(), [&](auto column) GOSHAWK_INLINE {
+      Transform::template apply<group>([&](Index row) GOSHAWK_INLINE { return in(row, column); },
+                                       [&](Index row, V value) GOSHAWK_INLINE { half[row][column] = value; });
     });
-    for_each(Group(), [&](auto row) HWY_ATTR {
-      for_each(UpTo<Transform::kGroups>(), [&](auto second) HWY_ATTR {
-        Transform::template apply<second>([&](Index column) HWY_ATTR { return half[row][column]; },
-                                          [&](Index column, V value) HWY_ATTR { out(row, column, value); });
+    for_each(Group(), [&](auto row) GOSHAWK_INLINE {
+      for_each(UpTo<Transform::kGroups>(), [&](auto second) GOSHAWK_INLINE {
+        Transform::template apply<second>([&](Index column) GOSHAWK_INLINE { return half[row][column]; },
+                                          [&](Index column, V value)
+                                              GOSHAWK_INLINE { out(row, column, value); });
       });
     });
   });
 }
 
-/// Where a tile's pixels are: pointers to the first channels of kSide x kSide pixels, or to zeros outside the
-/// image.
+/// Calls f with the number of channels, as a constant where networks often have it. What GCC 12 makes of the
+/// 36 addresses of a tile takes longer than the transform, unless their distances are constants.
+template <class F>
+HWY_INLINE void with_channels(Index channels, const F& f) {
+  switch (channels) {
+    case 16:
+      return f(std::integral_constant<Index, 16>());
+    case 32:
+      return f(std::integral_constant<Index, 32>());
+    case 64:
+      return f(std::integral_constant<Index, 64>());
+    default:
+      return f(channels);
+  }
+}
+
+/// Where a tile's kSide x kSide pixels are: a pointer to each row, to zeros where it is outside the image,
+/// and which of its columns are inside. `zeros` has kSide pixels.
 template <Index kSide>
-class Pixels {
- public:
+struct Pixels {
   Pixels(const float* image, Index rows, Index columns, Index channels, Index top, Index left,
-         const float* zeros)
-      : inside_(top >= 0 && left >= 0 && top + kSide <= rows && left + kSide <= columns),
-        row_(columns * channels),
-        column_(channels) {
-    if (inside_) {
-      first_ = image + top * row_ + left * column_;
-      return;
-    }
-    for (Index r = 0; r < kSide; ++r) {
-      const bool row_inside = top + r >= 0 && top + r < rows;
-      for (Index s = 0; s < kSide; ++s) {
-        const bool pixel_inside = row_inside && left + s >= 0 && left + s < columns;
-        at_[r * kSide + s] = pixel_inside ? image + (top + r) * row_ + (left + s) * column_ : zeros;
-      }
-    }
+         const float* zeros) {
+    const float* const corner = image + (top * columns + left) * channels;
+    for_each(UpTo<kSide>(), [&](auto i) GOSHAWK_INLINE {
+      row[i] = top + i >= 0 && top + i < rows ? corner + i * columns * channels : zeros;
+      inside[i] = mask(left + i >= 0 && left + i < columns);
+    });
   }
 
-  /// Applies the transform to the vector of channels from `channel` on.
-  template <class Transform, class Store>
-  HWY_INLINE void transform_channels(Index channel, const Store& out) const {
-    if (inside_) {
-      const float* const first = first_ + channel;
-      const Index row = row_, column = column_;
-      transform<Transform>(
-          [&](Index r, Index s) HWY_ATTR { return hn::LoadU(d, first + r * row + s * column); }, out);
-    } else {
-      transform<Transform>(
-          [&](Index r, Index s) HWY_ATTR { return hn::LoadU(d, at_[r * kSide + s] + channel); }, out);
-    }
+  /// The vector of channels from `channel` on of pixel (r, s); zero outside the image.
+  template <class Channels>
+  HWY_INLINE V load(Index r, Index s, Channels channels, Index channel) const {
+    const float* const at = row[r] + s * channels + channel;
+#if HWY_TARGET <= HWY_AVX3
+    return hn::MaskedLoad(inside[s], d, at);
+#else
+    return inside[s] ? hn::LoadU(d, at) : hn::Zero(d);
+#endif
   }
 
- private:
-  bool inside_;
-  const float* first_ = nullptr;    // the pixel in the corner, if all are inside
-  Index row_, column_;              // elements from one to the next
-  const float* at_[kSide * kSide];  // otherwise
+#if HWY_TARGET <= HWY_AVX3  // a masked load costs nothing more, and may be of an address that is not there
+  using Inside = hn::Mask<D>;
+  static Inside mask(bool all) {
+    return hn::FirstN(d, all ? static_cast<size_t>(kVector) : 0);
+  }
+#else
+  using Inside = bool;
+  static Inside mask(bool all) {
+    return all;
+  }
+#endif
+
+  const float* row[kSide];
+  Inside inside[kSide];
 };
 
 /// A tile's place in the batch.
@@ -293,49 +311,67 @@ void TransformWeights(const Weights& w, Index first, Index width, float* packed)
     for (Index v = 0; v < width; v += kVector) {
       const float* const from = w.data + channel * w.channel + (first + v) * w.out_channel;
       float* const to = packed + first * w.channels + channel * width + v;
-      const auto load = [&](Index r, Index s) HWY_ATTR {
+      const auto load = [&](Index r, Index s) GOSHAWK_INLINE {
         const Index element = r * kKernel + s;
         const float* const at = from + (w.turned ? kKernel * kKernel - 1 - element : element) * w.element;
         return w.out_channel == 1 ? hn::LoadU(d, at) : hn::GatherIndex(d, at, distances);
       };
-      transform<WeightTransform>(load, [&](Index r, Index s, V value) HWY_ATTR {
+      transform<WeightTransform>(load, [&](Index r, Index s, V value) GOSHAWK_INLINE {
         hn::StoreU(value, d, to + (r * kPatch + s) * w.channels * w.out_channels);
       });
     }
   }
 }
 
-/// Where the transform of a tile's channel goes: distances in elements between blocks of channels, tiles and
-/// positions.
-struct Layout {
-  Index block, tile, position;
-};
-
 /// The transforms of the tiles [begin, begin + tiles) of images [*, rows, columns, channels], whose first
-/// tile begins `top` rows and `left` columns before the image; of the channels [first, last).
+/// tile begins `top` rows and `left` columns before the image.
 template <class Transform>
 struct TileTransforms {
   const Problem& p;
   Index rows, columns, channels, top, left;
   Index begin, tiles;
-  const float* zeros;  // channels of a pixel outside the image
+  const float* zeros;  // kPatch pixels
 
-  void operator()(const float* images, Index first, Index last, float* transformed,
-                  const Layout& layout) const {
-    const Index position = layout.position;
+  /// Of the channels [first, last), in blocks: to[block][tile][position][channel].
+  void blocks(const float* images, Index first, Index last, float* to) const {
+    with_channels(channels, [&](auto n) HWY_ATTR {
+      each_tile(images, n, [&](const auto& pixels, Index t) HWY_ATTR {
+        for (Index channel = first; channel < last; channel += kVector) {
+          float* const at = to + ((channel - first) / kBlock * tiles + t) * kBlockStep + channel % kBlock;
+          one(pixels, n, channel, at, std::integral_constant<Index, kBlock>());
+        }
+      });
+    });
+  }
+
+  /// Of all channels: to[tile][position][channel].
+  void whole(const float* images, float* to) const {
+    with_channels(channels, [&](auto n) HWY_ATTR {
+      each_tile(images, n, [&](const auto& pixels, Index t) HWY_ATTR {
+        for (Index channel = 0; channel < n; channel += kVector) {
+          one(pixels, n, channel, to + t * tile_step(n) + channel, n);
+        }
+      });
+    });
+  }
+
+ private:
+  template <class Channels, class F>
+  HWY_INLINE void each_tile(const float* images, Channels n, const F& f) const {
     Place place(p, begin);
     for (Index t = 0; t < tiles; ++t, place.advance()) {
-      const Pixels<Transform::kIn> pixels(images + place.image * rows * columns * channels, rows, columns,
-                                          channels, place.row * kTile - top, place.column * kTile - left,
-                                          zeros);
-      for (Index channel = first; channel < last; channel += kVector) {
-        float* const to = transformed + (channel - first) / kBlock * layout.block + t * layout.tile +
-                          (channel - first) % kBlock;
-        pixels.template transform_channels<Transform>(channel, [&](Index r, Index s, V value) HWY_ATTR {
-          hn::Store(value, d, to + (r * kPatch + s) * position);
-        });
-      }
+      f(Pixels<Transform::kIn>(images + place.image * rows * columns * n, rows, columns, n,
+                               place.row * kTile - top, place.column * kTile - left, zeros),
+        t);
     }
+  }
+
+  template <class Channels, class Position>
+  static HWY_INLINE void one(const Pixels<Transform::kIn>& pixels, Channels n, Index channel, float* to,
+                             Position position) {
+    transform<Transform>([&](Index r, Index s) GOSHAWK_INLINE { return pixels.load(r, s, n, channel); },
+                         [&](Index r, Index s, V value)
+                             GOSHAWK_INLINE { hn::Store(value, d, to + (r * kPatch + s) * position); });
   }
 };
 using Inputs = TileTransforms<InputTransform>;
@@ -368,23 +404,61 @@ struct Finish {
   V bias;
 };
 
+/// One output tile from its products [36][channels]: `rows` x `columns` pixels, from the result's element
+/// `at` on.
+template <bool kFinish, bool kWhole, class Channels>
+HWY_INLINE void store_tile(const Sum& sum, const float* products, Index at, Index row_step, Index rows,
+                           Index columns, Channels channels) {
+  for (Index channel = 0; channel < channels; channel += kVector) {
+    const float* const from = products + channel;
+    const Finish finish(sum.epilogue, channel);
+    const auto load = [&](Index r, Index c)
+                          GOSHAWK_INLINE { return hn::Load(d, from + (r * kPatch + c) * channels); };
+    transform<OutputTransform>(load, [&](Index r, Index c, V value) GOSHAWK_INLINE {
+      if (!kWhole && (r >= rows || c >= columns)) return;
+      const Index element = at + channel + r * row_step + c * channels;
+      hn::StoreU(kFinish ? finish(value, element) : value, d, sum.result + element);
+    });
+  }
+}
+
+/// The output tiles [begin, begin + tiles) from their products [tile][36][channels]. kFinish: through the
+/// epilogue.
+template <bool kFinish, class Channels>
+void StoreTiles(const Problem& p, const Sum& sum, const float* products, Index begin, Index tiles,
+                Channels channels) {
+  const Index row_step = p.out_columns * channels;
+  Place place(p, begin);
+  for (Index t = 0; t < tiles; ++t, place.advance()) {
+    const Index top = place.row * kTile, left = place.column * kTile;
+    const Index at = ((place.image * p.out_rows + top) * p.out_columns + left) * channels;
+    const Index rows = std::min(kTile, p.out_rows - top), columns = std::min(kTile, p.out_columns - left);
+    const float* const from = products + t * tile_step(channels);
+    if (rows == kTile && columns == kTile) {
+      store_tile<kFinish, true>(sum, from, at, row_step, rows, columns, channels);
+    } else {
+      store_tile<true, false>(sum, from, at, row_step, rows, columns, Index{channels});
+    }
+  }
+}
+
 /// Output tiles [begin, end) of the batch. Sums of pairs of images and transformed weights; the weights of
 /// all pairs lie in one array.
 void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Index end) {
   const Index tiles = end - begin;
-  const Index x_step = position_step(tiles, p.channels), y_step = position_step(tiles, p.out_channels);
+  const Index blocks = p.channels / kBlock;
+  const Index x_size = blocks * tiles * kBlockStep, product_step = tile_step(p.out_channels);
   auto& scratch = simd::task_scratch();
-  float* const transformed = scratch.image.get<float>(kPairs * kPositions * x_step);
-  float* const products = scratch.grad.get<float>(kPositions * y_step);
-  float* const zeros = scratch.row.get<float>(p.channels);
-  set_zero(zeros, zeros + p.channels);
+  float* const transformed = scratch.image.get<float>(kPairs * x_size);
+  float* const products = scratch.grad.get<float>(tiles * product_step);
+  float* const zeros = scratch.row.get<float>(kPatch * p.channels);
+  set_zero(zeros, zeros + kPatch * p.channels);
   const Inputs transform_input{p, p.rows, p.columns, p.channels, p.pad_top, p.pad_left, begin, tiles, zeros};
 
-  const Index blocks = p.channels / kBlock;
   constexpr Index kMaxBlocks = 128;
   simd::Tap taps[kPairs * kMaxBlocks];
   for (Index i = 0; i < kPairs * blocks; ++i) {
-    taps[i] = {i / blocks * kPositions * x_step + i % blocks * tiles * kBlock, kBlock};
+    taps[i] = {i / blocks * x_size + i % blocks * tiles * kBlockStep, kBlock};
   }
   const float* held[kPairs] = {};  // whose transforms are there
   for (size_t s = 0; s < sums.size(); ++s) {
@@ -393,8 +467,7 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
     for (size_t t = 0; t < static_cast<size_t>(terms); ++t) {
       if (held[t] == sum.pairs[t].a) continue;
       held[t] = sum.pairs[t].a;
-      transform_input(held[t], 0, p.channels, transformed + static_cast<Index>(t) * kPositions * x_step,
-                      {tiles * kBlock, kBlock, x_step});
+      transform_input.blocks(held[t], 0, p.channels, transformed + static_cast<Index>(t) * x_size);
     }
 
     // What is transformed next: an image of the next sum, or those of the first one for the next tiles.
@@ -413,8 +486,8 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
     Prefetcher prefetch_y(y.begin, y.end, kPositions), prefetch_residual(also.begin, also.end, kPositions);
     const Index between = terms == 1 ? 0 : sum.pairs[1].b - sum.pairs[0].b;
     for (Index position = 0; position < kPositions; ++position) {
-      const float* const in = transformed + position * x_step;
-      float* const out = products + position * y_step;
+      const float* const in = transformed + position * kBlock;
+      float* const out = products + position * p.out_channels;
       const float* const weights = sum.pairs[0].b + position * p.channels * p.out_channels;
       prefetch_x0.step();
       prefetch_x1.step();
@@ -430,31 +503,19 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
         for (Index i = 0; i < tile_blocks; ++i) {
           const Index tile = tiles * i / tile_blocks;
           const Index count = tiles * (i + 1) / tile_blocks - tile;
-          find_tap_block<float>(count, vectors)(
-              in + tile * kBlock, taps, taps + terms * blocks, weights + first * p.channels,
-              {out + tile * p.out_channels + first, p.out_channels, p.out_channels - first});
+          find_tap_block<float, kBlockStep>(count, vectors)(
+              in + tile * kBlockStep, taps, taps + terms * blocks, weights + first * p.channels,
+              {out + tile * product_step + first, product_step, p.out_channels - first});
         }
       }
     }
 
-    Place place(p, begin);
-    for (Index t = 0; t < tiles; ++t, place.advance()) {
-      const Index top = place.row * kTile, left = place.column * kTile;
-      const Index at = ((place.image * p.out_rows + top) * p.out_columns + left) * p.out_channels;
-      const Index rows = std::min(kTile, p.out_rows - top), columns = std::min(kTile, p.out_columns - left);
-      const bool whole = rows == kTile && columns == kTile;
-      for (Index channel = 0; channel < p.out_channels; channel += kVector) {
-        const float* const from = products + t * p.out_channels + channel;
-        const Finish finish(sum.epilogue, channel);
-        const auto load = [&](Index r, Index c)
-                              HWY_ATTR { return hn::Load(d, from + (r * kPatch + c) * y_step); };
-        transform<OutputTransform>(load, [&](Index r, Index c, V value) HWY_ATTR {
-          if (!whole && (r >= rows || c >= columns)) return;
-          const Index element = at + (r * p.out_columns + c) * p.out_channels + channel;
-          hn::StoreU(finish(value, element), d, sum.result + element);
-        });
-      }
-    }
+    const Epilogue& e = sum.epilogue;
+    const bool plain = e.bias == nullptr && e.residual == nullptr && !e.relu;
+    with_channels(p.out_channels, [&](auto channels) HWY_ATTR {
+      plain ? StoreTiles<false>(p, sum, products, begin, tiles, channels)
+            : StoreTiles<true>(p, sum, products, begin, tiles, channels);
+    });
   }
 }
 
@@ -464,15 +525,15 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
 void WeightGradTiles(const Problem& p, std::span<const Sum> sums, float* partial, Index sum_size, Index begin,
                      Index end, Index first_channel, Index last_channel, bool add) {
   const Index tiles = end - begin, terms = sums.front().terms(), columns = terms * tiles;
-  const Index x_step = position_step(columns, kBlock), y_step = position_step(columns, p.out_channels);
+  const Index y_step = tile_step(p.out_channels);
   // Transforms of x are only kept beyond a block of channels where another sum may need them.
   const bool keep = sums.size() > 1;
-  const Index x_block = keep ? kPositions * x_step : 0;
+  const Index x_block = keep ? columns * kBlockStep : 0;
   const Index blocks = (last_channel - first_channel) / kBlock;
   auto& scratch = simd::task_scratch();
-  float* const transformed = scratch.image.get<float>((keep ? blocks : 1) * kPositions * x_step);
-  float* const gradients = scratch.grad.get<float>(kPositions * y_step);
-  const Index widest = std::max(p.channels, p.out_channels);
+  float* const transformed = scratch.image.get<float>((keep ? blocks : 1) * columns * kBlockStep);
+  float* const gradients = scratch.grad.get<float>(columns * y_step);
+  const Index widest = kPatch * std::max(p.channels, p.out_channels);
   float* const zeros = scratch.row.get<float>(widest);
   set_zero(zeros, zeros + widest);
   const Inputs transform_input{p, p.rows, p.columns, p.channels, p.pad_top, p.pad_left, begin, tiles, zeros};
@@ -484,8 +545,7 @@ void WeightGradTiles(const Problem& p, std::span<const Sum> sums, float* partial
     for (size_t t = 0; t < static_cast<size_t>(terms); ++t) {
       if (held[t].b == pairs[t].b) continue;
       held[t].b = pairs[t].b;
-      transform_grad(held[t].b, 0, p.out_channels, gradients + static_cast<Index>(t) * tiles * p.out_channels,
-                     {kBlock, p.out_channels, y_step});
+      transform_grad.whole(held[t].b, gradients + static_cast<Index>(t) * tiles * y_step);
     }
 
     // What is transformed next, as in ForwardTiles.
@@ -512,9 +572,8 @@ void WeightGradTiles(const Problem& p, std::span<const Sum> sums, float* partial
       const Index block = first_channel + at * kBlock;
       for (size_t t = 0; t < static_cast<size_t>(terms); ++t) {
         if (keep && held[t].a == pairs[t].a) continue;
-        transform_input(pairs[t].a, block, block + kBlock,
-                        transformed + at * x_block + static_cast<Index>(t) * tiles * kBlock,
-                        {kBlock, kBlock, x_step});
+        transform_input.blocks(pairs[t].a, block, block + kBlock,
+                               transformed + at * x_block + static_cast<Index>(t) * tiles * kBlockStep);
       }
       for (Index position = 0; position < kPositions; ++position) {
         for (Prefetcher& some : prefetch) some.step();
@@ -526,13 +585,13 @@ void WeightGradTiles(const Problem& p, std::span<const Sum> sums, float* partial
           for (Index i = 0; i < row_blocks; ++i) {
             const Index row = kBlock * i / row_blocks;
             const Index count = kBlock * (i + 1) / row_blocks - row;
-            const GradPixels<float> pixels{.x = transformed + at * x_block + position * x_step + row,
-                                           .gy = gradients + position * y_step + first,
+            const GradPixels<float> pixels{.x = transformed + at * x_block + position * kBlock + row,
+                                           .gy = gradients + position * p.out_channels + first,
                                            .images = 1,
                                            .rows = 1,
                                            .columns = columns,
-                                           .x_column = kBlock,
-                                           .gy_column = p.out_channels};
+                                           .x_column = kBlockStep,
+                                           .gy_column = y_step};
             find_grad_block<float>(count, static_cast<size_t>(vectors))(
                 pixels, add, to + (position * p.channels + block + row) * p.out_channels + first,
                 p.out_channels);
