@@ -38,6 +38,7 @@ struct TaskScratch {
   Scratch image;
   Scratch row;
   Scratch grad;
+  Scratch taps;
 };
 
 inline TaskScratch& task_scratch() {

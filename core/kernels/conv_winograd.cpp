@@ -379,6 +379,30 @@ using OutputGrads = TileTransforms<OutputGradTransform>;
 
 constexpr Index kPairs = 2;  // of a sum
 
+/// [0, n) in as few parts of at most `most` as there can be, all about as long. Divides once: the parts are
+/// needed at each of the 36 positions.
+class Parts {
+ public:
+  Parts(Index n, size_t most)
+      : count_((n + static_cast<Index>(most) - 1) / static_cast<Index>(most)),
+        length_(n / count_),
+        longer_(n % count_) {}
+
+  /// f(first, length).
+  template <class F>
+  HWY_INLINE void each(const F& f) const {
+    Index first = 0;
+    for (Index i = 0; i < count_; ++i) {
+      const Index length = length_ + (i < longer_ ? 1 : 0);
+      f(first, length);
+      first += length;
+    }
+  }
+
+ private:
+  Index count_, length_, longer_;  // the first `longer_` parts are one longer
+};
+
 /// Rows that come next, asked for while this task multiplies.
 Rows rows_of_x(const Problem& p, const float* x, Index begin, Index end) {
   return Rows(p, x, p.rows, p.columns * p.channels, begin, end);
@@ -425,8 +449,8 @@ HWY_INLINE void store_tile(const Sum& sum, const float* products, Index at, Inde
 /// The output tiles [begin, begin + tiles) from their products [tile][36][channels]. kFinish: through the
 /// epilogue.
 template <bool kFinish, class Channels>
-void StoreTiles(const Problem& p, const Sum& sum, const float* products, Index begin, Index tiles,
-                Channels channels) {
+void store_tiles(const Problem& p, const Sum& sum, const float* products, Index begin, Index tiles,
+                 Channels channels) {
   const Index row_step = p.out_columns * channels;
   Place place(p, begin);
   for (Index t = 0; t < tiles; ++t, place.advance()) {
@@ -455,12 +479,12 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
   set_zero(zeros, zeros + kPatch * p.channels);
   const Inputs transform_input{p, p.rows, p.columns, p.channels, p.pad_top, p.pad_left, begin, tiles, zeros};
 
-  constexpr Index kMaxBlocks = 128;
-  simd::Tap taps[kPairs * kMaxBlocks];
+  auto* const taps = scratch.taps.get<simd::Tap>(kPairs * blocks);
   for (Index i = 0; i < kPairs * blocks; ++i) {
     taps[i] = {i / blocks * x_size + i % blocks * tiles * kBlockStep, kBlock};
   }
-  const float* held[kPairs] = {};  // whose transforms are there
+  const Parts parts[] = {{tiles, kMaxRows1}, {tiles, kMaxRows2}};  // of one vector, of two
+  const float* held[kPairs] = {};                                  // whose transforms are there
   for (size_t s = 0; s < sums.size(); ++s) {
     const Sum& sum = sums[s];
     const Index terms = sum.terms();
@@ -498,23 +522,19 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
         const size_t vectors = p.out_channels - first > kVector ? kBlockVectors : 1;
         width = static_cast<Index>(vectors) * kVector;
         taps[blocks - 1].skip = between - p.channels * width;
-        const Index max_tiles = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
-        const Index tile_blocks = (tiles + max_tiles - 1) / max_tiles;
-        for (Index i = 0; i < tile_blocks; ++i) {
-          const Index tile = tiles * i / tile_blocks;
-          const Index count = tiles * (i + 1) / tile_blocks - tile;
+        parts[vectors - 1].each([&](Index tile, Index count) {
           find_tap_block<float, kBlockStep>(count, vectors)(
               in + tile * kBlockStep, taps, taps + terms * blocks, weights + first * p.channels,
               {out + tile * product_step + first, product_step, p.out_channels - first});
-        }
+        });
       }
     }
 
     const Epilogue& e = sum.epilogue;
     const bool plain = e.bias == nullptr && e.residual == nullptr && !e.relu;
     with_channels(p.out_channels, [&](auto channels) HWY_ATTR {
-      plain ? StoreTiles<false>(p, sum, products, begin, tiles, channels)
-            : StoreTiles<true>(p, sum, products, begin, tiles, channels);
+      plain ? store_tiles<false>(p, sum, products, begin, tiles, channels)
+            : store_tiles<true>(p, sum, products, begin, tiles, channels);
     });
   }
 }
@@ -537,6 +557,7 @@ void WeightGradTiles(const Problem& p, std::span<const Sum> sums, float* partial
   float* const zeros = scratch.row.get<float>(widest);
   set_zero(zeros, zeros + widest);
   const Inputs transform_input{p, p.rows, p.columns, p.channels, p.pad_top, p.pad_left, begin, tiles, zeros};
+  const Parts parts[] = {{kBlock, kMaxRows1}, {kBlock, kMaxRows2}};  // of one vector, of two
   const OutputGrads transform_grad{p, p.out_rows, p.out_columns, p.out_channels, 0, 0, begin, tiles, zeros};
 
   Pair held[kPairs];  // whose transforms are there
@@ -577,14 +598,10 @@ void WeightGradTiles(const Problem& p, std::span<const Sum> sums, float* partial
       }
       for (Index position = 0; position < kPositions; ++position) {
         for (Prefetcher& some : prefetch) some.step();
-        Index vectors = 0;
-        for (Index first = 0; first < p.out_channels; first += vectors * kVector) {
+        size_t vectors = 0;
+        for (Index first = 0; first < p.out_channels; first += static_cast<Index>(vectors) * kVector) {
           vectors = p.out_channels - first > kVector ? 2 : 1;
-          const Index max_rows = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
-          const Index row_blocks = (kBlock + max_rows - 1) / max_rows;
-          for (Index i = 0; i < row_blocks; ++i) {
-            const Index row = kBlock * i / row_blocks;
-            const Index count = kBlock * (i + 1) / row_blocks - row;
+          parts[vectors - 1].each([&](Index row, Index count) {
             const GradPixels<float> pixels{.x = transformed + at * x_block + position * kBlock + row,
                                            .gy = gradients + position * p.out_channels + first,
                                            .images = 1,
@@ -592,10 +609,10 @@ void WeightGradTiles(const Problem& p, std::span<const Sum> sums, float* partial
                                            .columns = columns,
                                            .x_column = kBlockStep,
                                            .gy_column = y_step};
-            find_grad_block<float>(count, static_cast<size_t>(vectors))(
+            find_grad_block<float>(count, vectors)(
                 pixels, add, to + (position * p.channels + block + row) * p.out_channels + first,
                 p.out_channels);
-          }
+          });
         }
       }
     }
