@@ -17,15 +17,22 @@ const Op& kUnslice = register_op("unslice", Linearity::linear);
 
 using Strides = std::array<std::int64_t, Shape::kMaxDims>;
 
-// Calls f(i, offset) for every index i of `shape` in row-major order, with offset = base + Σ index[d] ·
-// stride[d].
+// Calls f(i, offset) for the indices i in [begin, end) of `shape` in row-major order, with offset = base + Σ
+// index[d] · stride[d].
 template <class F>
-void for_each_offset(const Shape& shape, const Strides& strides, std::int64_t base, F f) {
-  const std::int64_t n = shape.numel();
-  if (n == 0) return;
+void for_each_offset(const Shape& shape, const Strides& strides, std::int64_t base, std::int64_t begin,
+                     std::int64_t end, F f) {
+  if (begin == end) return;
   std::array<std::int64_t, Shape::kMaxDims> index{};
   std::int64_t offset = base;
-  for (std::int64_t i = 0; i < n; ++i) {
+  for (std::int64_t d = shape.size() - 1, rest = begin; d >= 0; --d) {
+    const auto k = static_cast<std::size_t>(d);
+    const std::int64_t extent = shape[static_cast<int>(d)];
+    index[k] = rest % extent;
+    offset += index[k] * strides[k];
+    rest /= extent;
+  }
+  for (std::int64_t i = begin; i < end; ++i) {
     f(i, offset);
     for (int d = shape.size() - 1; d >= 0; --d) {
       const auto k = static_cast<std::size_t>(d);
@@ -35,6 +42,11 @@ void for_each_offset(const Shape& shape, const Strides& strides, std::int64_t ba
       index[k] = 0;
     }
   }
+}
+
+template <class F>
+void for_each_offset(const Shape& shape, const Strides& strides, std::int64_t base, F f) {
+  for_each_offset(shape, strides, base, 0, shape.numel(), f);
 }
 
 // Strides into a tensor of shape `small` seen as `large`: 0 where it is repeated.
@@ -80,7 +92,8 @@ LatticeWalk walk(const Lattice& lattice, const Shape& extents, const Shape& whol
   return result;
 }
 
-// Copies rows (runs along a contiguous last dimension) between a dense tensor and lattice points of another.
+// Calls f(place in a dense tensor, place in a tensor of which it is a lattice, length) for every row, a run
+// along a contiguous last dimension; rows in any order and at the same time.
 template <class F>
 void for_each_row(const Shape& extents, const LatticeWalk& w, F f) {
   const int last = extents.size() - 1;
@@ -88,8 +101,10 @@ void for_each_row(const Shape& extents, const LatticeWalk& w, F f) {
   const std::int64_t length = rows ? extents[last] : 1;
   Shape outer = extents;
   if (rows) outer[last] = 1;
-  for_each_offset(outer, w.strides, w.base,
-                  [&](std::int64_t i, std::int64_t offset) { f(i * length, offset, length); });
+  parallel_for(outer.numel(), row_grain(length), [&](std::int64_t begin, std::int64_t end) {
+    for_each_offset(outer, w.strides, w.base, begin, end,
+                    [&](std::int64_t i, std::int64_t offset) { f(i * length, offset, length); });
+  });
 }
 
 }  // namespace
@@ -177,10 +192,12 @@ Variable slice(const Variable& x, const Lattice& lattice, const Shape& extents) 
 
 Variable unslice(const Variable& x, const Lattice& lattice, const Shape& shape) {
   const LatticeWalk w = walk(lattice, x.shape(), shape, "unslice");
-  Tensor out = Tensor::zeros(shape, x.dtype());
+  Tensor out = Tensor::empty(shape, x.dtype());
   dispatch_floating(x.dtype(), "unslice", [&]<class T>() {
     const T* from = x.value().data<T>();
     T* to = out.data<T>();
+    parallel_for(out.numel(), kElementwiseGrain,
+                 [&](std::int64_t begin, std::int64_t end) { std::fill(to + begin, to + end, T{0}); });
     for_each_row(x.shape(), w, [&](std::int64_t dense, std::int64_t offset, std::int64_t length) {
       std::memcpy(to + offset, from + dense, static_cast<std::size_t>(length) * sizeof(T));
     });

@@ -42,9 +42,9 @@ inline Index tile_columns(const Problem& p) {
   return (p.out_columns + kTile - 1) / kTile;
 }
 
-/// Transformed tiles are one after the other, [tile][position][channel], a line apart, so that neither the 36
-/// positions of a tile nor the tiles at a position share a set of the first-level cache. All distances within
-/// a tile are constants where the number of channels is one.
+/// Elements from a transformed tile to the next: [tile][position][channel], and a line more than a tile
+/// takes, so that the tiles at one position spread over the sets of the first-level cache. All distances
+/// within a tile are constants where the number of channels is one.
 inline constexpr Index tile_step(Index channels) {
   return kPositions * channels + kBlock;
 }

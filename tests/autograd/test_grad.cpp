@@ -245,6 +245,46 @@ TEST_CASE("indexing by value: lattices with steps, repeated indices, none, and w
   CHECK_THROWS_AS(scatter_add(Tensor::zeros({1}, DType::f64), index({4}), {2, 2}), Error);
 }
 
+TEST_CASE("lattices of more elements than one task copies") {
+  const Shape whole{9, 41, 53, 7};
+  const Tensor x = Tensor::empty(whole, DType::f64);
+  double next = 1;
+  for (double& v : x.span<double>()) v = next++;
+  struct LatticeCase {
+    Lattice lattice;
+    Shape extents;
+  };
+  // Rows along the last dimension, and single elements.
+  for (const LatticeCase& c : {LatticeCase{{{1, 0, 2, 1}, {2, 1, 1, 1}}, {4, 41, 51, 5}},
+                               LatticeCase{{{0, 1, 0, 0}, {1, 1, 2, 3}}, {9, 40, 27, 3}}}) {
+    CAPTURE(c.extents);
+    const auto& [start, step] = c.lattice;
+    const auto at = [&](std::int64_t i, int d) {
+      return start[static_cast<std::size_t>(d)] + i * step[static_cast<std::size_t>(d)];
+    };
+    const Tensor part = slice(x, c.lattice, c.extents).value(),
+                 back = unslice(part, c.lattice, whole).value();
+    std::int64_t wrong = 0;
+    const double* v = part.data<double>();
+    std::vector<double> expected(static_cast<std::size_t>(whole.numel()), 0.0);
+    for (std::int64_t a = 0; a < c.extents[0]; ++a) {
+      for (std::int64_t b = 0; b < c.extents[1]; ++b) {
+        for (std::int64_t e = 0; e < c.extents[2]; ++e) {
+          for (std::int64_t f = 0; f < c.extents[3]; ++f) {
+            const std::int64_t place =
+                ((at(a, 0) * whole[1] + at(b, 1)) * whole[2] + at(e, 2)) * whole[3] + at(f, 3);
+            const double value = static_cast<double>(place + 1);
+            wrong += *v++ == value ? 0 : 1;
+            expected[static_cast<std::size_t>(place)] = value;
+          }
+        }
+      }
+    }
+    CHECK(wrong == 0);
+    CHECK(back.to_vector<double>() == expected);
+  }
+}
+
 TEST_CASE("Hessian-vector products against central differences of the gradient") {
   // Smooth: any small step. ReLU: a step so small that no unit flips.
   CHECK(hvp_error_against_central_difference(Net(tanh), 1e-5) < 1e-6);
