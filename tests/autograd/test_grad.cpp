@@ -258,9 +258,8 @@ TEST_CASE("lattices of more elements than one task copies") {
   for (const LatticeCase& c : {LatticeCase{{{1, 0, 2, 1}, {2, 1, 1, 1}}, {4, 41, 51, 5}},
                                LatticeCase{{{0, 1, 0, 0}, {1, 1, 2, 3}}, {9, 40, 27, 3}}}) {
     CAPTURE(c.extents);
-    const auto& [start, step] = c.lattice;
-    const auto at = [&](std::int64_t i, int d) {
-      return start[static_cast<std::size_t>(d)] + i * step[static_cast<std::size_t>(d)];
+    const auto at = [&lattice = c.lattice](std::int64_t i, std::size_t d) {
+      return lattice.start[d] + i * lattice.step[d];
     };
     const Tensor part = slice(x, c.lattice, c.extents).value(),
                  back = unslice(part, c.lattice, whole).value();
