@@ -169,7 +169,7 @@ std::vector<Variable> batch_norm_train_grad_composed(const Variable& gy, const V
 
 struct BatchStatistics {
   Tensor mean, inv_std;
-  kernels::NormMap mask_map;  ///< what the first derivative forms the ReLU's mask with, or undefined
+  kernels::NormMap mask_map;  ///< what derivatives form the ReLU's mask with, or undefined
 };
 
 std::vector<Variable> batch_norm_train_grad(const Variable& gy, const Variable& x, const Variable& gamma,
@@ -185,15 +185,16 @@ std::vector<Variable> batch_norm_train_grad(const Variable& gy, const Variable& 
       };
       return vjp_through_fallback(composition, {gy, x, gamma}, incoming(d));
     }
-    const kernels::NormSecondGradients second = kernels::batch_norm_double_backward(
-        cotangents(d), sums, gy.value(), x.value(), gamma.value(), batch.mean, batch.inv_std, y);
+    const kernels::NormSecondGradients second =
+        kernels::batch_norm_double_backward(cotangents(d), sums, gy.value(), x.value(), gamma.value(),
+                                            batch.mean, batch.inv_std, y, batch.mask_map);
     return std::vector<Variable>{second.gy, second.x, second.scale};
   };
   const JointJvp jvp([gy, x, gamma, batch, y, sums](std::span<const Forward> directions) {
     if (recording()) return by_transposition(directions);
     return as_outputs(kernels::batch_norm_backward_tangents(moves(directions), sums, gy.value(), x.value(),
                                                             gamma.value(), batch.mean, batch.inv_std, y,
-                                                            wants(directions.front())));
+                                                            wants(directions.front()), batch.mask_map));
   });
   return record(kBatchNormTrainGrad, {gy, x, gamma}, {first.x, first.scale, first.shift, first.residual}, vjp,
                 jvp);
@@ -260,7 +261,7 @@ BatchNormTrain batch_norm_train(const Variable& x, const Variable& gamma, const 
   const JointJvp jvp([x, gamma, batch, mask](std::span<const Forward> directions) {
     if (recording()) return by_transposition(directions);
     return as_outputs(kernels::batch_norm_tangents(tangents(directions), x.value(), gamma.value(), batch.mean,
-                                                   batch.inv_std, mask));
+                                                   batch.inv_std, mask, batch.mask_map));
   });
   return {record(kBatchNormTrain, {x, gamma, beta, epilogue.residual}, y, vjp, jvp), moments.mean,
           moments.var};

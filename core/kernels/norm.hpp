@@ -39,13 +39,14 @@ struct NormWants {
 NormGradients affine_backward(const Tensor& gy, const Tensor& x, const Tensor& s, const Tensor& y,
                               const NormWants& wants);
 
-/// The forward pass of batch norm with its statistics: x · s + t per channel.
+/// The forward pass of batch norm with its statistics: x · s + t per channel. Only a batch norm with a ReLU
+/// and without a residual may give it to the functions below: they form the ReLU's mask from x again, so that
+/// y need not be read.
 struct NormMap {
-  Tensor s, t;  ///< [C]
+  Tensor s, t;  ///< [C], or undefined
 };
 
-/// The gradient of batch norm with the batch's own mean and inv_std [C]. `map`, which only a batch norm with
-/// a ReLU and without a residual may give, forms the ReLU's mask from x again, so that y need not be read.
+/// The gradient of batch norm with the batch's own mean and inv_std [C].
 NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tensor& gamma, const Tensor& mean,
                                   const Tensor& inv_std, const Tensor& y, const NormWants& wants,
                                   const NormMap& map = {});
@@ -65,7 +66,8 @@ NormSecondGradients affine_double_backward(const NormGradients& cotangents, cons
 /// returned for the same gy (its scale and shift are used).
 NormSecondGradients batch_norm_double_backward(const NormGradients& cotangents, const NormGradients& first,
                                                const Tensor& gy, const Tensor& x, const Tensor& gamma,
-                                               const Tensor& mean, const Tensor& inv_std, const Tensor& y);
+                                               const Tensor& mean, const Tensor& inv_std, const Tensor& y,
+                                               const NormMap& map = {});
 
 // Tangents, along several directions in one pass over what the directions share; each has the bits that it
 // would have alone.
@@ -77,7 +79,7 @@ std::vector<Tensor> affine_tangents(std::span<const NormGradients> tangents, con
 /// How the output of batch norm moves with its inputs, through the batch's mean and variance.
 std::vector<Tensor> batch_norm_tangents(std::span<const NormGradients> tangents, const Tensor& x,
                                         const Tensor& gamma, const Tensor& mean, const Tensor& inv_std,
-                                        const Tensor& y);
+                                        const Tensor& y, const NormMap& map = {});
 
 /// A direction in which the arguments of a gradient move: dgy, dx and ds or dgamma, undefined ones not at
 /// all.
@@ -96,6 +98,7 @@ std::vector<NormGradients> batch_norm_backward_tangents(std::span<const NormMove
                                                         const NormGradients& first, const Tensor& gy,
                                                         const Tensor& x, const Tensor& gamma,
                                                         const Tensor& mean, const Tensor& inv_std,
-                                                        const Tensor& y, const NormWants& wants);
+                                                        const Tensor& y, const NormWants& wants,
+                                                        const NormMap& map = {});
 
 }  // namespace goshawk::kernels

@@ -59,7 +59,7 @@ struct BackwardBody {
   };
   template <class D>
   HWY_INLINE HWY_ATTR Coefficients<D> load(D d, std::int64_t c) const {
-    const auto at = [&](const T* v) HWY_ATTR { return v == nullptr ? hn::Zero(d) : hn::LoadU(d, v + c); };
+    const auto at = [&](const T* v) HWY_ATTR { return per_channel(d, v, c); };
     return {at(p.mean), at(p.s), at(p.ms), at(p.mt)};
   }
   template <class D>
@@ -69,7 +69,8 @@ struct BackwardBody {
   template <class D>
   HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, const Coefficients<D>& k, Sums<D>& sums) const {
     const auto x = hn::LoadU(d, p.x + i);
-    const auto g = passed<kMask>(d, p.gy, p.y, i, x, k.ms, k.mt);
+    const auto y = relu_output<kMask>(d, p.y, i, x, k.ms, k.mt);
+    const auto g = passed<kMask>(y, hn::LoadU(d, p.gy + i));
     if (p.masked != nullptr) store_or_add<D>(g, p.masked + i, p.add_masked);
     if (p.gx != nullptr) store_or_add<D>(hn::Mul(k.s, g), p.gx + i, p.add_gx);
     sums.g = hn::Add(sums.g, g);
@@ -91,45 +92,30 @@ struct CombineBody {
   };
   template <class D>
   HWY_INLINE HWY_ATTR Coefficients<D> load(D d, std::int64_t c) const {
-    const auto at = [&](const T* v) HWY_ATTR { return v == nullptr ? hn::Zero(d) : hn::LoadU(d, v + c); };
+    const auto at = [&](const T* v) HWY_ATTR { return per_channel(d, v, c); };
     return {at(p.a), at(p.b), at(p.c), at(p.ms), at(p.mt)};
   }
   template <class D>
   HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t i, const Coefficients<D>& k) const {
     const auto x = hn::LoadU(d, p.x + i);
-    const auto g = passed<kMask>(d, p.gy, p.y, i, x, k.ms, k.mt);
+    const auto y = relu_output<kMask>(d, p.y, i, x, k.ms, k.mt);
+    const auto g = passed<kMask>(y, hn::LoadU(d, p.gy + i));
     store_or_add<D>(hn::MulAdd(k.a, g, hn::MulAdd(k.b, x, k.c)), p.gx + i, p.add);
   }
 };
 
-template <class T, Mask kMask>
-void backward(const BackwardRows<T>& p) {
-  // Two vectors at a time leave all coefficients and sums in registers.
-  const BackwardBody<T, kMask> body{p};
-  over_slabs<T, 2>(p.channels, SumSlab<2, BackwardBody<T, kMask>>{body, p.rows, p.channels});
-}
-
 template <class T>
 void backward(const BackwardRows<T>& p) {
-  if (p.ms != nullptr) {
-    backward<T, Mask::by_input>(p);
-  } else {
-    p.y != nullptr ? backward<T, Mask::by_output>(p) : backward<T, Mask::none>(p);
-  }
-}
-
-template <class T, Mask kMask>
-void combine_rows(const CombineRows<T>& p) {
-  over_element_slabs<T>(p.rows, p.channels, CombineBody<T, kMask>{p});
+  with_mask(p, [&]<Mask kMask>() HWY_ATTR {
+    const BackwardBody<T, kMask> body{p};
+    over_slabs<T, kSumVectors>(p.channels, SumSlab<2, BackwardBody<T, kMask>>{body, p.rows, p.channels});
+  });
 }
 
 template <class T>
 void combine_rows(const CombineRows<T>& p) {
-  if (p.ms != nullptr) {
-    combine_rows<T, Mask::by_input>(p);
-  } else {
-    p.y != nullptr ? combine_rows<T, Mask::by_output>(p) : combine_rows<T, Mask::none>(p);
-  }
+  with_mask(
+      p, [&]<Mask kMask>() HWY_ATTR { over_element_slabs<T>(p.rows, p.channels, CombineBody<T, kMask>{p}); });
 }
 
 void BackwardF32(const BackwardRows<float>& p) {
@@ -197,6 +183,12 @@ void check_statistics(const Tensor& mean, const Tensor& inv_std, const Rows& row
                       std::string_view op) {
   check_channels(mean, rows, x, op);
   check_channels(inv_std, rows, x, op);
+}
+
+void check_map(const NormMap& map, const Rows& rows, const Tensor& x, std::string_view op) {
+  if (!map.s.defined()) return;
+  check_channels(map.s, rows, x, op);
+  check_channels(map.t, rows, x, op);
 }
 
 void check_cotangents(const NormGradients& u, const Rows& rows, const Tensor& x, std::string_view op) {
@@ -270,10 +262,7 @@ NormGradients batch_norm_backward(const Tensor& gy, const Tensor& x, const Tenso
   check_operands(gy, x, gamma, y, op);
   const Rows rows(x, op);
   check_statistics(mean, inv_std, rows, x, op);
-  if (map.s.defined()) {
-    check_channels(map.s, rows, x, op);
-    check_channels(map.t, rows, x, op);
-  }
+  check_map(map, rows, x, op);
   return dispatch_floating(x.dtype(), op, [&]<class T>() {
     const std::int64_t n = rows.channels;
     NormGradients result;

@@ -27,6 +27,7 @@ void check_operands(const Tensor& gy, const Tensor& x, const Tensor& scale, cons
                     std::string_view op);
 void check_statistics(const Tensor& mean, const Tensor& inv_std, const Rows& rows, const Tensor& x,
                       std::string_view op);
+void check_map(const NormMap& map, const Rows& rows, const Tensor& x, std::string_view op);
 void check_cotangents(const NormGradients& u, const Rows& rows, const Tensor& x, std::string_view op);
 
 /// A gradient of x's size that a pass writes or adds to, if it is wanted.
@@ -69,7 +70,7 @@ struct SecondOrder {
 };
 /// One pass over what the directions share; gy is only read for gx.
 void second_pass(const Rows& rows, std::span<const SecondOrder> directions, const Tensor& gy, const Tensor& x,
-                 const Tensor& y);
+                 const Tensor& y, const NormMap& map);
 
 /// The coefficients of how an affine map's output, or its gradient in g, moves with (x, s, t): a1 = slope,
 /// b1 and c1 from the channels of `scale` and `shift`.

@@ -18,8 +18,10 @@ namespace goshawk::kernels {
 /// Sums of u, u (x − mean) and u g.
 template <class T>
 struct SecondSums {
-  const T *u, *gy, *y, *x, *mean;  // y null: no mask
-  T *sum_u, *sum_ux, *sum_ug;      // [channels]
+  const T *u, *gy, *y, *x;     // y null: no mask
+  const T* mean;               // [channels]
+  const T *ms, *mt;            // as in BackwardRows
+  T *sum_u, *sum_ux, *sum_ug;  // [channels]
   std::int64_t rows, channels;
 };
 
@@ -28,6 +30,7 @@ struct SecondSums {
 template <class T>
 struct SecondRows {
   const T *u, *r, *dgy, *gy, *y, *x;  // u, r and dgy null: 0; gy null: no gx, no sum; y null: no mask
+  const T *ms, *mt;                   // as in BackwardRows
   const T *a1, *b1, *c1, *a2, *b2, *c2, *d2, *e2;
   T *ggy, *gx;  // null: not wanted
   T* sum_ug;    // [channels]; null: not wanted, else gx is
@@ -43,101 +46,113 @@ HWY_BEFORE_NAMESPACE();
 namespace goshawk::kernels {
 namespace HWY_NAMESPACE {
 
-template <class T, bool kMask>
+template <class T, Mask kMask>
 struct SecondSumsBody {
   const SecondSums<T>& p;
   template <class D>
-  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t c) const {
-    const auto mean = hn::LoadU(d, p.mean + c);
-    auto u0 = hn::Zero(d), u1 = u0, ux0 = u0, ux1 = u0, ug0 = u0, ug1 = u0;
-    const auto step = [&](std::int64_t r, auto& sum_u, auto& sum_ux, auto& sum_ug) HWY_ATTR {
-      const std::int64_t i = r * p.channels + c;
-      const auto u = hn::LoadU(d, p.u + i);
-      sum_u = hn::Add(sum_u, u);
-      sum_ux = hn::MulAdd(u, hn::Sub(hn::LoadU(d, p.x + i), mean), sum_ux);
-      sum_ug = hn::MulAdd(u, masked_load<kMask>(d, p.gy, p.y, i), sum_ug);
-    };
-    std::int64_t r = 0;
-    for (; r + 2 <= p.rows; r += 2) {
-      step(r, u0, ux0, ug0);
-      step(r + 1, u1, ux1, ug1);
-    }
-    if (r < p.rows) step(r, u0, ux0, ug0);
-    hn::StoreU(hn::Add(u0, u1), d, p.sum_u + c);
-    hn::StoreU(hn::Add(ux0, ux1), d, p.sum_ux + c);
-    hn::StoreU(hn::Add(ug0, ug1), d, p.sum_ug + c);
+  struct Coefficients {
+    hn::Vec<D> mean, ms, mt;
+  };
+  template <class D>
+  struct Sums {
+    hn::Vec<D> u, ux, ug;
+  };
+  template <class D>
+  HWY_INLINE HWY_ATTR Coefficients<D> load(D d, std::int64_t c) const {
+    return {per_channel(d, p.mean, c), per_channel(d, p.ms, c), per_channel(d, p.mt, c)};
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR Sums<D> zero(D d) const {
+    return {hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, const Coefficients<D>& k, Sums<D>& sums) const {
+    const auto u = hn::LoadU(d, p.u + i), x = hn::LoadU(d, p.x + i);
+    const auto y = relu_output<kMask>(d, p.y, i, x, k.ms, k.mt);
+    sums.u = hn::Add(sums.u, u);
+    sums.ux = hn::MulAdd(u, hn::Sub(x, k.mean), sums.ux);
+    sums.ug = hn::MulAdd(u, passed<kMask>(y, hn::LoadU(d, p.gy + i)), sums.ug);
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR void store(D d, std::int64_t c, const Sums<D>& even, const Sums<D>& odd) const {
+    hn::StoreU(hn::Add(even.u, odd.u), d, p.sum_u + c);
+    hn::StoreU(hn::Add(even.ux, odd.ux), d, p.sum_ux + c);
+    hn::StoreU(hn::Add(even.ug, odd.ug), d, p.sum_ug + c);
   }
 };
 
-template <class T, bool kMask, bool kU, bool kResidual>
+template <class T, Mask kMask, bool kU, bool kResidual>
 struct SecondBody {
   const SecondRows<T>& p;
   template <class D>
-  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t c) const {
-    const auto at = [&](const T* v) HWY_ATTR { return hn::LoadU(d, v + c); };
-    const auto a1 = at(p.a1), b1 = at(p.b1), c1 = at(p.c1);
-    const auto a2 = at(p.a2), b2 = at(p.b2), c2 = at(p.c2), d2 = at(p.d2), e2 = at(p.e2);
-    const bool first = p.ggy != nullptr, second = p.gx != nullptr, moving = p.dgy != nullptr;
-    const auto step = [&](std::int64_t row, [[maybe_unused]] auto& sum_ug) HWY_ATTR {
-      const std::int64_t i = row * p.channels + c;
-      const auto x = hn::LoadU(d, p.x + i);
-      const auto u = kU ? hn::LoadU(d, p.u + i) : hn::Zero(d);
-      const auto y = kMask ? hn::LoadU(d, p.y + i) : hn::Zero(d);
-      const auto passed = [&](auto value) HWY_ATTR { return kMask ? past_relu(y, value) : value; };
-      if (first) {
-        auto ggy = hn::MulAdd(b1, x, c1);
-        if constexpr (kU) ggy = hn::MulAdd(a1, u, ggy);
-        if constexpr (kResidual) ggy = hn::Add(ggy, hn::LoadU(d, p.r + i));
-        hn::StoreU(passed(ggy), d, p.ggy + i);
-      }
-      if (second) {
-        const auto g = passed(hn::LoadU(d, p.gy + i));
-        auto gx = hn::MulAdd(c2, x, d2);
-        if constexpr (kU) {
-          gx = hn::MulAdd(a2, u, gx);
-          sum_ug = hn::MulAdd(u, g, sum_ug);
-        }
-        if (moving) gx = hn::MulAdd(e2, passed(hn::LoadU(d, p.dgy + i)), gx);
-        hn::StoreU(hn::MulAdd(b2, g, gx), d, p.gx + i);
-      }
-    };
-    // Two independent sums hide the latency of the addition.
-    auto ug0 = hn::Zero(d), ug1 = ug0;
-    std::int64_t row = 0;
-    for (; row + 2 <= p.rows; row += 2) {
-      step(row, ug0);
-      step(row + 1, ug1);
+  struct Coefficients {
+    hn::Vec<D> a1, b1, c1, a2, b2, c2, d2, e2, ms, mt;
+  };
+  template <class D>
+  struct Sums {
+    hn::Vec<D> ug;
+  };
+  template <class D>
+  HWY_INLINE HWY_ATTR Coefficients<D> load(D d, std::int64_t c) const {
+    const auto at = [&](const T* v) HWY_ATTR { return per_channel(d, v, c); };
+    return {at(p.a1), at(p.b1), at(p.c1), at(p.a2), at(p.b2),
+            at(p.c2), at(p.d2), at(p.e2), at(p.ms), at(p.mt)};
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR Sums<D> zero(D d) const {
+    return {hn::Zero(d)};
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, const Coefficients<D>& k, Sums<D>& sums) const {
+    const auto x = hn::LoadU(d, p.x + i);
+    const auto u = kU ? hn::LoadU(d, p.u + i) : hn::Zero(d);
+    const auto y = relu_output<kMask>(d, p.y, i, x, k.ms, k.mt);
+    if (p.ggy != nullptr) {
+      auto ggy = hn::MulAdd(k.b1, x, k.c1);
+      if constexpr (kU) ggy = hn::MulAdd(k.a1, u, ggy);
+      if constexpr (kResidual) ggy = hn::Add(ggy, hn::LoadU(d, p.r + i));
+      hn::StoreU(passed<kMask>(y, ggy), d, p.ggy + i);
     }
-    if (row < p.rows) step(row, ug0);
-    if (p.sum_ug != nullptr) hn::StoreU(hn::Add(ug0, ug1), d, p.sum_ug + c);
+    if (p.gx != nullptr) {
+      const auto g = passed<kMask>(y, hn::LoadU(d, p.gy + i));
+      auto gx = hn::MulAdd(k.c2, x, k.d2);
+      if constexpr (kU) {
+        gx = hn::MulAdd(k.a2, u, gx);
+        sums.ug = hn::MulAdd(u, g, sums.ug);
+      }
+      if (p.dgy != nullptr) gx = hn::MulAdd(k.e2, passed<kMask>(y, hn::LoadU(d, p.dgy + i)), gx);
+      hn::StoreU(hn::MulAdd(k.b2, g, gx), d, p.gx + i);
+    }
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR void store(D d, std::int64_t c, const Sums<D>& even, const Sums<D>& odd) const {
+    if (p.sum_ug != nullptr) hn::StoreU(hn::Add(even.ug, odd.ug), d, p.sum_ug + c);
   }
 };
 
 template <class T>
 void second_sums(const SecondSums<T>& p) {
-  if (p.y != nullptr) {
-    over_channels<T>(p.channels, SecondSumsBody<T, true>{p});
-  } else {
-    over_channels<T>(p.channels, SecondSumsBody<T, false>{p});
-  }
+  with_mask(p, [&]<Mask kMask>() HWY_ATTR {
+    const SecondSumsBody<T, kMask> body{p};
+    over_slabs<T, kSumVectors>(p.channels, SumSlab<2, SecondSumsBody<T, kMask>>{body, p.rows, p.channels});
+  });
 }
 
-template <class T, bool kMask, bool kU>
+template <class T, Mask kMask, bool kU, bool kResidual>
 void second(const SecondRows<T>& p) {
-  if (p.r != nullptr) {
-    over_channels<T>(p.channels, SecondBody<T, kMask, kU, true>{p});
-  } else {
-    over_channels<T>(p.channels, SecondBody<T, kMask, kU, false>{p});
-  }
+  const SecondBody<T, kMask, kU, kResidual> body{p};
+  over_slabs<T, kSumVectors>(p.channels, SumSlab<2, decltype(body)>{body, p.rows, p.channels});
 }
 
 template <class T>
 void second(const SecondRows<T>& p) {
-  if (p.y != nullptr) {
-    p.u != nullptr ? second<T, true, true>(p) : second<T, true, false>(p);
-  } else {
-    p.u != nullptr ? second<T, false, true>(p) : second<T, false, false>(p);
-  }
+  with_mask(p, [&]<Mask kMask>() HWY_ATTR {
+    if (p.u != nullptr) {
+      p.r != nullptr ? second<T, kMask, true, true>(p) : second<T, kMask, true, false>(p);
+    } else {
+      p.r != nullptr ? second<T, kMask, false, true>(p) : second<T, kMask, false, false>(p);
+    }
+  });
 }
 
 void SecondSumsF32(const SecondSums<float>& p) {
@@ -182,7 +197,7 @@ void run(const SecondRows<double>& p) {
 /// Zeros where u is undefined.
 template <class T>
 SecondOrderSums second_pass_sums(const Rows& rows, const Tensor& u, const Tensor& gy, const Tensor& x,
-                                 const Tensor& y, const Tensor& mean) {
+                                 const Tensor& y, const Tensor& mean, const NormMap& map) {
   const std::int64_t n = rows.channels;
   const std::vector<double> zeros(static_cast<std::size_t>(n));
   if (!u.defined()) return {zeros, zeros, zeros};
@@ -196,6 +211,8 @@ SecondOrderSums second_pass_sums(const Rows& rows, const Tensor& u, const Tensor
                       .y = data_at<T>(y, at),
                       .x = x.data<T>() + at,
                       .mean = mean.data<T>(),
+                      .ms = optional_data<T>(map.s),
+                      .mt = optional_data<T>(map.t),
                       .sum_u = sums_u.data<T>() + chunk,
                       .sum_ux = sums_ux.data<T>() + chunk,
                       .sum_ug = sums_ug.data<T>() + chunk,
@@ -209,7 +226,7 @@ SecondOrderSums second_pass_sums(const Rows& rows, const Tensor& u, const Tensor
 }  // namespace
 
 void second_pass(const Rows& rows, std::span<const SecondOrder> directions, const Tensor& gy, const Tensor& x,
-                 const Tensor& y) {
+                 const Tensor& y, const NormMap& map) {
   const std::int64_t n = rows.channels;
   dispatch_floating(x.dtype(), "norm", [&]<class T>() {
     parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
@@ -223,6 +240,8 @@ void second_pass(const Rows& rows, std::span<const SecondOrder> directions, cons
                           .gy = data_at<T>(gy, at),
                           .y = data_at<T>(y, at),
                           .x = x.data<T>() + at,
+                          .ms = optional_data<T>(map.s),
+                          .mt = optional_data<T>(map.t),
                           .a1 = k + A1 * n,
                           .b1 = k + B1 * n,
                           .c1 = k + C1 * n,
@@ -318,22 +337,24 @@ NormSecondGradients affine_double_backward(const NormGradients& u, const Tensor&
                            .ggy = Tensor::empty_like(x),
                            .gx = Tensor::empty_like(x),
                            .sums_ug = Tensor::empty({rows.chunks(), n}, x.dtype())};
-    second_pass(rows, std::span(&pass, 1), gy, x, y);
+    second_pass(rows, std::span(&pass, 1), gy, x, y, {});
     return NormSecondGradients{pass.ggy, pass.gx, to_tensor<T>(combine<T>(pass.sums_ug, rows.chunks(), n))};
   });
 }
 
 NormSecondGradients batch_norm_double_backward(const NormGradients& u, const NormGradients& first,
                                                const Tensor& gy, const Tensor& x, const Tensor& gamma,
-                                               const Tensor& mean, const Tensor& inv_std, const Tensor& y) {
+                                               const Tensor& mean, const Tensor& inv_std, const Tensor& y,
+                                               const NormMap& map) {
   constexpr std::string_view op = "batch_norm_double_backward";
   check_operands(gy, x, gamma, y, op);
   const Rows rows(x, op);
   check_statistics(mean, inv_std, rows, x, op);
+  check_map(map, rows, x, op);
   check_cotangents(u, rows, x, op);
   check_cotangents(first, rows, x, op);
   return dispatch_floating(x.dtype(), op, [&]<class T>() {
-    const SecondOrderSums sums = second_pass_sums<T>(rows, u.x, gy, x, y, mean);
+    const SecondOrderSums sums = second_pass_sums<T>(rows, u.x, gy, x, y, mean, map);
     const BatchNormSecond second = batch_norm_second(u, sums, first, gamma, mean, inv_std, rows.rows);
     const SecondOrder pass{.u = u.x,
                            .r = u.residual,
@@ -342,7 +363,7 @@ NormSecondGradients batch_norm_double_backward(const NormGradients& u, const Nor
                            .ggy = Tensor::empty_like(x),
                            .gx = Tensor::empty_like(x),
                            .sums_ug = {}};
-    second_pass(rows, std::span(&pass, 1), gy, x, y);
+    second_pass(rows, std::span(&pass, 1), gy, x, y, map);
     return NormSecondGradients{pass.ggy, pass.gx, second.scale};
   });
 }

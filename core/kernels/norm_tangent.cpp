@@ -25,6 +25,7 @@ template <class T>
 struct TangentRows {
   const T *dgy, *u, *gy, *y, *x;  // dgy and u null: 0; y null: no mask
   const T *mean, *s, *ds;         // [channels]; null: 0
+  const T *ms, *mt;               // as in BackwardRows
   T *gx, *masked;                 // null: not wanted
   T *sum_dg, *sum_dgx, *sum_u, *sum_ux, *sum_ug;
   std::int64_t rows, channels;
@@ -39,45 +40,58 @@ HWY_BEFORE_NAMESPACE();
 namespace goshawk::kernels {
 namespace HWY_NAMESPACE {
 
-template <class T, bool kMask>
+template <class T, Mask kMask>
 struct TangentBody {
   const TangentRows<T>& p;
   template <class D>
-  HWY_INLINE HWY_ATTR void operator()(D d, std::int64_t c) const {
-    const auto per_channel = [&](const T* v)
-                                 HWY_ATTR { return v == nullptr ? hn::Zero(d) : hn::LoadU(d, v + c); };
-    const auto mean = per_channel(p.mean), s = per_channel(p.s), ds = per_channel(p.ds);
-    auto sum_dg = hn::Zero(d), sum_dgx = sum_dg, sum_u = sum_dg, sum_ux = sum_dg, sum_ug = sum_dg;
-    for (std::int64_t r = 0; r < p.rows; ++r) {
-      const std::int64_t i = r * p.channels + c;
-      const auto g = masked_load<kMask>(d, p.gy, p.y, i);
-      const auto dg = p.dgy == nullptr ? hn::Zero(d) : masked_load<kMask>(d, p.dgy, p.y, i);
-      const auto x = hn::Sub(hn::LoadU(d, p.x + i), mean);
-      if (p.masked != nullptr) hn::StoreU(dg, d, p.masked + i);
-      if (p.gx != nullptr) hn::StoreU(hn::MulAdd(s, dg, hn::Mul(ds, g)), d, p.gx + i);
-      sum_dg = hn::Add(sum_dg, dg);
-      sum_dgx = hn::MulAdd(dg, x, sum_dgx);
-      if (p.u == nullptr) continue;
-      const auto u = hn::LoadU(d, p.u + i);
-      sum_u = hn::Add(sum_u, u);
-      sum_ux = hn::MulAdd(u, x, sum_ux);
-      sum_ug = hn::MulAdd(u, g, sum_ug);
-    }
-    hn::StoreU(sum_dg, d, p.sum_dg + c);
-    hn::StoreU(sum_dgx, d, p.sum_dgx + c);
-    hn::StoreU(sum_u, d, p.sum_u + c);
-    hn::StoreU(sum_ux, d, p.sum_ux + c);
-    hn::StoreU(sum_ug, d, p.sum_ug + c);
+  struct Coefficients {
+    hn::Vec<D> mean, s, ds, ms, mt;
+  };
+  template <class D>
+  struct Sums {
+    hn::Vec<D> dg, dgx, u, ux, ug;
+  };
+  template <class D>
+  HWY_INLINE HWY_ATTR Coefficients<D> load(D d, std::int64_t c) const {
+    const auto at = [&](const T* v) HWY_ATTR { return per_channel(d, v, c); };
+    return {at(p.mean), at(p.s), at(p.ds), at(p.ms), at(p.mt)};
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR Sums<D> zero(D d) const {
+    return {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR void add(D d, std::int64_t i, const Coefficients<D>& k, Sums<D>& sums) const {
+    const auto x = hn::LoadU(d, p.x + i), centred = hn::Sub(x, k.mean);
+    const auto y = relu_output<kMask>(d, p.y, i, x, k.ms, k.mt);
+    const auto g = passed<kMask>(y, hn::LoadU(d, p.gy + i));
+    const auto dg = p.dgy == nullptr ? hn::Zero(d) : passed<kMask>(y, hn::LoadU(d, p.dgy + i));
+    if (p.masked != nullptr) hn::StoreU(dg, d, p.masked + i);
+    if (p.gx != nullptr) hn::StoreU(hn::MulAdd(k.s, dg, hn::Mul(k.ds, g)), d, p.gx + i);
+    sums.dg = hn::Add(sums.dg, dg);
+    sums.dgx = hn::MulAdd(dg, centred, sums.dgx);
+    if (p.u == nullptr) return;
+    const auto u = hn::LoadU(d, p.u + i);
+    sums.u = hn::Add(sums.u, u);
+    sums.ux = hn::MulAdd(u, centred, sums.ux);
+    sums.ug = hn::MulAdd(u, g, sums.ug);
+  }
+  template <class D>
+  HWY_INLINE HWY_ATTR void store(D d, std::int64_t c, const Sums<D>& sums) const {
+    hn::StoreU(sums.dg, d, p.sum_dg + c);
+    hn::StoreU(sums.dgx, d, p.sum_dgx + c);
+    hn::StoreU(sums.u, d, p.sum_u + c);
+    hn::StoreU(sums.ux, d, p.sum_ux + c);
+    hn::StoreU(sums.ug, d, p.sum_ug + c);
   }
 };
 
 template <class T>
 void tangent(const TangentRows<T>& p) {
-  if (p.y != nullptr) {
-    over_channels<T>(p.channels, TangentBody<T, true>{p});
-  } else {
-    over_channels<T>(p.channels, TangentBody<T, false>{p});
-  }
+  with_mask(p, [&]<Mask kMask>() HWY_ATTR {
+    const TangentBody<T, kMask> body{p};
+    over_slabs<T, kSumVectors>(p.channels, SumSlab<1, TangentBody<T, kMask>>{body, p.rows, p.channels});
+  });
 }
 
 void TangentF32(const TangentRows<float>& p) {
@@ -117,7 +131,8 @@ struct MovingSums {
 };
 
 std::vector<MovingSums> tangent_pass(const Rows& rows, std::span<const Moving> directions, const Tensor& gy,
-                                     const Tensor& x, const Tensor& y, const Tensor& mean, const Tensor& s) {
+                                     const Tensor& x, const Tensor& y, const Tensor& mean, const Tensor& s,
+                                     const NormMap& map) {
   const std::int64_t n = rows.channels;
   return dispatch_floating(x.dtype(), "norm", [&]<class T>() {
     using Partial = std::array<Tensor, 5>;
@@ -138,6 +153,8 @@ std::vector<MovingSums> tangent_pass(const Rows& rows, std::span<const Moving> d
                            .mean = optional_data<T>(mean),
                            .s = optional_data<T>(s),
                            .ds = optional_data<T>(direction.ds),
+                           .ms = optional_data<T>(map.s),
+                           .mt = optional_data<T>(map.t),
                            .gx = data_at<T>(direction.gx, at),
                            .masked = data_at<T>(direction.masked, at),
                            .sum_dg = partial[d][0].template data<T>() + chunk,
@@ -166,8 +183,8 @@ Tensor moving_residual(const NormWants& wants, const Tensor& dgy, const Tensor& 
 /// The outputs' tangents: what multiplies the tangents of the inputs is what multiplies cotangents in the
 /// second order, the map's Jacobian.
 std::vector<Tensor> output_tangents(const Rows& rows, std::span<const NormGradients> tangents,
-                                    const std::vector<Tensor>& coefficients, const Tensor& x,
-                                    const Tensor& y) {
+                                    const std::vector<Tensor>& coefficients, const Tensor& x, const Tensor& y,
+                                    const NormMap& map) {
   std::vector<SecondOrder> passes;
   std::vector<Tensor> results;
   for (std::size_t d = 0; d < tangents.size(); ++d) {
@@ -180,7 +197,7 @@ std::vector<Tensor> output_tangents(const Rows& rows, std::span<const NormGradie
                       .gx = {},
                       .sums_ug = {}});
   }
-  second_pass(rows, passes, {}, x, y);
+  second_pass(rows, passes, {}, x, y, map);
   return results;
 }
 
@@ -196,16 +213,17 @@ std::vector<Tensor> affine_tangents(std::span<const NormGradients> tangents, con
     check_cotangents(t, rows, x, op);
     coefficients.push_back(affine_coefficients(s, t.scale, t.shift));
   }
-  return output_tangents(rows, tangents, coefficients, x, y);
+  return output_tangents(rows, tangents, coefficients, x, y, {});
 }
 
 std::vector<Tensor> batch_norm_tangents(std::span<const NormGradients> tangents, const Tensor& x,
                                         const Tensor& gamma, const Tensor& mean, const Tensor& inv_std,
-                                        const Tensor& y) {
+                                        const Tensor& y, const NormMap& map) {
   constexpr std::string_view op = "batch_norm_tangents";
   check_operands(x, x, gamma, y, op);
   const Rows rows(x, op);
   check_statistics(mean, inv_std, rows, x, op);
+  check_map(map, rows, x, op);
   // dy = γ s P(dx) + dγ x̂ + dβ + dr where the ReLU passed, with P from batch_norm_second.
   const std::int64_t n = rows.channels;
   const auto count = static_cast<double>(rows.rows);
@@ -230,7 +248,7 @@ std::vector<Tensor> batch_norm_tangents(std::span<const NormGradients> tangents,
       coefficients.push_back(affine_coefficients(slope, scale, shift));
     });
   }
-  return output_tangents(rows, tangents, coefficients, x, y);
+  return output_tangents(rows, tangents, coefficients, x, y, map);
 }
 
 std::vector<NormGradients> affine_backward_tangents(std::span<const NormMoves> moves, const Tensor& gy,
@@ -248,7 +266,7 @@ std::vector<NormGradients> affine_backward_tangents(std::span<const NormMoves> m
   }
   return dispatch_floating(x.dtype(), op, [&]<class T>() {
     // s · dg + ds · g, Σ dg x + Σ g dx, Σ dg and dg.
-    std::vector<MovingSums> sums = tangent_pass(rows, passes, gy, x, y, {}, s);
+    std::vector<MovingSums> sums = tangent_pass(rows, passes, gy, x, y, {}, s, {});
     std::vector<NormGradients> results;
     for (std::size_t d = 0; d < moves.size(); ++d) {
       NormGradients& result = results.emplace_back();
@@ -267,11 +285,13 @@ std::vector<NormGradients> batch_norm_backward_tangents(std::span<const NormMove
                                                         const NormGradients& first, const Tensor& gy,
                                                         const Tensor& x, const Tensor& gamma,
                                                         const Tensor& mean, const Tensor& inv_std,
-                                                        const Tensor& y, const NormWants& wants) {
+                                                        const Tensor& y, const NormWants& wants,
+                                                        const NormMap& map) {
   constexpr std::string_view op = "batch_norm_backward_tangents";
   check_operands(gy, x, gamma, y, op);
   const Rows rows(x, op);
   check_statistics(mean, inv_std, rows, x, op);
+  check_map(map, rows, x, op);
   check_cotangents(first, rows, x, op);
   std::vector<Moving> passes;
   for (const NormMoves& m : moves) {
@@ -281,7 +301,7 @@ std::vector<NormGradients> batch_norm_backward_tangents(std::span<const NormMove
   return dispatch_floating(x.dtype(), op, [&]<class T>() {
     // In gy the gradient is linear. In (x, gamma) its Jacobian is the Hessian of ⟨gy, y⟩, which is symmetric:
     // what it makes of tangents is what the second order makes of cotangents.
-    const std::vector<MovingSums> sums = tangent_pass(rows, passes, gy, x, y, mean, {});
+    const std::vector<MovingSums> sums = tangent_pass(rows, passes, gy, x, y, mean, {}, map);
     std::vector<NormGradients> results;
     std::vector<SecondOrder> second_passes;
     const std::int64_t n = rows.channels;
@@ -314,7 +334,7 @@ std::vector<NormGradients> batch_norm_backward_tangents(std::span<const NormMove
                                .gx = result.x,
                                .sums_ug = {}});
     }
-    if (wants.x) second_pass(rows, second_passes, gy, x, y);
+    if (wants.x) second_pass(rows, second_passes, gy, x, y, map);
     return results;
   });
 }

@@ -1,11 +1,15 @@
 // The fused batch normalisation against the composition it falls back to.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <doctest/doctest.h>
+#include <limits>
 
 #include "autograd/grad.hpp"
 #include "autograd/jvp.hpp"
 #include "autograd/ops.hpp"
+#include "core/kernels/channel.hpp"
+#include "core/kernels/norm.hpp"
 #include "core/random.hpp"
 #include "tests/support/target_guard.hpp"
 #include "tests/support/threads.hpp"
@@ -164,6 +168,60 @@ TEST_CASE(
         const bool same = one[k].second == three[k].second;
         CHECK(same);
       }
+    }
+  }
+}
+
+// What is exactly zero does not pass, and what is not a number does.
+TEST_CASE("a ReLU's mask formed from the input is the one read from the output, to the bit") {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const Shape& shape : {Shape{6, 8, 8, 19}, Shape{6, 16, 16, 16}, Shape{6, 8, 8, 32}}) {
+      CAPTURE(shape.back());
+      on_every_target([&] {
+        Random random(7);
+        const auto normal = [&](const Shape& s) { return random_normal(s, DType::f64, random).to(dtype); };
+        const Shape channels{shape.back()};
+        const Tensor x = normal(shape), gy = normal(shape), gamma = normal(channels), mean = normal(channels),
+                     inv_std = random_uniform(channels, DType::f64, random, 0.5, 2).to(dtype);
+        const kernels::NormMap map{normal(channels), normal(channels)};
+        dispatch_floating(dtype, "test", [&]<class T>() {
+          // Every other element is at the edge, where the last bit of a product decides.
+          const std::int64_t n = shape.back();
+          for (std::int64_t i = 0; i < x.numel(); i += 2) {
+            x.data<T>()[i] = -map.t.data<T>()[i % n] / map.s.data<T>()[i % n];
+          }
+          x.data<T>()[0] = std::numeric_limits<T>::quiet_NaN();
+          x.data<T>()[1] = map.t.data<T>()[1] = 0;
+        });
+        const Tensor y = kernels::channel_affine(x, map.s, map.t, {}, true);
+        const std::vector<kernels::NormGradients> along = {{normal(shape), normal(channels), {}, {}},
+                                                           {normal(shape), {}, normal(channels), {}}};
+        const std::vector<kernels::NormMoves> moves = {{normal(shape), normal(shape), normal(channels)},
+                                                       {{}, normal(shape), {}}};
+        const auto all = [&](const kernels::NormMap& mask_map) {
+          const kernels::NormGradients first =
+              kernels::batch_norm_backward(gy, x, gamma, mean, inv_std, y, {}, mask_map);
+          const kernels::NormSecondGradients second =
+              kernels::batch_norm_double_backward(along[0], first, gy, x, gamma, mean, inv_std, y, mask_map);
+          std::vector<Tensor> results =
+              kernels::batch_norm_tangents(along, x, gamma, mean, inv_std, y, mask_map);
+          for (const kernels::NormGradients& g : kernels::batch_norm_backward_tangents(
+                   moves, first, gy, x, gamma, mean, inv_std, y, {}, mask_map)) {
+            results.insert(results.end(), {g.x, g.scale, g.shift});
+          }
+          results.insert(results.end(),
+                         {first.x, first.scale, first.shift, second.gy, second.x, second.scale});
+          return results;
+        };
+        const std::vector<Tensor> formed = all(map), read = all({});
+        REQUIRE(formed.size() == read.size());
+        for (std::size_t k = 0; k < read.size(); ++k) {
+          CAPTURE(k);
+          const bool same =
+              std::memcmp(formed[k].raw(), read[k].raw(), static_cast<std::size_t>(read[k].bytes())) == 0;
+          CHECK(same);
+        }
+      });
     }
   }
 }
