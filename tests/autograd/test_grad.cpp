@@ -1,5 +1,6 @@
 #include <cmath>
 #include <doctest/doctest.h>
+#include <functional>
 #include <limits>
 #include <span>
 
@@ -186,6 +187,103 @@ TEST_CASE("an undefined seed is zero, and only an input off every path is refuse
   CHECK(g[1].item() == 0);
   CHECK_THROWS_WITH_AS(grad(y, std::vector{x, unused}, options),
                        doctest::Contains("no output depends on input 1"), Error);
+}
+
+// What ends an epoch, or a filter that passes nothing.
+TEST_CASE_TEMPLATE("without elements an op has derivatives without elements, or zero, to second order", T,
+                   float, double) {
+  using Inputs = std::vector<Variable>;
+  struct Case {
+    const char* name;
+    std::vector<Shape> inputs;
+    std::function<Variable(const Inputs&)> f;
+  };
+  const PoolParams pool{.kernel_h = 2, .kernel_w = 2, .stride_h = 2, .stride_w = 2};
+  const Case cases[] = {
+      {"matmul, nothing to sum", {{3, 0}, {0, 4}}, [](const Inputs& v) { return matmul(v[0], v[1]); }},
+      {"matmul, no rows", {{0, 3}, {3, 4}}, [](const Inputs& v) { return matmul(v[0], v[1]); }},
+      {"matmul, no columns", {{2, 3}, {3, 0}}, [](const Inputs& v) { return matmul(v[0], v[1]); }},
+      {"conv2d",
+       {{0, 5, 5, 16}, {3, 3, 16, 16}},
+       [](const Inputs& v) { return conv2d(v[0], v[1], {.pad_h = 1, .pad_w = 1}); }},
+      {"conv2d, bias, ReLU",
+       {{0, 5, 5, 3}, {3, 3, 3, 4}, {4}},
+       [](const Inputs& v) {
+         return conv2d(v[0], v[1], {.stride_h = 2, .stride_w = 2}, v[2], {.relu = true});
+       }},
+      {"depthwise",
+       {{0, 5, 5, 4}, {3, 3, 1, 4}},
+       [](const Inputs& v) { return conv2d(v[0], v[1], {.groups = 4}); }},
+      {"channel_affine",
+       {{0, 5, 5, 4}, {4}, {4}, {0, 5, 5, 4}},
+       [](const Inputs& v) { return channel_affine(v[0], v[1], v[2], {.relu = true, .residual = v[3]}); }},
+      {"avg_pool2d", {{0, 4, 4, 3}}, [&](const Inputs& v) { return avg_pool2d(v[0], pool); }},
+      {"max_pool2d", {{0, 4, 4, 3}}, [&](const Inputs& v) { return max_pool2d(v[0], pool); }},
+      {"global_avg_pool", {{0, 4, 4, 3}}, [](const Inputs& v) { return global_avg_pool(v[0]); }},
+      {"log_softmax", {{0, 4}}, [](const Inputs& v) { return log_softmax(v[0]); }},
+      {"exp and log", {{0, 4}}, [](const Inputs& v) { return exp(v[0]) * log(v[0]); }},
+  };
+  for (const Case& c : cases) {
+    INFO(c.name);
+    Inputs inputs;
+    std::vector<Tensor> direction;
+    for (const Shape& shape : c.inputs) {
+      inputs.push_back(Variable::leaf(normal_as<T>(shape, 3)));
+      direction.push_back(normal_as<T>(shape, 4));
+    }
+    const Variable y = c.f(inputs), loss = sum(y * y);
+    CHECK(loss.item() == 0);
+    for (const HvpRoad road : {HvpRoad::reverse_over_reverse, HvpRoad::forward_over_reverse}) {
+      const std::vector<Tensor> products = hvp(loss, inputs, direction, road);
+      const std::vector<Variable> gradients = grad(loss, inputs);
+      for (std::size_t k = 0; k < inputs.size(); ++k) {
+        for (const Tensor& t : {products[k], gradients[k].value()}) {
+          CHECK(t.shape() == inputs[k].shape());
+          CHECK(t.to_vector<T>() == std::vector<T>(static_cast<std::size_t>(t.numel())));
+        }
+      }
+    }
+  }
+  const Variable none = Variable::leaf(Tensor::zeros({0, 5, 5, 4}, dtype_of<T>)),
+                 four = Tensor::zeros({4}, dtype_of<T>);
+  CHECK_THROWS_WITH_AS(batch_norm_train(none, four, four, 1e-5), doctest::Contains("no elements"), Error);
+}
+
+TEST_CASE_TEMPLATE("elementary functions and their derivatives at infinity", T, float, double) {
+  const double inf = std::numeric_limits<double>::infinity();
+  struct Case {
+    const char* name;
+    Variable (*f)(const Variable&);
+    double x, y, first, second;
+  };
+  const Case cases[] = {
+      {"exp", exp, -inf, 0, 0, 0},
+      {"exp", exp, inf, inf, inf, inf},
+      {"log", log, 0, -inf, inf, -inf},
+      {"log", log, inf, inf, 0, 0},
+      {"sqrt", sqrt, 0, 0, inf, -inf},
+      {"sqrt", sqrt, inf, inf, 0, 0},
+      {"rsqrt", rsqrt, 0, inf, -inf, inf},
+      {"rsqrt", rsqrt, inf, 0, 0, 0},
+      {"tanh", goshawk::tanh, -inf, -1, 0, 0},
+      {"tanh", goshawk::tanh, inf, 1, 0, 0},
+      {"sigmoid", sigmoid, -inf, 0, 0, 0},
+      {"sigmoid", sigmoid, inf, 1, 0, 0},
+      {"softplus", softplus, -inf, 0, 0, 0},
+      {"softplus", softplus, inf, inf, 1, 0},
+      {"relu", relu, -inf, 0, 0, 0},
+      {"relu", relu, inf, inf, 1, 0},
+  };
+  for (const Case& c : cases) {
+    INFO(c.name, " at ", c.x);
+    const Variable x = Variable::leaf(Tensor::scalar(c.x, dtype_of<T>)), y = c.f(x);
+    const Variable first = grad(y, std::vector{x}, {.create_graph = true})[0];
+    CHECK(y.item() == c.y);
+    CHECK(first.item() == c.first);
+    const double second =
+        first.requires_grad() ? grad(first, std::vector{x}, {.allow_unused = true})[0].item() : 0;
+    CHECK(second == c.second);
+  }
 }
 
 TEST_CASE("nothing has no mean") {

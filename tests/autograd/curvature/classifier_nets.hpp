@@ -14,6 +14,7 @@ enum class Architecture : std::uint8_t {
   residual,  ///< conv – bn (eval) – relu – [conv – bn – relu – conv – bn + identity – relu] – max pool – … –
              ///< linear with bias
   pooled,  ///< conv 1×3 – relu – average pool – conv 3×1 / 2 – relu – flatten – linear – relu – linear
+  grouped,  ///< conv 3×3 in two groups – relu – depthwise conv 3×3 / 2 – relu – global average pool – linear
   tanh,  ///< plain with tanh
 };
 
@@ -43,6 +44,9 @@ struct ClassifierNet {
         break;
       case Architecture::pooled:
         shapes = {{1, 3, 2, 3}, {3, 1, 3, 4}, {16, 5}, {5, kClasses}};
+        break;
+      case Architecture::grouped:
+        shapes = {{3, 3, 1, 4}, {3, 3, 1, 4}, {4, kClasses}};
         break;
     }
     Random random(5, 0);
@@ -114,6 +118,12 @@ struct ClassifierNet {
         g.logits = linear(relu(linear(reshape(y, {sizes[b], -1}))));
         break;
       }
+      case Architecture::grouped: {
+        const Variable x = relu(conv(images[b], {.pad_h = 1, .pad_w = 1, .groups = 2}));
+        const ConvParams depthwise{.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1, .groups = 4};
+        g.logits = linear(global_avg_pool(relu(conv(x, depthwise))));
+        break;
+      }
     }
     return g;
   }
@@ -129,6 +139,6 @@ struct ClassifierNet {
 };
 
 inline const std::vector<Architecture> kPiecewiseLinear{Architecture::plain, Architecture::residual,
-                                                        Architecture::pooled};
+                                                        Architecture::pooled, Architecture::grouped};
 
 }  // namespace goshawk::testing
