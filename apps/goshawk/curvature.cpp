@@ -1,5 +1,6 @@
 // goshawk curvature: eigenvalues, traces and more of a trained model, layer by layer, with their errors.
 #include <memory>
+#include <utility>
 
 #include "apps/goshawk/commands.hpp"
 #include "apps/goshawk/curvature_measurements.hpp"
@@ -7,6 +8,7 @@
 #include "apps/goshawk/curvature_report.hpp"
 #include "apps/support/command_line.hpp"
 #include "apps/support/config_file.hpp"
+#include "apps/support/hvp_roads.hpp"
 #include "apps/support/interrupt.hpp"
 #include "apps/support/run_directory.hpp"
 #include "autograd/curvature/road.hpp"
@@ -15,9 +17,11 @@
 namespace goshawk {
 namespace {
 
+const CurvatureOptions kUsual;
+
 /// Null for what was left to the program: in a configuration, as if not given.
-nlohmann::ordered_json or_null(bool given, std::int64_t value) {
-  return given ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
+nlohmann::ordered_json or_null(bool given, nlohmann::ordered_json value) {
+  return given ? std::move(value) : nlohmann::ordered_json();
 }
 
 /// Everything that a result depends on.
@@ -36,6 +40,7 @@ nlohmann::ordered_json configuration(const CurvatureOptions& options) {
                                 {"layer", options.only},
                                 {"parameters", options.parameters},
                                 {"road", options.road},
+                                {"hvp-road", or_null(options.hvp_road != kUsual.hvp_road, options.hvp_road)},
                                 {"top", options.top},
                                 {"bottom", options.bottom},
                                 {"error", options.error},
@@ -105,6 +110,16 @@ void add_measurement_options(CLI::App& command, CurvatureOptions& options) {
                   "exact (from first derivatives, for networks that are piecewise linear in each layer), "
                   "double-backward (any network), or automatic: exact where it holds")
       ->check(CLI::IsMember({"automatic", "exact", "double-backward"}))
+      ->type_name("ROAD")
+      ->capture_default_str();
+  command
+      .add_option(
+          "--hvp-road", options.hvp_road,
+          "How the Hessian's products are computed where the exact road is not taken: reverse-over-reverse, "
+          "forward-over-reverse, which may be faster with many probes at a time, or automatic, which "
+          "measures "
+          "both, so that the last digits differ from run to run")
+      ->check(CLI::IsMember(hvp_road_names()))
       ->type_name("ROAD")
       ->capture_default_str();
   command.add_option("--top", options.top, "Largest eigenvalues of each part")

@@ -38,8 +38,7 @@ nlohmann::ordered_json measure_landscape(const CurvatureOptions& options, const 
   };
   Eigenpair top;
   {
-    const HessianOperator hessian(parameters, problem.sizes(), problem.loss_of_microbatch(),
-                                  {.graph_bytes = options.graph_bytes()});
+    const std::unique_ptr<HessianOperator> hessian = problem.hessian(problem.network());
     LanczosOptions lanczos_options{.largest = 1};
     lanczos_options.max_products = options.max_products;
     lanczos_options.seed = options.seed;
@@ -49,7 +48,7 @@ nlohmann::ordered_json measure_landscape(const CurvatureOptions& options, const 
       save();
       return true;
     };
-    top = lanczos(hessian, lanczos_options, &search).largest.at(0);
+    top = lanczos(*hessian, lanczos_options, &search).largest.at(0);
   }
   const Vector eigenvector = clone(top.vector);
   // A step of 1 raises the loss by 1 as far as its second derivative tells.

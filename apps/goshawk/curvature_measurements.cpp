@@ -129,8 +129,6 @@ class Measurements {
   }
   bool exact() const { return road_.road == Road::exact; }
 
-  MicrobatchOptions kept_graphs() const { return {.graph_bytes = options_.graph_bytes()}; }
-
   HutchinsonOptions probing(std::uint64_t first_stream) const {
     HutchinsonOptions probing{
         .seed = options_.seed, .stream = first_stream, .relative_error = options_.error};
@@ -143,10 +141,7 @@ class Measurements {
 
   void add_traces(Json& parts, Json& network, Json& road) {
     const Json item = exact() ? exact_item(OutputMetric::softmax_cross_entropy) : state_.item("traces", [&] {
-      return probe_parts("traces", Purpose::trace, [&](const Part& part) {
-        return std::make_unique<HessianOperator>(problem_.variables(part), problem_.sizes(),
-                                                 problem_.loss_of_microbatch(), kept_graphs());
-      });
+      return probe_parts("traces", Purpose::trace, [&](const Part& part) { return problem_.hessian(part); });
     });
     for (Json& part : parts) {
       part["trace"] = item.at("parts").at(part.at("name"));
@@ -350,10 +345,9 @@ class Measurements {
     if (semidefinite(part) && exact()) {
       return std::make_unique<GaussNewtonOperator>(problem_.variables(part), problem_.sizes(),
                                                    problem_.pass(), OutputMetric::softmax_cross_entropy,
-                                                   kept_graphs());
+                                                   problem_.kept_graphs());
     }
-    return std::make_unique<HessianOperator>(problem_.variables(part), problem_.sizes(),
-                                             problem_.loss_of_microbatch(), kept_graphs());
+    return problem_.hessian(part);
   }
 
   void add_eigenvalues(Json& parts) {
@@ -439,7 +433,7 @@ class Measurements {
     const auto fisher = [&](const Part& part) {
       return std::make_unique<GaussNewtonOperator>(problem_.variables(part), problem_.sizes(),
                                                    problem_.pass(), OutputMetric::empirical_fisher,
-                                                   kept_graphs());
+                                                   problem_.kept_graphs());
     };
     const Json traces =
         exact() ? exact_item(OutputMetric::empirical_fisher) : state_.item("fisher traces", [&] {

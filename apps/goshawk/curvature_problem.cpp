@@ -5,6 +5,7 @@
 #include <numeric>
 #include <set>
 
+#include "apps/support/hvp_roads.hpp"
 #include "apps/support/suggestions.hpp"
 #include "autograd/curvature/microbatches.hpp"
 #include "datasets/loader.hpp"
@@ -38,7 +39,8 @@ std::int64_t CurvatureOptions::graph_bytes() const {
   return graph_megabytes < 0 ? MicrobatchOptions::for_this_machine().graph_bytes : graph_megabytes << 20;
 }
 
-CurvatureProblem::CurvatureProblem(const CurvatureOptions& options) {
+CurvatureProblem::CurvatureProblem(const CurvatureOptions& options)
+    : hvp_road_(hvp_road_of(options.hvp_road)), kept_graphs_{.graph_bytes = options.graph_bytes()} {
   const DType dtype = options.dtype == "f64" ? DType::f64 : DType::f32;
   loaded_ = load_model(options.model, options.weights, dtype);
   loaded_.model->set_mode(Mode::eval);
@@ -131,6 +133,11 @@ std::vector<Variable> CurvatureProblem::variables(const Part& part) const {
 
 HessianOperator::Loss CurvatureProblem::loss_of_microbatch() const {
   return [this](std::size_t b) { return softmax_cross_entropy(model()(images_[b]), labels_[b]); };
+}
+
+std::unique_ptr<HessianOperator> CurvatureProblem::hessian(const Part& part) const {
+  return std::make_unique<HessianOperator>(variables(part), sizes_, loss_of_microbatch(), kept_graphs_,
+                                           hvp_road_);
 }
 
 ClassifierPass CurvatureProblem::pass() const {

@@ -25,6 +25,7 @@ struct CurvatureOptions {
   std::vector<std::string> only;  ///< names of groups; empty for all
   std::string parameters = "weights";
   std::string road = "automatic";
+  std::string hvp_road = "reverse-over-reverse";
   int top = 1, bottom = 1;
   double error = 0.02;
   int max_samples = 1000, max_products = 300;
@@ -71,6 +72,10 @@ class CurvatureProblem {
   /// The mean loss over the images with the weights as they are.
   double loss() const;
   HessianOperator::Loss loss_of_microbatch() const;
+  /// How operators keep their graphs.
+  const MicrobatchOptions& kept_graphs() const { return kept_graphs_; }
+  /// The Hessian of the mean loss in a part's parameters, by products along the road of the options.
+  std::unique_ptr<HessianOperator> hessian(const Part& part) const;
   /// Recorded forward passes.
   ClassifierPass pass() const;
 
@@ -79,6 +84,8 @@ class CurvatureProblem {
   void find_parts(const CurvatureOptions& options);
 
   LoadedModel loaded_;
+  HvpRoad hvp_road_;
+  MicrobatchOptions kept_graphs_;
   std::vector<Tensor> images_, labels_;
   std::vector<std::int64_t> sizes_;
   std::int64_t images_count_ = 0;

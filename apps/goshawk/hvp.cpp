@@ -11,6 +11,7 @@
 #include "apps/goshawk/pictures.hpp"
 #include "apps/support/command_line.hpp"
 #include "apps/support/config_file.hpp"
+#include "apps/support/hvp_roads.hpp"
 #include "autograd/curvature/block_vector.hpp"
 #include "autograd/grad.hpp"
 #include "autograd/ops.hpp"
@@ -57,23 +58,6 @@ Vector read_vector(const std::string& path, const std::vector<NamedParameter>& p
                                       : to_memory_layout(*given).to(dtype));
   }
   return vector;
-}
-
-const std::vector<std::pair<std::string, HvpRoad>> kRoads = {
-    {"reverse-over-reverse", HvpRoad::reverse_over_reverse},
-    {"forward-over-reverse", HvpRoad::forward_over_reverse},
-    {"automatic", HvpRoad::automatic},
-};
-
-std::vector<std::string> road_names() {
-  std::vector<std::string> names;
-  for (const auto& [name, road] : kRoads) names.push_back(name);
-  return names;
-}
-
-HvpRoad road_named(const std::string& name) {
-  return std::find_if(kRoads.begin(), kRoads.end(), [&](const auto& road) { return road.first == name; })
-      ->second;
 }
 
 struct Derivatives {
@@ -130,7 +114,7 @@ void run(const Options& options) {
   // Batch statistics join all images of a batch, so there is no splitting in train mode.
   constexpr std::int64_t kMicrobatch = 64;
   const Derivatives result = differentiate(*loaded.model, batch, v, train ? batch.labels.dim(0) : kMicrobatch,
-                                           road_named(options.road));
+                                           hvp_road_of(options.road));
   const double gradient_norm = norm(result.gradient), product_norm = norm(result.product);
   check(std::isfinite(result.loss) && std::isfinite(gradient_norm) && std::isfinite(product_norm),
         "[hvp] loss {}, gradient norm {}, product norm {}: the numbers overflow for {} and {}; check the "
@@ -188,7 +172,7 @@ void add_hvp_command(CLI::App& program) {
           "--road", options->road,
           "How the product is computed: reverse-over-reverse, forward-over-reverse or automatic, which "
           "takes the one that it measures to be faster; they agree up to rounding")
-      ->check(CLI::IsMember(road_names()))
+      ->check(CLI::IsMember(hvp_road_names()))
       ->type_name("ROAD")
       ->capture_default_str();
   add_threads_option(command);

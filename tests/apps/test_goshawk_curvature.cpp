@@ -177,6 +177,29 @@ TEST_CASE("both roads agree: traces within their intervals, eigenvalues to their
   }
 }
 
+TEST_CASE("forward over reverse gives the same traces and eigenvalues up to rounding, and says so") {
+  Command command;
+  command.options["--road"] = "double-backward";
+  command.options["--error"] = "0.2";
+  const Json reverse = command.result_in("reverse");
+  command.options["--hvp-road"] = "forward-over-reverse";
+  const Json forward = command.result_in("forward");
+  for (std::size_t l = 0; l < command.layers.size(); ++l) {
+    const Json &a = reverse.at("layers")[l], &b = forward.at("layers")[l];
+    CAPTURE(a.at("name").get<std::string>());
+    CHECK(a.at("trace").at("samples") == b.at("trace").at("samples"));
+    CHECK(estimate(a.at("trace")) == doctest::Approx(estimate(b.at("trace"))).epsilon(1e-10));
+    CHECK(a.at("top_eigenvalues")[0].get<double>() ==
+          doctest::Approx(b.at("top_eigenvalues")[0].get<double>()).epsilon(1e-8));
+  }
+  CHECK(reverse.at("layers") != forward.at("layers"));  // it was another road
+  const auto config = [&](const char* run) {
+    return Json::parse(file_bytes(command.path(run) + "/config.json")).at("hvp-road");
+  };
+  CHECK(config("reverse").is_null());  // as in runs of programs that had no choice
+  CHECK(config("forward") == "forward-over-reverse");
+}
+
 TEST_CASE("probes over the whole and for each part: whichever is taken, the parts add up") {
   Command command;
   command.options["--what"] = "trace";
@@ -472,6 +495,7 @@ TEST_CASE("curvature says in one line what is wrong and what to do") {
       {"unknown measurement", option("--what", "trace,spectrum"), 2, {"--what", "spectrum"}},
       {"one direction", option("--directions", "1"), 2, {"--directions", "2 or more"}},
       {"unknown road", option("--road", "scenic"), 2, {"--road", "scenic"}},
+      {"unknown road of products", option("--hvp-road", "scenic"), 2, {"--hvp-road", "scenic"}},
       {"more images than there are", option("--images", "7"), 1, {"6 images", "7", "b.safetensors"}},
       {"no images", [](Command& c) { c.options.erase("--batch"); }, 2, {"--data", "--batch"}},
       {"two sources", option("--data", "x"), 2, {"--data", "--batch"}},
