@@ -17,8 +17,6 @@
 namespace goshawk {
 namespace {
 
-const CurvatureOptions kUsual;
-
 /// Null for what was left to the program: in a configuration, as if not given.
 nlohmann::ordered_json or_null(bool given, nlohmann::ordered_json value) {
   return given ? std::move(value) : nlohmann::ordered_json();
@@ -27,6 +25,7 @@ nlohmann::ordered_json or_null(bool given, nlohmann::ordered_json value) {
 /// Everything that a result depends on.
 nlohmann::ordered_json configuration(const CurvatureOptions& options) {
   const NormalizationOptions& normalization = options.pictures.normalization;
+  const bool usual_products = options.hvp_road == CurvatureOptions().hvp_road;
   nlohmann::ordered_json config{{"program", "goshawk curvature"},
                                 {"model", options.model},
                                 {"weights", options.weights},
@@ -40,7 +39,7 @@ nlohmann::ordered_json configuration(const CurvatureOptions& options) {
                                 {"layer", options.only},
                                 {"parameters", options.parameters},
                                 {"road", options.road},
-                                {"hvp-road", or_null(options.hvp_road != kUsual.hvp_road, options.hvp_road)},
+                                {"hvp-road", or_null(!usual_products, options.hvp_road)},
                                 {"top", options.top},
                                 {"bottom", options.bottom},
                                 {"error", options.error},
@@ -117,8 +116,7 @@ void add_measurement_options(CLI::App& command, CurvatureOptions& options) {
           "--hvp-road", options.hvp_road,
           "How the Hessian's products are computed where the exact road is not taken: reverse-over-reverse, "
           "forward-over-reverse, which may be faster with many probes at a time, or automatic, which "
-          "measures "
-          "both, so that the last digits differ from run to run")
+          "measures both, so that the last digits differ from run to run")
       ->check(CLI::IsMember(hvp_road_names()))
       ->type_name("ROAD")
       ->capture_default_str();

@@ -8,6 +8,7 @@
 
 namespace goshawk {
 
+/// What may follow the option, in the order in which help lists it.
 std::vector<std::string> hvp_road_names();
 /// Throws UsageError for an unknown name.
 HvpRoad hvp_road_of(const std::string& name);
