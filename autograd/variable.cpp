@@ -6,6 +6,7 @@
 #include <mutex>
 #include <set>
 #include <unordered_set>
+#include <utility>
 
 #include "core/error.hpp"
 
@@ -72,7 +73,12 @@ Tensor Variable::release_if_unique() {
   return value;
 }
 
-Tensor Backward::take_collected(int i) const {
+Variable Backward::take_collected(int i) const {
+  Variable* const sum = collected_[static_cast<std::size_t>(i)];
+  return sum == nullptr ? Variable() : std::exchange(*sum, Variable());
+}
+
+Tensor Backward::take_collected_in_place(int i) const {
   Variable* const sum = collected_[static_cast<std::size_t>(i)];
   return recording() || sum == nullptr ? Tensor() : sum->release_if_unique();
 }

@@ -102,10 +102,12 @@ class Backward {
   const Variable& grad(int i = 0) const { return grads_[static_cast<std::size_t>(i)]; }
   /// Whether the gradient with respect to input i is wanted; the others may be left undefined.
   bool needs(int i) const { return needs_[static_cast<std::size_t>(i)] != 0; }
-  /// The sum of what other uses of input i have contributed to its gradient so far, for a VJP that can add
-  /// its own share to it in place: it then returns this tensor as the gradient of input i. Undefined when
-  /// there is none, when somebody else holds the tensor, or when the gradient is itself recorded.
-  Tensor take_collected(int i) const;
+  /// The sum of what other uses of input i have contributed to its gradient so far, undefined when there is
+  /// none. Whoever takes it adds his own share, and returns the sum as the gradient of input i.
+  Variable take_collected(int i) const;
+  /// The same for a VJP that can add to it in place. Undefined, too, when somebody else holds the tensor or
+  /// when the gradient is itself recorded; it is then not taken.
+  Tensor take_collected_in_place(int i) const;
   /// Output i as a Variable of the graph, from its value. A VJP must capture its own outputs as Tensors and
   /// wrap them here: capturing the Variable would make the node own itself.
   Variable output(Tensor value, int i = 0) const { return {std::move(value), node_, i}; }

@@ -162,8 +162,18 @@ def run_bench(stage, options, batch, repetitions):
 
 
 def environment():
-    # A forced core type would halve OpenBLAS.
-    return {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+    """Ours, with the OpenBLAS kernels that fit the processor.
+
+    A preset type of core may be a wrong one, and OpenBLAS takes a processor that is newer than itself for a Prescott
+    without AVX: a fifth of its rate.
+    """
+    chosen = dict(os.environ)
+    chosen.pop("OPENBLAS_CORETYPE", None)
+    flags = pathlib.Path("/proc/cpuinfo").read_text().split()
+    core = "SkylakeX" if "avx512dq" in flags else "Haswell" if "avx2" in flags else None
+    if core:
+        chosen["OPENBLAS_CORETYPE"] = core
+    return chosen
 
 
 def compare(options):

@@ -69,8 +69,8 @@ Variable passed(const Variable& gy, const Tensor& y) {
 
 NormWants wants(const Backward& d, const Epilogue& epilogue) {
   NormWants w{.x = d.needs(0), .residual = epilogue.residual.defined() && d.needs(3)};
-  if (w.x) w.x_sum = d.take_collected(0);
-  if (w.residual) w.residual_sum = d.take_collected(3);
+  if (w.x) w.x_sum = d.take_collected_in_place(0);
+  if (w.residual) w.residual_sum = d.take_collected_in_place(3);
   return w;
 }
 

@@ -421,6 +421,7 @@ struct Finish {
     if (epilogue.bias != nullptr) value = hn::Add(value, bias);
     if (epilogue.residual != nullptr) value = hn::Add(value, hn::LoadU(d, epilogue.residual + i));
     if (epilogue.relu) value = past_relu(value, value);
+    if (epilogue.mask != nullptr) value = past_relu(hn::LoadU(d, epilogue.mask + i), value);
     return value;
   }
 
@@ -506,8 +507,12 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
     const float* const residual = sum.epilogue.residual;
     const bool other = residual != nullptr && residual != sum.result;
     const Rows also = other ? rows_of_y(p, residual, begin, end) : Rows();
+    const float* const mask = sum.epilogue.mask;
+    const bool new_mask = mask != nullptr && (s == 0 || mask != sums[s - 1].epilogue.mask);
+    const Rows passed = new_mask ? rows_of_y(p, mask, begin, end) : Rows();
     Prefetcher prefetch_x0(x0.begin, x0.end, kPositions), prefetch_x1(x1.begin, x1.end, kPositions);
     Prefetcher prefetch_y(y.begin, y.end, kPositions), prefetch_residual(also.begin, also.end, kPositions);
+    Prefetcher prefetch_mask(passed.begin, passed.end, kPositions);
     const Index between = terms == 1 ? 0 : sum.pairs[1].b - sum.pairs[0].b;
     for (Index position = 0; position < kPositions; ++position) {
       const float* const in = transformed + position * kBlock;
@@ -517,6 +522,7 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
       prefetch_x1.step();
       prefetch_y.step();
       prefetch_residual.step();
+      prefetch_mask.step();
       Index width = 0;
       for (Index first = 0; first < p.out_channels; first += width) {
         const size_t vectors = p.out_channels - first > kVector ? kBlockVectors : 1;
@@ -531,7 +537,7 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
     }
 
     const Epilogue& e = sum.epilogue;
-    const bool plain = e.bias == nullptr && e.residual == nullptr && !e.relu;
+    const bool plain = e.bias == nullptr && e.residual == nullptr && !e.relu && e.mask == nullptr;
     with_channels(p.out_channels, [&](auto channels) HWY_ATTR {
       plain ? store_tiles<false>(p, sum, products, begin, tiles, channels)
             : store_tiles<true>(p, sum, products, begin, tiles, channels);

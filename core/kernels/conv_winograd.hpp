@@ -34,11 +34,13 @@ struct Pair {
   const float* b = nullptr;
 };
 
-/// What is done to a result before it is written: relu?(y + bias? + residual?). Null pointers: nothing.
+/// What is done to a result before it is written: relu?(y + bias? + residual?) where the mask is not ≤ 0.
+/// Null pointers: nothing.
 struct Epilogue {
   const float* bias = nullptr;      ///< [out_channels]
   const float* residual = nullptr;  ///< of the result's shape; may be the result
   bool relu = false;
+  const float* mask = nullptr;  ///< of the result's shape
 };
 
 /// A sum of one or two products of the same shapes. What several sums have in common is transformed once if

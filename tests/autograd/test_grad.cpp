@@ -1,8 +1,11 @@
+#include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
 #include <functional>
 #include <limits>
 #include <span>
+#include <string>
+#include <type_traits>
 
 #include "autograd/grad.hpp"
 #include "autograd/ops.hpp"
@@ -107,12 +110,14 @@ TEST_CASE("derivatives of x⁴ to fourth order") {
   }
 }
 
-TEST_CASE(
-    "gradients collected in place equal those of a recorded pass, and leave everybody's tensors alone") {
+TEST_CASE_TEMPLATE(
+    "gradients collected in place equal those of a recorded pass, and leave everybody's tensors alone", T,
+    float, double) {
   Random random(31);
-  const auto normal = [&](const Shape& shape) { return random_normal(shape, DType::f64, random); };
-  const Variable x = Variable::leaf(normal({3, 6, 6, 4})), w = Variable::leaf(normal({3, 3, 4, 4}));
-  const Variable gamma = Variable::leaf(normal({4})), beta = Variable::leaf(normal({4}));
+  const auto normal = [&](const Shape& shape) { return random_normal(shape, dtype_of<T>, random); };
+  constexpr std::int64_t n = std::is_same_v<T, float> ? 16 : 4;  // floats by Winograd's convolution
+  const Variable x = Variable::leaf(normal({9, 6, 6, n})), w = Variable::leaf(normal({3, 3, n, n}));
+  const Variable gamma = Variable::leaf(normal({n})), beta = Variable::leaf(normal({n}));
   const ConvParams same{.pad_h = 1, .pad_w = 1};
   // One tensor is the input of convolutions, normalisations, residuals and sums, in every order.
   const Variable a = conv2d(x, w, same);
@@ -123,17 +128,28 @@ TEST_CASE(
   const std::vector<Variable> inputs{x, a, b, w, gamma, beta};
   const Tensor seed = normal(y.shape()), seed_before = seed.clone();
   const auto values = [&](bool create_graph) {
-    std::vector<std::vector<double>> all;
+    std::vector<std::vector<T>> all;
     for (const Variable& g :
          grad(std::span(&y, 1), inputs, {.grad_outputs = {seed}, .create_graph = create_graph})) {
-      all.push_back(g.value().to_vector<double>());
+      all.push_back(g.value().to_vector<T>());
     }
     return all;
   };
   const auto recorded = values(true);
   CHECK(values(false) == recorded);
   CHECK(values(false) == recorded);
-  CHECK(seed.to_vector<double>() == seed_before.to_vector<double>());
+  CHECK(seed.to_vector<T>() == seed_before.to_vector<T>());
+}
+
+TEST_CASE("in a recorded gradient the convolution adds what the shortcut past it has brought") {
+  const ConvParams same{.pad_h = 1, .pad_w = 1};
+  const Variable x = Variable::leaf(normal_as<double>({2, 5, 5, 3}, 1)),
+                 w = Variable::leaf(normal_as<double>({3, 3, 3, 3}, 2));
+  const Variable y = conv2d(relu(conv2d(x, w, same)), w, same, {}, {.relu = true, .residual = x});
+  const std::vector<std::string> ops =
+      graph_ops(grad(sum(y), std::vector{x}, {.create_graph = true}).front());
+  CHECK(std::count(ops.begin(), ops.end(), "conv2d_input_grad") == 1);
+  CHECK(std::count(ops.begin(), ops.end(), "add") == 0);
 }
 
 TEST_CASE("several outputs, several inputs, and an input in the middle of the graph") {

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <doctest/doctest.h>
 #include <hwy/targets.h>
+#include <type_traits>
 #include <vector>
 
 #include "core/kernels/conv.hpp"
@@ -103,38 +104,88 @@ TEST_CASE("sums of convolutions round within their bound and have the bits that 
       sums->push_back({(*sums)[1][1]});
       sums->push_back({(*sums)[2][1], (*sums)[0][0]});
     }
-    const auto check = [&](const std::vector<ConvPairs>& sums, const auto& together, const auto& exact) {
+    const auto f64 = [](const Tensor& t) { return t.to(DType::f64); };
+    const auto check = [&](const auto& sums, const auto& together, const auto& exact) {
       const std::vector<Tensor> results = together(sums);
       REQUIRE(results.size() == sums.size());
       for (std::size_t k = 0; k < sums.size(); ++k) {
         CAPTURE(k);
-        const Tensor alone = together(std::vector<ConvPairs>(1, sums[k])).front();
+        const Tensor alone = together(std::decay_t<decltype(sums)>(1, sums[k])).front();
         CHECK(results[k].to_vector<float>() == alone.to_vector<float>());
-        Tensor expected = exact(sums[k][0]);
-        if (sums[k].size() == 2) {
-          const Tensor second = exact(sums[k][1]);
-          for (Index i = 0; i < expected.numel(); ++i) expected.data<double>()[i] += second.data<double>()[i];
-        }
-        CHECK(relative_error(results[k], expected) < 1e-6);
+        CHECK(relative_error(results[k], exact(sums[k])) < 1e-6);
       }
     };
-    const auto f64 = [](const Tensor& t) { return t.to(DType::f64); };
+    const auto sum_of = [&](const ConvPairs& pairs, const auto& exact) {
+      Tensor sum = exact(pairs[0]);
+      if (pairs.size() == 2) {
+        const Tensor second = exact(pairs[1]);
+        for (Index i = 0; i < sum.numel(); ++i) sum.data<double>()[i] += second.data<double>()[i];
+      }
+      return sum;
+    };
+    // Every sum of images with something else around it: nothing, one of the three, two of them, all.
+    const auto surrounded = [&](const std::vector<ConvPairs>& sums, const Shape& image) {
+      std::vector<ConvSum> all;
+      const Tensor mask = normal(image);
+      for (std::size_t k = 0; k < sums.size(); ++k) {
+        ConvSum& sum = all.emplace_back(ConvSum{.pairs = sums[k]});
+        if (k == 1 || k >= 4) sum.bias = normal({image.back()});
+        if (k == 2 || k >= 4) sum.residual = normal(image);
+        if (k == 3 || k == 5) sum.mask = mask;
+      }
+      return all;
+    };
+    const auto exact_image = [&](const ConvSum& sum, const auto& exact) {
+      Tensor image = sum_of(sum.pairs, exact);
+      const Index channels = image.shape().back();
+      for (Index i = 0; i < image.numel(); ++i) {
+        double& value = image.data<double>()[i];
+        if (sum.bias.defined()) value += sum.bias.template data<float>()[i % channels];
+        if (sum.residual.defined()) value += sum.residual.template data<float>()[i];
+        if (sum.mask.defined() && sum.mask.template data<float>()[i] <= 0) value = 0;
+      }
+      return image;
+    };
+    const std::vector<ConvSum> forward_images = surrounded(forward, gy.shape()),
+                               input_images = surrounded(input, x.shape());
+    // Where the residual may be overwritten, it is with the same bits.
+    const auto check_overwriting = [](const std::vector<ConvSum>& sums, const auto& together) {
+      const std::vector<Tensor> results = together(sums);
+      std::vector<ConvSum> overwriting = sums;
+      for (ConvSum& sum : overwriting) {
+        sum.overwrite = true;
+        if (sum.residual.defined()) sum.residual = sum.residual.clone();
+      }
+      const std::vector<Tensor> again = together(overwriting);
+      for (std::size_t k = 0; k < sums.size(); ++k) {
+        CHECK(again[k].to_vector<float>() == results[k].to_vector<float>());
+      }
+    };
     const TargetGuard guard;
     for (Index target : simd::supported_targets()) {
       hwy::SetSupportedTargetsForTest(target);
       INFO(hwy::TargetName(target), " x ", c.shapes.x(), " w ", w_shape);
-      check(
-          forward, [&](const auto& sums) { return conv2d_sums(sums, c.params); },
-          [&](const ConvPair& p) { return reference::conv2d(f64(p.a), f64(p.b), c.params); });
-      check(
-          input, [&](const auto& sums) { return conv2d_input_grad_sums(sums, x.shape(), c.params); },
-          [&](const ConvPair& p) {
-            return reference::conv2d_input_grad(f64(p.a), f64(p.b), x.shape(), c.params);
-          });
+      const auto forward_sums = [&](const auto& sums) { return conv2d_sums(sums, c.params); };
+      const auto input_sums = [&](const auto& sums) {
+        return conv2d_input_grad_sums(sums, x.shape(), c.params);
+      };
+      check(forward_images, forward_sums, [&](const ConvSum& sum) {
+        return exact_image(
+            sum, [&](const ConvPair& p) { return reference::conv2d(f64(p.a), f64(p.b), c.params); });
+      });
+      check(input_images, input_sums, [&](const ConvSum& sum) {
+        return exact_image(sum, [&](const ConvPair& p) {
+          return reference::conv2d_input_grad(f64(p.a), f64(p.b), x.shape(), c.params);
+        });
+      });
+      check_overwriting(forward_images, forward_sums);
+      check_overwriting(input_images, input_sums);
       check(
           weight, [&](const auto& sums) { return conv2d_weight_grad_sums(sums, w.shape(), c.params); },
-          [&](const ConvPair& p) {
-            return reference::conv2d_weight_grad(f64(p.a), f64(p.b), w.shape(), c.params);
+          [&](const ConvPairs& pairs) {
+            return sum_of(pairs, [&](const ConvPair& p) {
+              return reference::conv2d_weight_grad(f64(p.a), f64(p.b), w.shape(), c.params);
+            });
           });
     }
   }
@@ -148,8 +199,12 @@ TEST_CASE("sums of convolutions without Winograd's, and of no pictures") {
     const Shape x_shape{images, 16, 16, 16}, w_shape{3, 3, 16, 16};
     const ConvPair a{normal(x_shape), normal(w_shape)}, b{normal(x_shape), normal(w_shape)};
     set_winograd(false);
-    const Tensor y = conv2d_sums({{a, b}}, params).front();
-    const Tensor gx = conv2d_input_grad_sums({{a, b}}, x_shape, params).front();
+    const Tensor bias = normal({16}), residual = normal(x_shape), mask = normal(x_shape);
+    const std::vector<ConvSum> images_sums{
+        {.pairs = {a, b}}, {.pairs = {a, b}, .bias = bias, .residual = residual, .mask = mask}};
+    const std::vector<Tensor> y_sums = conv2d_sums(images_sums, params);
+    const std::vector<Tensor> gx_sums = conv2d_input_grad_sums(images_sums, x_shape, params);
+    const Tensor &y = y_sums[0], &gx = gx_sums[0];
     const Tensor gw = conv2d_weight_grad_sums({{{a.a, b.a}, {b.a, a.a}}}, w_shape, params).front();
     set_winograd(true);
     CHECK(y.shape() == x_shape);
@@ -157,7 +212,7 @@ TEST_CASE("sums of convolutions without Winograd's, and of no pictures") {
     CHECK(gw.shape() == w_shape);
     if (images == 0) {
       CHECK(gw.to_vector<float>() == std::vector<float>(static_cast<std::size_t>(gw.numel())));
-      CHECK(conv2d_sums({{a, b}}, params).front().shape() == x_shape);
+      CHECK(conv2d_sums(images_sums, params)[1].shape() == x_shape);
       CHECK(conv2d_weight_grad_sums({{{a.a, b.a}}}, w_shape, params).front().to_vector<float>() ==
             gw.to_vector<float>());
       continue;
@@ -173,17 +228,32 @@ TEST_CASE("sums of convolutions without Winograd's, and of no pictures") {
                                  reference::conv2d_input_grad(f64(b.a), f64(b.b), x_shape, params))) < 1e-6);
     CHECK(relative_error(gw, sum(reference::conv2d_weight_grad(f64(a.a), f64(b.a), w_shape, params),
                                  reference::conv2d_weight_grad(f64(b.a), f64(a.a), w_shape, params))) < 1e-6);
+    for (const auto& sums : {y_sums, gx_sums}) {
+      for (Index i = 0; i < residual.numel(); ++i) {
+        const float* const from = sums[0].data<float>();
+        const float expected = from[i] + bias.data<float>()[i % 16] + residual.data<float>()[i];
+        CHECK(sums[1].data<float>()[i] == (mask.data<float>()[i] <= 0 ? 0 : expected));
+      }
+    }
   }
 }
 
 TEST_CASE("sums of convolutions need one or two pairs of the same shapes") {
   const Tensor x = Tensor::zeros({2, 8, 8, 16}, DType::f32), w = Tensor::zeros({3, 3, 16, 16}, DType::f32);
   CHECK(conv2d_sums({}, {}).empty());
-  CHECK_THROWS_WITH_AS(conv2d_sums({{}}, {}), doctest::Contains("[conv2d_sums] a sum of 0 convolutions"),
-                       Error);
-  CHECK_THROWS_WITH_AS(conv2d_sums({{{x, w}, {x, w}, {x, w}}}, {}), doctest::Contains("a sum of 3"), Error);
-  CHECK_THROWS_AS(conv2d_sums({{{x, w}, {x, Tensor::zeros({3, 3, 16, 8}, DType::f32)}}}, {}), Error);
-  CHECK_THROWS_AS(conv2d_sums({{{x, w.to(DType::f64)}}}, {}), Error);
+  const auto sum = [](const ConvPairs& pairs) { return conv2d_sums({{.pairs = pairs}}, {}); };
+  CHECK_THROWS_WITH_AS(sum({}), doctest::Contains("[conv2d_sums] a sum of 0 convolutions"), Error);
+  CHECK_THROWS_WITH_AS(sum({{x, w}, {x, w}, {x, w}}), doctest::Contains("a sum of 3"), Error);
+  CHECK_THROWS_AS(sum({{x, w}, {x, Tensor::zeros({3, 3, 16, 8}, DType::f32)}}), Error);
+  CHECK_THROWS_AS(sum({{x, w.to(DType::f64)}}), Error);
+  CHECK_THROWS_WITH_AS(conv2d_weight_grad_sums({{}}, w.shape(), {}), doctest::Contains("a sum of 0"), Error);
+  // The images are [2, 6, 6, 16].
+  CHECK_THROWS_WITH_AS(
+      conv2d_sums({{.pairs = {{x, w}}, .residual = x}}, {}),
+      doctest::Contains("[conv2d_sums] the result is f32 [2, 6, 6, 16] but what it is added"), Error);
+  CHECK_THROWS_AS(conv2d_sums({{.pairs = {{x, w}}, .mask = x}}, {}), Error);
+  CHECK_THROWS_WITH_AS(conv2d_sums({{.pairs = {{x, w}}, .bias = Tensor::zeros({8}, DType::f32)}}, {}),
+                       doctest::Contains("the bias is f32 [8]"), Error);
 }
 
 TEST_CASE("Winograd is used where it applies and can be switched off") {

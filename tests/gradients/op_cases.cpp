@@ -135,6 +135,9 @@ std::vector<OpCase> convolution_cases() {
     cases.push_back({"conv2d_input_grad",
                      [p, x](const V& v) { return conv2d_input_grad(v[0], v[1], x, p); },
                      {normal(y), normal(w, 2)}});
+    cases.push_back({"conv2d_input_grad",
+                     [p, x](const V& v) { return conv2d_input_grad(v[0], v[1], x, p, v[2]); },
+                     {normal(y), normal(w, 2), normal(x, 3)}});
     cases.push_back({"conv2d_weight_grad",
                      [p, w](const V& v) { return conv2d_weight_grad(v[0], v[1], w, p); },
                      {normal(x), normal(y, 2)}});
@@ -161,6 +164,9 @@ std::vector<OpCase> convolution_cases() {
   cases.push_back({"conv2d", [](const V& v) { return conv2d(v[0], v[0], kStride1); }, {normal(both)}});
   cases.push_back({"conv2d_input_grad",
                    [both](const V& v) { return conv2d_input_grad(v[0], v[0], both, kStride1); },
+                   {normal(both)}});
+  cases.push_back({"conv2d_input_grad",
+                   [both](const V& v) { return conv2d_input_grad(v[0], v[0], both, kStride1, v[0]); },
                    {normal(both)}});
   cases.push_back({"conv2d_weight_grad",
                    [both](const V& v) { return conv2d_weight_grad(v[0], v[0], both, kStride1); },
