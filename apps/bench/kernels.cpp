@@ -8,6 +8,7 @@
 #include "core/error.hpp"
 #include "core/kernels/channel.hpp"
 #include "core/kernels/conv.hpp"
+#include "core/kernels/gemm.hpp"
 #include "core/kernels/norm.hpp"
 #include "core/random.hpp"
 
@@ -91,6 +92,44 @@ void add_conv(const ConvCase& c, const char* direction, bool winograd, double li
   });
 }
 
+/// A product of a network's classifier, of its gradient, or one that a kernel must not be slow at.
+struct ProductCase {
+  const char* name;
+  std::int64_t rows, depth, columns;
+  bool transpose_a, transpose_b;
+};
+constexpr ProductCase kProductCases[] = {
+    {"128x64x10", 128, 64, 10, false, false},         {"128x128x1000", 128, 128, 1000, false, false},
+    {"128x1000x128_nt", 128, 1000, 128, false, true}, {"128x128x1000_tn", 128, 128, 1000, true, false},
+    {"512x512x512", 512, 512, 512, false, false},     {"500x3000x500_nt", 500, 3000, 500, false, true},
+};
+
+void add_product(const ProductCase& c, double limit) {
+  add(fmt::format("matmul/{}", c.name), [=](benchmark::State& state) {
+    Random random(1);
+    const Tensor a =
+        random_normal(c.transpose_a ? Shape{c.depth, c.rows} : Shape{c.rows, c.depth}, DType::f32, random);
+    const Tensor b = random_normal(c.transpose_b ? Shape{c.columns, c.depth} : Shape{c.depth, c.columns},
+                                   DType::f32, random);
+    for (auto _ : state) benchmark::DoNotOptimize(kernels::matmul(a, b, c.transpose_a, c.transpose_b));
+    report(state, 2.0 * static_cast<double>(c.rows * c.depth * c.columns), limit);
+  });
+}
+
+/// Half of the operations of a product suffice, and are counted.
+void add_gram(std::int64_t rows, std::int64_t columns, double limit) {
+  add(fmt::format("gram/{}x{}", rows, columns), [=](benchmark::State& state) {
+    Random random(1);
+    const Tensor a = random_normal({rows, columns}, DType::f32, random),
+                 out = Tensor::empty({rows, rows}, DType::f32);
+    for (auto _ : state) {
+      kernels::gram_task(a.data<float>(), rows, columns, out.data<float>());
+      benchmark::DoNotOptimize(out);
+    }
+    report(state, static_cast<double>(rows * rows * columns), limit);
+  });
+}
+
 void add_norm(std::int64_t size, std::int64_t channels) {
   const Shape shape{kBatch, size, size, channels};
   const auto add_one = [&](const char* name, int tensors, auto f) {
@@ -143,6 +182,9 @@ void run_kernel_benchmarks(const std::string& filter, bool json, double limit_gf
   for (const auto& [size, channels] : {std::pair{32, 16}, std::pair{16, 32}, std::pair{8, 64}}) {
     add_norm(size, channels);
   }
+  for (const ProductCase& c : kProductCases) add_product(c, limit_gflops);
+  add_gram(64, 576, limit_gflops);
+  add_gram(256, 288, limit_gflops);
   std::vector<std::string> arguments{"bench",
                                      json ? "--benchmark_format=json" : "--benchmark_format=console"};
   if (!filter.empty()) arguments.push_back("--benchmark_filter=" + filter);

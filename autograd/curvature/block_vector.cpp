@@ -4,8 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "core/kernels/product_sum.hpp"
 #include "core/parallel.hpp"
-#include "core/product_sum.hpp"
 
 namespace goshawk {
 namespace {
@@ -34,7 +34,7 @@ double block_dot(const Tensor& a, const Tensor& b) {
     std::vector<double> partial(static_cast<std::size_t>((n + kElementwiseGrain - 1) / kElementwiseGrain));
     parallel_for(n, kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
       partial[static_cast<std::size_t>(begin / kElementwiseGrain)] =
-          product_sum(left + begin, right + begin, end - begin);
+          kernels::product_sum(left + begin, right + begin, end - begin);
     });
     double sum = 0;
     for (double p : partial) sum += p;

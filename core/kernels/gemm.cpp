@@ -1,31 +1,251 @@
 #include "core/kernels/gemm.hpp"
 
-#include <cblas.h>
-#include <type_traits>
+#include <algorithm>
 
-#include "core/kernels/openblas.hpp"
+#include "core/kernels/both_types.hpp"
+#include "core/kernels/conv_scratch.hpp"
+#include "core/memory.hpp"
 #include "core/parallel.hpp"
 
-namespace goshawk::kernels {
-namespace {
+// clang-format off
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/kernels/gemm.cpp"
+#include <hwy/foreach_target.h>  // must come before highway.h
+#include <hwy/highway.h>
+// clang-format on
 
-// Rows of the result per task.
-constexpr std::int64_t kRows = 256;
+#include "core/kernels/conv_block-inl.hpp"
 
-}  // namespace
+#ifndef GOSHAWK_CORE_KERNELS_GEMM_ARGS
+#define GOSHAWK_CORE_KERNELS_GEMM_ARGS
+namespace goshawk::kernels::gemm {
 
-void gram_task(const float* a, std::int64_t rows, std::int64_t columns, float* out) {
-  use_one_blas_thread();
-  check_blas_extents({rows, columns}, "gram");
-  const auto n = static_cast<blasint>(rows), k = static_cast<blasint>(columns);
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, k, 1, a, k, a, k, 0, out, n);
+using Index = std::int64_t;
+
+/// Element (i, j) is at data[i * row + j * column]; one of the two distances is 1.
+template <class T>
+struct Matrix {
+  const T* data;
+  Index row, column;
+};
+
+/// Rows of a product a b.
+template <class T>
+struct Rows {
+  Matrix<T> a;      // [rows, depth]
+  const T* panels;  // b [depth, columns], as pack_panels leaves it
+  T* out;           // [rows, columns]
+  Index rows, depth, columns;
+  bool upper;  // row i is only wanted from column i on
+};
+
+/// The functions for one instruction set.
+template <class T>
+struct Table {
+  void (*pack_panels)(const Matrix<T>& b, Index depth, Index columns, Index first, Index last, T* panels);
+  void (*multiply_rows)(const Rows<T>& rows);
+  Index panel;  // columns of the widest panel
+};
+
+/// What a thread copies its rows of a to.
+inline simd::Scratch& row_scratch() {
+  thread_local simd::Scratch scratch;
+  return scratch;
 }
 
+// Terms that are summed in registers before they are added to the result: as many as leave a panel of b in
+// the first-level cache or not far from it.
+inline constexpr Index kDepth = 256;
+// Rows whose distance is a multiple of half a page share so few sets of the first-level cache that a block of
+// them does not stay in it.
+inline constexpr Index kAliasBytes = 2048;
+
+}  // namespace goshawk::kernels::gemm
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace goshawk::kernels::gemm {
+namespace HWY_NAMESPACE {
+
+using namespace goshawk::kernels::simd::HWY_NAMESPACE;
+
+#if HWY_TARGET == HWY_SCALAR
+template <class T>
+constexpr size_t kSquare = 1;
+template <class D, class T>
+void transpose_square(D /*d*/, const T* from, Index /*from_step*/, T* to, Index /*to_step*/) {
+  *to = *from;
+}
+#else
+template <class T>
+constexpr size_t kSquare = 16 / sizeof(T);
+/// to[j * to_step + i] = from[i * from_step + j] for a square as large as a vector of 16 bytes is long.
+template <class D, class T>
+HWY_INLINE void transpose_square(D d, const T* from, Index from_step, T* to, Index to_step) {
+  const auto row0 = hn::LoadU(d, from), row1 = hn::LoadU(d, from + from_step);
+  if constexpr (sizeof(T) == 8) {
+    hn::StoreU(hn::InterleaveLower(d, row0, row1), d, to);
+    hn::StoreU(hn::InterleaveUpper(d, row0, row1), d, to + to_step);
+  } else {
+    const auto row2 = hn::LoadU(d, from + 2 * from_step), row3 = hn::LoadU(d, from + 3 * from_step);
+    const auto even0 = hn::InterleaveLower(d, row0, row2), even1 = hn::InterleaveUpper(d, row0, row2);
+    const auto odd0 = hn::InterleaveLower(d, row1, row3), odd1 = hn::InterleaveUpper(d, row1, row3);
+    hn::StoreU(hn::InterleaveLower(d, even0, odd0), d, to);
+    hn::StoreU(hn::InterleaveUpper(d, even0, odd0), d, to + to_step);
+    hn::StoreU(hn::InterleaveLower(d, even1, odd1), d, to + 2 * to_step);
+    hn::StoreU(hn::InterleaveUpper(d, even1, odd1), d, to + 3 * to_step);
+  }
+}
+
+#endif
+
+/// to[j * to_step + i] = from[i * from_step + j] for i < rows, j < columns.
+template <class T>
+void transpose(const T* HWY_RESTRICT from, Index from_step, Index rows, Index columns, T* HWY_RESTRICT to,
+               Index to_step) {
+  const hn::FixedTag<T, kSquare<T>> d;
+  constexpr auto n = static_cast<Index>(kSquare<T>);
+  const Index whole_rows = rows / n * n, whole_columns = columns / n * n;
+  const auto rest = [&](Index first_row, Index first_column, Index last_column) {
+    for (Index i = first_row; i < rows; ++i) {
+      for (Index j = first_column; j < last_column; ++j) to[j * to_step + i] = from[i * from_step + j];
+    }
+  };
+  for (Index i = 0; i < whole_rows; i += n) {
+    for (Index j = 0; j < whole_columns; j += n) {
+      transpose_square(d, from + i * from_step + j, from_step, to + j * to_step + i, to_step);
+    }
+  }
+  rest(0, whole_columns, columns);
+  rest(whole_rows, 0, whole_columns);
+}
+
+/// Columns of a panel that begins at column `first`.
+template <class T>
+HWY_INLINE Index panel_width(Index columns, Index first) {
+  return (columns - first > kLanes<T> ? 2 : 1) * kLanes<T>;
+}
+
+/// The panels of b [depth, columns] that begin in [first, last): a panel's [depth][width] at first * depth,
+/// zeros where there is no column.
+template <class T>
+void pack_panels(const Matrix<T>& b, Index depth, Index columns, Index first, Index last, T* panels) {
+  Index width = 0;
+  for (; first < last; first += width) {
+    width = panel_width<T>(columns, first);
+    const Index count = std::min(width, columns - first);
+    T* const to = panels + first * depth;
+    if (b.column == 1) {
+      for (Index l = 0; l < depth; ++l) std::copy_n(b.data + l * b.row + first, count, to + l * width);
+    } else {
+      transpose(b.data + first * b.column, b.column, count, depth, to, width);
+    }
+    if (count == width) continue;
+    for (Index l = 0; l < depth; ++l) std::fill(to + l * width + count, to + (l + 1) * width, T{0});
+  }
+}
+
+template <class T>
+void multiply_rows(const Rows<T>& p) {
+  const bool in_place = p.a.column == 1 && p.a.row * static_cast<Index>(sizeof(T)) % kAliasBytes != 0;
+  const Index step = in_place ? p.a.row : std::min(p.depth, kDepth) + kLanes<T>;
+  T* const copy = in_place ? nullptr : row_scratch().get<T>(p.rows * step);
+  for (Index k = 0; k < p.depth; k += kDepth) {
+    const Index depth = std::min(kDepth, p.depth - k);
+    const T* rows = p.a.data + k * p.a.column;
+    if (!in_place) {
+      if (p.a.column == 1) {
+        for (Index i = 0; i < p.rows; ++i) std::copy_n(rows + i * p.a.row, depth, copy + i * step);
+      } else {
+        transpose(rows, p.a.column, depth, p.rows, copy, step);
+      }
+      rows = copy;
+    }
+    Index width = 0;
+    for (Index first = 0; first < p.columns; first += width) {
+      width = panel_width<T>(p.columns, first);
+      const auto vectors = static_cast<size_t>(width / kLanes<T>);
+      const Index most = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
+      const Index wanted = p.upper ? std::min(p.rows, first + width) : p.rows;
+      const Index blocks = (wanted + most - 1) / most;
+      for (Index block = 0; block < blocks; ++block) {
+        const Index row = wanted * block / blocks, count = wanted * (block + 1) / blocks - row;
+        find_pixel_block<T>(count, vectors)(rows + row * step, step, depth,
+                                            p.panels + first * p.depth + k * width,
+                                            {.to = p.out + row * p.columns + first,
+                                             .pixel_step = p.columns,
+                                             .channels = p.columns - first,
+                                             .add = k > 0});
+      }
+    }
+  }
+}
+
+template <class T>
+Table<T> table_of() {
+  return {pack_panels<T>, multiply_rows<T>, 2 * kLanes<T>};
+}
+BothTypes<Table> table() {
+  return {table_of<float>(), table_of<double>()};
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace goshawk::kernels::gemm
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace goshawk::kernels {
+namespace gemm {
+namespace {
+
+HWY_EXPORT(table);
+
+template <class T>
+Table<T> kernels_of() {
+  return HWY_DYNAMIC_DISPATCH(table)().of<T>();
+}
+
+constexpr Index kTaskRows = 96;  // of the result
+
+/// Elements of the panels of a matrix.
+template <class T>
+Index panels_size(const Table<T>& kernels, Index depth, Index columns) {
+  return (columns + kernels.panel - 1) / kernels.panel * kernels.panel * depth;
+}
+
+template <class T>
+Matrix<T> matrix(const T* data, Index columns, bool transposed) {
+  return transposed ? Matrix<T>{data, 1, columns} : Matrix<T>{data, columns, 1};
+}
+
+template <class T>
+void gram(const T* a, Index rows, Index columns, T* out) {
+  if (columns == 0) std::fill_n(out, rows * rows, T{0});
+  if (rows == 0 || columns == 0) return;
+  thread_local simd::Scratch scratch;
+  const Table<T> kernels = kernels_of<T>();
+  T* const panels = scratch.get<T>(panels_size(kernels, columns, rows));
+  kernels.pack_panels(matrix(a, columns, true), columns, rows, 0, rows, panels);
+  kernels.multiply_rows({.a = matrix(a, columns, false),
+                         .panels = panels,
+                         .out = out,
+                         .rows = rows,
+                         .depth = columns,
+                         .columns = rows,
+                         .upper = true});
+  for (Index i = 1; i < rows; ++i) {
+    for (Index j = 0; j < i; ++j) out[i * rows + j] = out[j * rows + i];
+  }
+}
+
+}  // namespace
+}  // namespace gemm
+
+void gram_task(const float* a, std::int64_t rows, std::int64_t columns, float* out) {
+  gemm::gram(a, rows, columns, out);
+}
 void gram_task(const double* a, std::int64_t rows, std::int64_t columns, double* out) {
-  use_one_blas_thread();
-  check_blas_extents({rows, columns}, "gram");
-  const auto n = static_cast<blasint>(rows), k = static_cast<blasint>(columns);
-  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, k, 1, a, k, a, k, 0, out, n);
+  gemm::gram(a, rows, columns, out);
 }
 
 Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b) {
@@ -37,30 +257,31 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
   const std::int64_t n = b.dim(transpose_b ? 0 : 1);
   check(b.dim(transpose_b ? 1 : 0) == k, "[matmul] inner extents differ: {}{} times {}{}", a.shape(),
         transpose_a ? " transposed" : "", b.shape(), transpose_b ? " transposed" : "");
-  check_blas_extents({k, n, a.dim(1), b.dim(1)}, "matmul");
   if (k == 0) return Tensor::zeros({m, n}, a.dtype());
   Tensor out = Tensor::empty({m, n}, a.dtype());
   if (m == 0 || n == 0) return out;
-  use_one_blas_thread();
   dispatch_floating(a.dtype(), "matmul", [&]<class T>() {
-    parallel_for(m, kRows, [&](std::int64_t begin, std::int64_t end) {
-      const T* rows = a.data<T>() + (transpose_a ? begin : begin * k);
-      const auto ta = transpose_a ? CblasTrans : CblasNoTrans;
-      const auto tb = transpose_b ? CblasTrans : CblasNoTrans;
-      const auto count = static_cast<blasint>(end - begin);
-      const auto lda = static_cast<blasint>(a.dim(1)), ldb = static_cast<blasint>(b.dim(1));
-      const auto columns = static_cast<blasint>(n), depth = static_cast<blasint>(k);
-      T* to = out.data<T>() + begin * n;
-      if constexpr (std::is_same_v<T, float>) {
-        cblas_sgemm(CblasRowMajor, ta, tb, count, columns, depth, 1, rows, lda, b.data<T>(), ldb, 0, to,
-                    columns);
-      } else {
-        cblas_dgemm(CblasRowMajor, ta, tb, count, columns, depth, 1, rows, lda, b.data<T>(), ldb, 0, to,
-                    columns);
-      }
+    const gemm::Table<T> kernels = gemm::kernels_of<T>();
+    const gemm::Matrix<T> left = gemm::matrix(a.data<T>(), a.dim(1), transpose_a),
+                          right = gemm::matrix(b.data<T>(), b.dim(1), transpose_b);
+    const std::int64_t size = gemm::panels_size(kernels, k, n);
+    const std::shared_ptr<std::byte[]> memory = allocate(size * static_cast<std::int64_t>(sizeof(T)));
+    T* const panels = reinterpret_cast<T*>(memory.get());
+    parallel_for(n, kernels.panel, [&](std::int64_t begin, std::int64_t end) {
+      kernels.pack_panels(right, k, n, begin, end, panels);
+    });
+    parallel_for(m, gemm::kTaskRows, [&](std::int64_t begin, std::int64_t end) {
+      kernels.multiply_rows({.a = {left.data + begin * left.row, left.row, left.column},
+                             .panels = panels,
+                             .out = out.data<T>() + begin * n,
+                             .rows = end - begin,
+                             .depth = k,
+                             .columns = n,
+                             .upper = false});
     });
   });
   return out;
 }
 
 }  // namespace goshawk::kernels
+#endif

@@ -6,8 +6,8 @@
 namespace goshawk::kernels {
 
 /// op(a) op(b) for row-major matrices of one dtype (f32 or f64), op(m) = mᵀ where transpose_* is set.
-/// OpenBLAS, one thread per call; the rows of the result are split into parallel tasks by a fixed rule.
-/// Throws Error when the shapes do not match, or an extent is more than OpenBLAS counts.
+/// Every element is summed in the order of its terms, in runs of 256 that are then added, whatever the
+/// instruction set and the number of threads. Throws Error when the shapes or types do not match.
 Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b);
 
 /// out [rows, rows] = a aᵀ for a row-major [rows, columns], on the calling thread: a part of somebody's

@@ -7,8 +7,8 @@
 #include "core/kernels/conv_plan.hpp"
 #include "core/kernels/conv_scratch.hpp"
 #include "core/kernels/gemm.hpp"
+#include "core/kernels/product_sum.hpp"
 #include "core/parallel.hpp"
-#include "core/product_sum.hpp"
 
 namespace goshawk::kernels {
 namespace {

@@ -6,7 +6,6 @@
 #include <limits>
 
 #include "core/error.hpp"
-#include "core/kernels/openblas.hpp"
 
 // LAPACK's Fortran interface, which OpenBLAS contains; Debian's libopenblas-dev has no header for it. The
 // last arguments are the lengths of the character arguments, as gfortran passes them.
@@ -20,6 +19,11 @@ void dstev_(const char* jobz, const blasint* n, double* d, double* e, double* z,
 
 namespace goshawk::kernels {
 namespace {
+
+/// OpenBLAS would start threads of its own beside our tasks, and its results depend on their number.
+void use_one_blas_thread() {
+  [[maybe_unused]] static const bool one_thread = (openblas_set_num_threads(1), true);
+}
 
 void check_finite(std::span<const double> elements, const char* op) {
   const auto bad = std::find_if(elements.begin(), elements.end(), [](double x) { return !std::isfinite(x); });
