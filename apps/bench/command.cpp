@@ -19,7 +19,8 @@ void add_bench_options(CLI::App& command, BenchCommand& bench) {
       ->capture_default_str();
   command
       .add_option("--microbatch", options.microbatch,
-                  "Images of a microbatch where batch norm is in eval mode; 0: by the size of the pictures")
+                  "Images of a microbatch where batch norm is in eval mode; 0: by the size of the pictures "
+                  "and the number of vectors")
       ->check(non_negative_number())
       ->type_name("N")
       ->capture_default_str();

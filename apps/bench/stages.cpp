@@ -38,7 +38,8 @@ struct Bench {
   std::int64_t graph_bytes = 0;
   double macs = 0;  // of one forward pass over the batch
 
-  Bench(const BenchOptions& options, Mode mode)
+  /// `vectors`: how many there are at once.
+  Bench(const BenchOptions& options, Mode mode, std::int64_t vectors = 1)
       : model(make_model(options.model, {.classes = classes(model_input(options.model))})) {
     const InputSpec input = model_input(options.model);
     Random random(1);
@@ -48,9 +49,10 @@ struct Bench {
       label = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(classes(input))));
     }
     constexpr std::int64_t kMicrobatchPixels = std::int64_t{32} * 32 * 32;
-    microbatch = options.microbatch > 0
-                     ? options.microbatch
-                     : std::max<std::int64_t>(1, kMicrobatchPixels / (input.height * input.width));
+    // Each of several vectors has transformed weights of its own, which more pictures share.
+    const std::int64_t pixels = (vectors > 1 ? 2 : 1) * kMicrobatchPixels;
+    microbatch = options.microbatch > 0 ? options.microbatch
+                                        : std::max<std::int64_t>(1, pixels / (input.height * input.width));
     graph_bytes = options.graph_megabytes << 20;
     model->set_mode(Mode::eval);
     const NoGrad no_grad;
@@ -144,7 +146,7 @@ Stage hvp_train(const BenchOptions& options) {
 
 template <HvpRoad kRoad>
 Stage hvp_eval_k8(const BenchOptions& options) {
-  const auto bench = std::make_shared<Bench>(options, Mode::eval);
+  const auto bench = std::make_shared<Bench>(options, Mode::eval, kVectors);
   const auto hessian = std::make_shared<HessianOperator>(bench->hessian(kRoad));
   std::vector<Vector> vectors;
   for (std::uint64_t k = 0; k < kVectors; ++k) vectors.push_back(bench->direction(2 + k));
@@ -164,7 +166,7 @@ Stage top_eigenvalue(const BenchOptions& options) {
 
 Stage all_layer_traces(const BenchOptions& options) {
   constexpr int kProbes = 8;
-  const auto bench = std::make_shared<Bench>(options, Mode::eval);
+  const auto bench = std::make_shared<Bench>(options, Mode::eval, kProbes);
   const auto hessian = std::make_shared<HessianOperator>(bench->hessian(kReverse));
   return {[bench, hessian] {
             layer_traces(*hessian, {.relative_error = 1e-9,

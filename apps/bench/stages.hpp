@@ -15,7 +15,7 @@ struct BenchOptions {
   std::string model = "resnet20";
   std::int64_t batch = 128;
   /// Images of one microbatch where batch norm is in eval mode, so that images do not interact; several are
-  /// at work at the same time. 0: chosen by the size of the pictures.
+  /// at work at the same time. 0: chosen by the size of the pictures and how many vectors there are.
   std::int64_t microbatch = 0;
   /// MiB for gradient graphs that are kept between products (MicrobatchOptions::graph_bytes).
   std::int64_t graph_megabytes = 512;
