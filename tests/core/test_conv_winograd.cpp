@@ -292,7 +292,7 @@ TEST_CASE("a not-a-number stays within the tiles whose pixels see it") {
   x.data<float>()[((image * 16 + row) * 16 + column) * 16 + 2] = std::nanf("");
   const Tensor y = conv2d(x, Tensor::full({3, 3, 16, 16}, DType::f32, 1), {.pad_h = 1, .pad_w = 1});
   for (Index i = 0; i < y.numel(); ++i) {
-    const Index n = i / (16 * 16 * 16), r = i / (16 * 16) % 16, s = i / 16 % 16;
+    const Index n = i / (Index{16} * 16 * 16), r = i / (Index{16} * 16) % 16, s = i / 16 % 16;
     const bool sees = n == image && std::abs(r - row) <= 1 && std::abs(s - column) <= 1;
     const bool same_tile = n == image && r / 4 == row / 4 && s / 4 == column / 4;
     if (sees) CHECK(std::isnan(y.data<float>()[i]));

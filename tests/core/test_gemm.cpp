@@ -1,4 +1,3 @@
-#include <array>
 #include <cmath>
 #include <doctest/doctest.h>
 #include <limits>
@@ -15,8 +14,10 @@ namespace {
 
 using Index = std::int64_t;
 
-/// [rows, depth, columns] of products.
-const std::vector<std::array<Index, 3>> kProducts{
+struct Product {
+  Index m, k, n;  // rows, depth, columns
+};
+const std::vector<Product> kProducts{
     {1, 1, 1},     {3, 5, 2}, {600, 7, 10},  {4, 0, 3},
     {0, 3, 2},     {3, 2, 0}, {13, 300, 70},  // two runs of terms, and panels of which the last one is narrow
     {99, 512, 33},                            // rows that share sets of the first-level cache
@@ -47,7 +48,8 @@ void check_product(const Tensor& a, const Tensor& b, bool ta, bool tb, const Ten
 }  // namespace
 
 TEST_CASE_TEMPLATE("matrix products of every orientation against plain loops", T, float, double) {
-  for (const auto& [m, k, n] : kProducts) {
+  for (const Product& p : kProducts) {
+    const Index m = p.m, k = p.k, n = p.n;
     for (const bool ta : {false, true}) {
       for (const bool tb : {false, true}) {
         CAPTURE(m);
@@ -92,12 +94,13 @@ TEST_CASE_TEMPLATE("a product has the same bits however its operands lie", T, fl
 }
 
 TEST_CASE_TEMPLATE("a Gram matrix is the product with the transposed, to the bit", T, float, double) {
-  for (const auto& [rows, columns] :
-       std::vector<std::array<Index, 2>>{{1, 1}, {3, 5}, {64, 576}, {49, 64}, {70, 300}, {5, 0}, {0, 5}}) {
+  for (const Shape& shape :
+       std::vector<Shape>{{1, 1}, {3, 5}, {64, 576}, {49, 64}, {70, 300}, {5, 0}, {0, 5}}) {
+    const Index rows = shape[0], columns = shape[1];
     CAPTURE(rows);
     CAPTURE(columns);
     Random random(4);
-    const Tensor a = random_normal({rows, columns}, dtype_of<T>, random);
+    const Tensor a = random_normal(shape, dtype_of<T>, random);
     on_every_target([&] {
       Tensor out = Tensor::full({rows, rows}, dtype_of<T>, std::numeric_limits<double>::quiet_NaN());
       kernels::gram_task(a.data<T>(), rows, columns, out.data<T>());
