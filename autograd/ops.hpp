@@ -100,7 +100,8 @@ struct Epilogue {
 /// where it is defined, at every pixel; then the epilogue.
 Variable conv2d(const Variable& x, const Variable& w, const ConvParams& params, const Variable& bias = {},
                 const Epilogue& epilogue = {});
-/// Its adjoint in x: gy [N,OH,OW,Co], w → x_shape; plus `residual`, where it is defined.
+/// Its adjoint in x: gy [N,OH,OW,Co], w → x_shape; plus `residual`, of x_shape, where it is
+/// defined.
 Variable conv2d_input_grad(const Variable& gy, const Variable& w, const Shape& x_shape,
                            const ConvParams& params, const Variable& residual = {});
 /// Its adjoint in w: x, gy → w_shape.

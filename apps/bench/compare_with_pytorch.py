@@ -9,6 +9,8 @@ for each stage the better of its two memory layouts. Every measurement is a proc
 sees the other's memory or threads. Do not run anything else meanwhile.
 """
 import argparse
+import ctypes
+import functools
 import json
 import os
 import pathlib
@@ -162,18 +164,30 @@ def run_bench(stage, options, batch, repetitions):
 
 
 def environment():
-    """Ours, with the OpenBLAS kernels that fit the processor.
+    """Ours, but with the OpenBLAS kernels that fit the processor.
 
-    A preset type of core may be a wrong one, and OpenBLAS takes a processor that is newer than itself for a Prescott
-    without AVX: a fifth of its rate.
+    A preset type of core may be a wrong one; OpenBLAS finds the right one by itself, except that it takes a processor
+    that is newer than itself for a Prescott without AVX: a fifth of its rate.
     """
+    os.environ.pop("OPENBLAS_CORETYPE", None)
     chosen = dict(os.environ)
-    chosen.pop("OPENBLAS_CORETYPE", None)
-    flags = pathlib.Path("/proc/cpuinfo").read_text().split()
-    core = "SkylakeX" if "avx512dq" in flags else "Haswell" if "avx2" in flags else None
-    if core:
-        chosen["OPENBLAS_CORETYPE"] = core
+    if openblas_core() == "Prescott":
+        flags = pathlib.Path("/proc/cpuinfo").read_text().split()
+        core = "SkylakeX" if "avx512dq" in flags else "Haswell" if "avx2" in flags else None
+        if core:
+            chosen["OPENBLAS_CORETYPE"] = core
     return chosen
+
+
+@functools.cache
+def openblas_core():
+    """What OpenBLAS takes the processor for; None where PyTorch has no OpenBLAS."""
+    try:
+        name = ctypes.CDLL("libopenblas.so.0").openblas_get_corename
+    except (OSError, AttributeError):
+        return None
+    name.restype = ctypes.c_char_p
+    return name().decode()
 
 
 def compare(options):

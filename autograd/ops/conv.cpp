@@ -1,7 +1,7 @@
 // The convolution trio. C(x, w) is bilinear; conv2d_input_grad and conv2d_weight_grad are its adjoints in x
 // and in w, so ⟨g, C(x, w)⟩ = ⟨C_x(g, w), x⟩ = ⟨C_w(x, g), w⟩ and each derivative below is again one of the
-// three. A bias and a residual may be added to C and a ReLU follow, and a residual be
-// added to C_x, which spares passes over their results.
+// three. A bias and a residual may be added to C and a ReLU follow, and a residual may be added to C_x, which
+// spares passes over their results.
 #include <utility>
 
 #include "autograd/joint_jvp.hpp"
@@ -18,6 +18,7 @@ const Op& kConv2dInputGrad = register_op("conv2d_input_grad", Linearity::bilinea
 const Op& kConv2dWeightGrad = register_op("conv2d_weight_grad", Linearity::bilinear);
 const Op& kShiftGrad = register_op("shift_grad", Linearity::linear);
 
+/// conv2d_input_grad plus a residual, which may be undefined and stays as it is.
 Tensor input_grad(const Tensor& gy, const Tensor& w, const Shape& x_shape, const ConvParams& params,
                   const Tensor& residual) {
   if (!residual.defined()) return kernels::conv2d_input_grad(gy, w, x_shape, params);
