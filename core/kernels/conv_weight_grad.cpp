@@ -18,24 +18,33 @@ HWY_BEFORE_NAMESPACE();
 namespace goshawk::kernels::simd {
 namespace HWY_NAMESPACE {
 
-/// Copies the input rows that output rows [row, row + rows) of one image need, with their border of zeros.
+// An input with fewer channels has register blocks that span several kernel columns: blocks within one would
+// have too few rows to hide the latency of a multiply-add.
+constexpr Index kMinColumnChannels = 16;
+
+/// The outputs [begin, end) whose input for one place of a kernel is in the image.
+struct Range {
+  Index begin, end;
+};
+Range outputs_inside(Index first_input, Index stride, Index inputs, Index outputs) {
+  const Index begin = first_input < 0 ? (stride - 1 - first_input) / stride : 0;
+  const Index end = inputs > first_input ? (inputs - first_input + stride - 1) / stride : 0;
+  return {std::min(begin, outputs), std::max(std::min(end, outputs), std::min(begin, outputs))};
+}
+
+/// Copies the input rows [row, row + rows) of one image, as far as there are such, with a border of zeros
+/// left and right; the others are not touched.
 template <class T>
-void pad_rows(const WeightGrad& grad, const T* image, Index row, Index rows, Index padded_columns, T* to) {
-  const Index padded_rows = (rows - 1) * grad.stride_h + grad.kernel_rows;
+void pad_columns(const WeightGrad& grad, const T* image, Index row, Index rows, Index padded_columns, T* to) {
   const Index left = std::min(grad.pad_w, padded_columns) * grad.channels;
   const Index inside = std::min(grad.columns * grad.channels, padded_columns * grad.channels - left);
-  for (Index r = 0; r < padded_rows; ++r) {
-    T* const end = to + padded_columns * grad.channels;
-    const Index y = row * grad.stride_h + r - grad.pad_h;
-    if (y < 0 || y >= grad.rows) {
-      set_zero(to, end);
-    } else {
-      set_zero(to, to + left);
-      std::memcpy(to + left, image + y * grad.columns * grad.channels,
-                  static_cast<size_t>(inside) * sizeof(T));
-      set_zero(to + left + inside, end);
-    }
-    to = end;
+  const Index begin = std::max(row, Index{0}), end = std::min(row + rows, grad.rows);
+  for (Index y = begin; y < end; ++y) {
+    T* const to_row = to + (y - row) * padded_columns * grad.channels;
+    set_zero(to_row, to_row + left);
+    std::memcpy(to_row + left, image + y * grad.columns * grad.channels,
+                static_cast<size_t>(inside) * sizeof(T));
+    set_zero(to_row + left + inside, to_row + padded_columns * grad.channels);
   }
 }
 
@@ -66,16 +75,22 @@ void weight_grad_groups(const WeightGrad& grad, const T* x, const T* gy, T* sums
   const Index padded_columns = (grad.out_columns - 1) * grad.stride_w + grad.kernel_columns;
   const Index image_size = grad.rows * grad.columns * grad.channels;
   const Index gy_row = grad.out_columns * grad.out_channels;
+  // Where blocks stay within a kernel column, or there is no border beside the image, x is read where it
+  // lies.
+  const bool by_column = grad.pad_w > 0 && grad.channels >= kMinColumnChannels;
+  const bool copy_x = grad.pad_w > 0 && !by_column;
+  const Index units = by_column ? grad.kernel_columns : 1;  // per kernel row
+  const Index unit = run / units;                           // weights in each
 
   struct Tiles {
-    Index run_blocks, first, of_part;
+    Index unit_blocks, first, of_part;
   };
   /// The register blocks that cover the weights of one block of output channels, and which of them are ours.
   const auto tiles = [&](Index vectors) -> Tiles {
     const Index max_rows = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
-    const Index run_blocks = (run + max_rows - 1) / max_rows;
-    const Index all = grad.kernel_rows * run_blocks;
-    return {run_blocks, all * part / parts, all * (part + 1) / parts - all * part / parts};
+    const Index unit_blocks = (unit + max_rows - 1) / max_rows;
+    const Index all = grad.kernel_rows * units * unit_blocks;
+    return {unit_blocks, all * part / parts, all * (part + 1) / parts - all * part / parts};
   };
 
   Index images = 0;
@@ -85,27 +100,32 @@ void weight_grad_groups(const WeightGrad& grad, const T* x, const T* gy, T* sums
     images = std::min(grad.group_images, group_end - group);
     GradPixels<T> pixels{};
     pixels.images = images;
-    pixels.rows = std::min(grad.group_rows, grad.out_rows - row);
-    pixels.columns = grad.out_columns;
+    const Index rows = std::min(grad.group_rows, grad.out_rows - row);
 
+    // The input of kernel row 0 and column 0 for the group's first output, as a distance since it may lie
+    // outside of the image.
+    const Index first_row = row * grad.stride_h - grad.pad_h;
     Index x_row = grad.columns * grad.channels;
-    const T* x_begin = x + image * image_size + row * grad.stride_h * x_row;
+    const T* x_begin = x + image * image_size;
+    Index origin = first_row * x_row - grad.pad_w * grad.channels;
     pixels.x_image = image_size;
-    if (grad.pad_h > 0 || grad.pad_w > 0) {
+    if (copy_x) {
+      const Index padded_rows = (rows - 1) * grad.stride_h + grad.kernel_rows;
       x_row = padded_columns * grad.channels;
-      pixels.x_image = ((pixels.rows - 1) * grad.stride_h + grad.kernel_rows) * x_row;
-      T* scratch = task_scratch().image.get<T>(images * pixels.x_image);
+      pixels.x_image = padded_rows * x_row;
+      T* const scratch = task_scratch().image.get<T>(images * pixels.x_image);
       for (Index n = 0; n < images; ++n) {
-        pad_rows(grad, x + (image + n) * image_size, row, pixels.rows, padded_columns,
-                 scratch + n * pixels.x_image);
+        pad_columns(grad, x_begin + n * image_size, first_row, padded_rows, padded_columns,
+                    scratch + n * pixels.x_image);
       }
       x_begin = scratch;
+      origin = 0;
     }
     pixels.x_row = grad.stride_h * x_row;
     pixels.x_column = grad.stride_w * grad.channels;
 
     // Several images in a group come with all their rows, so that their gradients follow each other.
-    const Index gy_rows = images * pixels.rows;
+    const Index gy_rows = images * rows;
     const T* gy_begin = gy + (image * grad.out_rows + row) * gy_row;
     if (grad.padded_outputs != grad.out_channels) {
       T* scratch = task_scratch().grad.get<T>(gy_rows * grad.out_columns * grad.padded_outputs);
@@ -114,18 +134,18 @@ void weight_grad_groups(const WeightGrad& grad, const T* x, const T* gy, T* sums
     }
     pixels.gy_column = grad.padded_outputs;
     pixels.gy_row = grad.out_columns * grad.padded_outputs;
-    pixels.gy_image = pixels.rows * pixels.gy_row;
+    pixels.gy_image = rows * pixels.gy_row;
 
     // The next group begins where this one ends, in x and in gy. Not worth it when most of x is stepped over.
     const Index output_vectors = grad.padded_outputs / kLanes<T>;
     const Index steps = output_vectors / 2 * tiles(2).of_part + output_vectors % 2 * tiles(1).of_part;
-    const Index input_rows = images > 1 ? images * grad.rows : pixels.rows * grad.stride_h;
-    const auto x_at = [&](Index rows) {
-      return x + std::min(image * image_size + (row * grad.stride_h + rows) * grad.columns * grad.channels,
+    const Index input_rows = images > 1 ? images * grad.rows : rows * grad.stride_h;
+    const auto x_at = [&](Index after) {
+      return x + std::min(image * image_size + (row * grad.stride_h + after) * grad.columns * grad.channels,
                           grad.images * image_size);
     };
-    const auto gy_at = [&](Index rows) {
-      return gy + std::min(image * grad.out_rows + row + rows, grad.images * grad.out_rows) * gy_row;
+    const auto gy_at = [&](Index after) {
+      return gy + std::min(image * grad.out_rows + row + after, grad.images * grad.out_rows) * gy_row;
     };
     const Index next_rows = grad.stride_h > grad.kernel_rows ? 0 : input_rows;
     Prefetcher next_x(x_at(input_rows), x_at(input_rows + next_rows), steps);
@@ -134,17 +154,26 @@ void weight_grad_groups(const WeightGrad& grad, const T* x, const T* gy, T* sums
     Index vectors = 0;
     for (Index co = 0; co < grad.padded_outputs; co += vectors * kLanes<T>) {
       vectors = grad.padded_outputs - co > kLanes<T> ? 2 : 1;
-      const auto [run_blocks, first_tile, tile_count] = tiles(vectors);
+      const auto [unit_blocks, first_tile, tile_count] = tiles(vectors);
       for (Index tile = first_tile; tile < first_tile + tile_count; ++tile) {
-        const Index kernel_row = tile / run_blocks;
-        const Index block = tile % run_blocks;
-        const Index first = run * block / run_blocks;
-        const Index rows = run * (block + 1) / run_blocks - first;
-        pixels.x = x_begin + kernel_row * x_row + first;
-        pixels.gy = gy_begin + co;
-        T* const to = sums + (kernel_row * run + first) * grad.padded_outputs + co;
-        find_grad_block<T>(rows, static_cast<size_t>(vectors))(pixels, group != group_begin, to,
-                                                               grad.padded_outputs);
+        const Index block = tile % unit_blocks;
+        const Index column = tile / unit_blocks % units;
+        const Index kernel_row = tile / unit_blocks / units;
+        const Index first = unit * block / unit_blocks;
+        const Index weights = unit * (block + 1) / unit_blocks - first;
+        const Range inside_rows = outputs_inside(first_row + kernel_row, grad.stride_h, grad.rows, rows);
+        const Range inside_columns =
+            by_column ? outputs_inside(column - grad.pad_w, grad.stride_w, grad.columns, grad.out_columns)
+                      : Range{0, grad.out_columns};
+        pixels.rows = inside_rows.end - inside_rows.begin;
+        pixels.columns = inside_columns.end - inside_columns.begin;
+        pixels.x = x_begin + (origin + kernel_row * x_row + column * unit + first +
+                              inside_rows.begin * pixels.x_row + inside_columns.begin * pixels.x_column);
+        pixels.gy =
+            gy_begin + co + inside_rows.begin * pixels.gy_row + inside_columns.begin * pixels.gy_column;
+        T* const to = sums + (kernel_row * run + column * unit + first) * grad.padded_outputs + co;
+        find_grad_block<T>(weights, static_cast<size_t>(vectors))(pixels, group != group_begin, to,
+                                                                  grad.padded_outputs);
         next_x.step();
         next_gy.step();
       }

@@ -184,6 +184,10 @@ TEST_CASE("shapes that split rows, images, chunks and parts equal the reference"
            Case{1, 1, 1, 64, 1, 1, 10, {1, 1, 0, 0}},     // a fully connected layer
            Case{2, 1, 1, 3, 1, 1, 4, {3, 3, 1, 1}},       // every output sees padding only
            Case{2, 3, 3, 4, 3, 3, 4, {1, 1, 6, 6}},       // a pad wider than the kernel
+           // The same three with channels enough that a weight gradient reads the input where it lies.
+           Case{3, 33, 31, 20, 3, 3, 17, {2, 2, 1, 1}}, Case{2, 1, 1, 32, 1, 1, 4, {3, 3, 1, 1}},
+           Case{2, 3, 3, 24, 3, 3, 20, {1, 1, 6, 6}},
+           Case{2, 40, 12, 48, 3, 2, 33, {1, 3, 2, 3}},   // rows in groups with padding above and below
            Case{1, 9, 9, 100, 3, 3, 1, {1, 1, 1, 1}},     // many channels to one
            Case{2, 20, 21, 6, 1, 7, 9, {1, 1, 0, 3}},     // long and thin
            Case{2, 21, 20, 6, 7, 1, 9, {1, 1, 3, 0}},     // and upright
