@@ -52,12 +52,11 @@ namespace {
 HWY_EXPORT(Multiply);
 }  // namespace
 
-double fma_limit_gflops() {
-  constexpr std::int64_t kRounds = 100'000;  // a fraction of a millisecond
-  constexpr int kRuns = 200;                 // the first ones wake the threads
+double fma_limit_gflops(int runs) {
+  constexpr std::int64_t kRounds = 100'000;  // a fraction of a millisecond; the first runs wake the threads
   const std::int64_t chunks = std::int64_t{8} * num_threads();
   double best = 0;
-  for (int run = 0; run < kRuns; ++run) {
+  for (int run = 0; run < runs; ++run) {
     std::vector<double> operations(static_cast<std::size_t>(chunks));
     const auto start = std::chrono::steady_clock::now();
     parallel_for(chunks, 1, [&](std::int64_t begin, std::int64_t end) {

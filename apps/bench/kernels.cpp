@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "apps/bench/fma_limit.hpp"
 #include "core/error.hpp"
 #include "core/kernels/channel.hpp"
 #include "core/kernels/conv.hpp"
@@ -64,7 +65,13 @@ void add(const std::string& name, std::function<void(benchmark::State&)> body) {
   bodies().push_back(std::move(body));
 }
 
-void report(benchmark::State& state, double operations, double limit) {
+/// Times f() and reports the rate of its operations, by itself and to the limit.
+template <class F>
+void time_operations(benchmark::State& state, double operations, const F& f) {
+  constexpr int kLimitRuns = 20;
+  const double before = fma_limit_gflops(kLimitRuns);
+  for (auto _ : state) f();
+  const double limit = (before + fma_limit_gflops(kLimitRuns)) / 2;
   const double gflops = 1e-9 * operations;
   state.counters["GFLOP/s"] = benchmark::Counter(gflops, benchmark::Counter::kIsIterationInvariantRate);
   state.counters["of_limit"] =
@@ -72,7 +79,7 @@ void report(benchmark::State& state, double operations, double limit) {
 }
 
 template <class F>
-void add_conv(const ConvCase& c, const char* direction, bool winograd, double limit, const F& f) {
+void add_conv(const ConvCase& c, const char* direction, bool winograd, const F& f) {
   const kernels::ConvParams params = c.params;
   const Shape x_shape{c.batch, c.size, c.size, c.in};
   const Shape w_shape{c.kernel_h, c.kernel_w, c.in / params.groups, c.out};
@@ -86,9 +93,8 @@ void add_conv(const ConvCase& c, const char* direction, bool winograd, double li
                  w = random_normal(w_shape, DType::f32, random),
                  y = random_normal(y_shape, DType::f32, random);
     kernels::set_winograd(winograd);
-    for (auto _ : state) benchmark::DoNotOptimize(f(x, w, y, params));
+    time_operations(state, operations, [&] { benchmark::DoNotOptimize(f(x, w, y, params)); });
     kernels::set_winograd(true);
-    report(state, operations, limit);
   });
 }
 
@@ -104,29 +110,28 @@ constexpr ProductCase kProductCases[] = {
     {"512x512x512", 512, 512, 512, false, false},     {"500x3000x500_nt", 500, 3000, 500, false, true},
 };
 
-void add_product(const ProductCase& c, double limit) {
+void add_product(const ProductCase& c) {
   add(fmt::format("matmul/{}", c.name), [=](benchmark::State& state) {
     Random random(1);
     const Tensor a =
         random_normal(c.transpose_a ? Shape{c.depth, c.rows} : Shape{c.rows, c.depth}, DType::f32, random);
     const Tensor b = random_normal(c.transpose_b ? Shape{c.columns, c.depth} : Shape{c.depth, c.columns},
                                    DType::f32, random);
-    for (auto _ : state) benchmark::DoNotOptimize(kernels::matmul(a, b, c.transpose_a, c.transpose_b));
-    report(state, 2.0 * static_cast<double>(c.rows * c.depth * c.columns), limit);
+    time_operations(state, 2.0 * static_cast<double>(c.rows * c.depth * c.columns),
+                    [&] { benchmark::DoNotOptimize(kernels::matmul(a, b, c.transpose_a, c.transpose_b)); });
   });
 }
 
 /// Half of the operations of a product suffice, and are counted.
-void add_gram(std::int64_t rows, std::int64_t columns, double limit) {
+void add_gram(std::int64_t rows, std::int64_t columns) {
   add(fmt::format("gram/{}x{}", rows, columns), [=](benchmark::State& state) {
     Random random(1);
     const Tensor a = random_normal({rows, columns}, DType::f32, random),
                  out = Tensor::empty({rows, rows}, DType::f32);
-    for (auto _ : state) {
+    time_operations(state, static_cast<double>(rows * rows * columns), [&] {
       kernels::gram_task(a.data<float>(), rows, columns, out.data<float>());
       benchmark::DoNotOptimize(out);
-    }
-    report(state, static_cast<double>(rows * rows * columns), limit);
+    });
   });
 }
 
@@ -160,20 +165,20 @@ void add_norm(std::int64_t size, std::int64_t channels) {
 
 }  // namespace
 
-void run_kernel_benchmarks(const std::string& filter, bool json, double limit_gflops) {
+void run_kernel_benchmarks(const std::string& filter, bool json) {
   for (const ConvCase& c : kConvCases) {
     for (const bool winograd : {false, true}) {
       const bool square3 = c.kernel_h == 3 && c.kernel_w == 3;
       if (winograd && (!square3 || c.params.stride_h != 1 || c.in < 16 || c.params.groups > 1)) continue;
-      add_conv(c, "forward", winograd, limit_gflops,
+      add_conv(c, "forward", winograd,
                [](const Tensor& x, const Tensor& w, const Tensor&, const kernels::ConvParams& p) {
                  return kernels::conv2d(x, w, p);
                });
-      add_conv(c, "input_grad", winograd, limit_gflops,
+      add_conv(c, "input_grad", winograd,
                [](const Tensor& x, const Tensor& w, const Tensor& y, const kernels::ConvParams& p) {
                  return kernels::conv2d_input_grad(y, w, x.shape(), p);
                });
-      add_conv(c, "weight_grad", winograd, limit_gflops,
+      add_conv(c, "weight_grad", winograd,
                [](const Tensor& x, const Tensor& w, const Tensor& y, const kernels::ConvParams& p) {
                  return kernels::conv2d_weight_grad(x, y, w.shape(), p);
                });
@@ -182,9 +187,9 @@ void run_kernel_benchmarks(const std::string& filter, bool json, double limit_gf
   for (const auto& [size, channels] : {std::pair{32, 16}, std::pair{16, 32}, std::pair{8, 64}}) {
     add_norm(size, channels);
   }
-  for (const ProductCase& c : kProductCases) add_product(c, limit_gflops);
-  add_gram(64, 576, limit_gflops);
-  add_gram(256, 288, limit_gflops);
+  for (const ProductCase& c : kProductCases) add_product(c);
+  add_gram(64, 576);
+  add_gram(256, 288);
   std::vector<std::string> arguments{"bench",
                                      json ? "--benchmark_format=json" : "--benchmark_format=console"};
   if (!filter.empty()) arguments.push_back("--benchmark_filter=" + filter);

@@ -1,5 +1,4 @@
 #include "apps/bench/command.hpp"
-#include "apps/bench/fma_limit.hpp"
 #include "apps/bench/kernels.hpp"
 #include "apps/support/command_line.hpp"
 #include "apps/support/program.hpp"
@@ -24,7 +23,7 @@ int main(int argc, char** argv) {
     program.callback([&] {
       if (kernels->count() > 0) {
         choose_convolution(bench.convolution);
-        run_kernel_benchmarks(filter, bench.json, fma_limit_gflops());
+        run_kernel_benchmarks(filter, bench.json);
         return;
       }
       const BenchReport report = run_bench(bench);
