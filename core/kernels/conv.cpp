@@ -187,11 +187,13 @@ void run_tap_conv(simd::TapConv conv, const Axis& rows, const Axis& columns, Ind
                            .first_column = column.first,
                            .rows = row.count,
                            .columns = column.count,
+                           .kernel_rows = {},
                            .taps = {},
                            .depth = 0,
                            .packed_weights = packed_size};
       std::vector<PackedTap>& packed_taps = packing.emplace_back();
       for (const Element& ky : row.elements) {
+        phase.kernel_rows.push_back(ky.source);
         for (const Element& kx : column.elements) {
           const Index in_row =
               (kx.source % conv.column_step * conv.scratch_columns + kx.source / conv.column_step) *

@@ -37,9 +37,10 @@ struct TapPhase {
   std::int64_t first_column = 0;
   std::int64_t rows = 0;
   std::int64_t columns = 0;
-  std::vector<Tap> taps;
-  std::int64_t depth = 0;           ///< sum of tap channels
-  std::int64_t packed_weights = 0;  ///< where this phase's weights begin
+  std::vector<std::int64_t> kernel_rows;  ///< the source row of each, relative to the output row's first
+  std::vector<Tap> taps;                  ///< kernel row by kernel row, the same number in each
+  std::int64_t depth = 0;                 ///< sum of tap channels
+  std::int64_t packed_weights = 0;        ///< where this phase's weights begin
 };
 
 /// A tap convolution of a batch of images.

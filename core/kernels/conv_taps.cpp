@@ -47,7 +47,9 @@ Span inside_image(Index count, Index step, Index shift, Index image_columns) {
   return {first, std::max(first, first_at_least(image_columns))};
 }
 
-/// Source rows with a border of zeros, as [channel block][row][column % step][column / step][kChannelBlock].
+/// Source rows with a border of zeros left and right, as
+/// [channel block][row][column % step][column / step][kChannelBlock]. Rows outside of the image are not
+/// written.
 template <class T>
 void fill_scratch(const TapConv& conv, const T* image, Index first_row, Index rows, T* scratch) {
   const Index step = conv.column_step;
@@ -56,14 +58,14 @@ void fill_scratch(const TapConv& conv, const T* image, Index first_row, Index ro
   for (Index r = 0; r < rows; ++r) {
     if ((first_row + r) % conv.row_step >= conv.used_rows) continue;
     const Index row = first_row + r - conv.pad_top;
-    const bool inside = row >= 0 && row < conv.source_rows;
-    const T* image_row = image + (inside ? row : 0) * conv.source_columns * conv.source_channels;
+    if (row < 0 || row >= conv.source_rows) continue;
+    const T* image_row = image + row * conv.source_columns * conv.source_channels;
     for (Index remainder = 0; remainder < conv.used_columns; ++remainder) {
       const Index shift = conv.pad_left - remainder;
       const Span span = inside_image(conv.scratch_columns, step, shift, conv.source_columns);
       T* to = scratch + (r * step + remainder) * run_size;
       for (Index c = 0; c < conv.source_channels; c += kChannelBlock, to += plane_size) {
-        if (!inside || span.first == span.last) {
+        if (span.first == span.last) {
           set_zero(to, to + run_size);
           continue;
         }
@@ -93,7 +95,8 @@ void fill_joined_scratch(const TapConv& conv, const T* image, Index first_row, I
   for (Index r = 0; r < rows; ++r) {
     if ((first_row + r) % conv.row_step >= conv.used_rows) continue;
     const Index row = first_row + r - conv.pad_top;
-    const bool inside = row >= 0 && row < conv.source_rows && span.first < span.last;
+    if (row < 0 || row >= conv.source_rows) continue;
+    const bool inside = span.first < span.last;
     if (inside) {
       std::memcpy(buffer + span.first * channels,
                   image + (row * conv.source_columns + span.first - conv.pad_left) * channels,
@@ -154,6 +157,19 @@ void pixel_rows(const TapConv& conv, const T* source, const T* weights, T* targe
   }
 }
 
+/// The kernel rows [first, last) of a phase that meet the image for output row `row`.
+Span inside_kernel_rows(const TapConv& conv, const TapPhase& phase, Index row) {
+  const auto inside = [&](Index kernel_row) {
+    const Index source =
+        row * conv.row_step + phase.kernel_rows[static_cast<size_t>(kernel_row)] - conv.pad_top;
+    return source >= 0 && source < conv.source_rows;
+  };
+  Span span{0, static_cast<Index>(phase.kernel_rows.size())};
+  while (span.first < span.last && !inside(span.first)) ++span.first;
+  while (span.first < span.last && !inside(span.last - 1)) --span.last;
+  return span;
+}
+
 template <class T>
 void tap_conv_rows(const TapConv& conv, const T* source, const T* weights, T* target, Index image,
                    Index row_begin, Index row_end) {
@@ -185,8 +201,9 @@ void tap_conv_rows(const TapConv& conv, const T* source, const T* weights, T* ta
   const Index target_row = conv.target_columns * conv.target_channels;
   const Index pixel_step = conv.target_column_step * conv.target_channels;
   for (const TapPhase& phase : conv.phases) {
-    const Tap* taps = phase.taps.data();
-    const Tap* taps_end = taps + phase.taps.size();
+    const Index kernel_rows = std::max(static_cast<Index>(phase.kernel_rows.size()), Index{1});
+    const Index row_taps = static_cast<Index>(phase.taps.size()) / kernel_rows;
+    const Index row_depth = phase.depth / kernel_rows;
     const Index end = std::min(row_end, phase.rows);
     Index block_channels = 0;
     for (Index co = 0; co < conv.target_channels; co += block_channels) {
@@ -197,6 +214,10 @@ void tap_conv_rows(const TapConv& conv, const T* source, const T* weights, T* ta
       const Index pixel_blocks = (phase.columns + max_pixels - 1) / max_pixels;
       const T* block_weights = weights + phase.packed_weights + co * phase.depth;
       for (Index row = row_begin; row < end; ++row) {
+        const Span span = inside_kernel_rows(conv, phase, row);
+        const Tap* const taps = phase.taps.data() + span.first * row_taps;
+        const Tap* const taps_end = phase.taps.data() + span.last * row_taps;
+        const T* const row_weights = block_weights + span.first * row_depth * block_channels;
         const T* in = scratch + (row - row_begin) * conv.row_step * row_size;
         T* out = target +
                  (image * conv.target_rows + phase.first_row + row * conv.target_row_step) * target_row +
@@ -205,7 +226,7 @@ void tap_conv_rows(const TapConv& conv, const T* source, const T* weights, T* ta
           const Index first = phase.columns * b / pixel_blocks;
           const Index pixels = phase.columns * (b + 1) / pixel_blocks - first;
           find_tap_block<T>(pixels, vectors)(
-              in + first * kChannelBlock, taps, taps_end, block_weights,
+              in + first * kChannelBlock, taps, taps_end, row_weights,
               {out + first * pixel_step, pixel_step, conv.target_channels - co, conv.add, weights + co});
         }
         next.step();
