@@ -218,19 +218,20 @@ void run_tap_conv(simd::TapConv conv, const Axis& rows, const Axis& columns, Ind
   const Buffer<T> packed(packed_size);
   std::fill_n(packed.data(), padded_channels, T{0});
   if (target.bias != nullptr) std::copy_n(target.bias, conv.target_channels, packed.data());
-  const Index block_channels = isa.lanes * isa.block_vectors;
+  const Index vectors = padded_channels / isa.lanes;
   for (std::size_t i = 0; i < packing.size(); ++i) {
-    parallel_for(divide_up(padded_channels, block_channels), 1, [&](Index begin, Index end) {
-      for (Index block = begin; block < end; ++block) {
-        const Index first = block * block_channels;
-        const Index width = std::min(block_channels, padded_channels - first);
-        const Index filled = std::min(width, conv.target_channels - first);
-        T* to = packed.data() + conv.phases[i].packed_weights + first * conv.phases[i].depth;
+    parallel_for(vectors, 1, [&](Index begin, Index end) {
+      for (Index vector = begin; vector < end; ++vector) {
+        const simd::VectorBlock block = simd::block_of(vector, vectors, isa.block_vectors);
+        const Index first = vector * isa.lanes;
+        const Index filled = std::min(isa.lanes, conv.target_channels - first);
+        T* to = packed.data() + conv.phases[i].packed_weights +
+                block.first * isa.lanes * conv.phases[i].depth + (vector - block.first) * isa.lanes;
         for (const PackedTap& tap : packing[i]) {
-          for (Index c = 0; c < tap.channels; ++c, to += width) {
+          for (Index c = 0; c < tap.channels; ++c, to += block.vectors * isa.lanes) {
             const T* from = weights + tap.weight + c * layout.source_channel + first * layout.target_channel;
             for (Index j = 0; j < filled; ++j) to[j] = from[j * layout.target_channel];
-            std::fill(to + filled, to + width, T{0});
+            std::fill(to + filled, to + isa.lanes, T{0});
           }
         }
       }

@@ -28,14 +28,41 @@ using std::size_t;
 #if HWY_TARGET <= HWY_AVX3        // what is better has a lower number
 constexpr size_t kMaxRows1 = 16;  // with one vector in a row
 constexpr size_t kMaxRows2 = 12;  // with two
+constexpr size_t kMaxRows4 = 6;   // with four, which take the fewest loads for a multiplication
+constexpr size_t kWidest = 4;
 #else
 constexpr size_t kMaxRows1 = 12;
 constexpr size_t kMaxRows2 = 6;
+constexpr size_t kMaxRows4 = 0;
+constexpr size_t kWidest = 2;
 #endif
-constexpr size_t kBlockVectors = 2;
+
+constexpr size_t max_rows(size_t vectors) {
+  return vectors == 1 ? kMaxRows1 : vectors == 2 ? kMaxRows2 : kMaxRows4;
+}
 
 template <class T>
 constexpr Index kLanes = static_cast<Index>(hn::MaxLanes(hn::ScalableTag<T>()));
+
+/// f(first channel, vectors) for each register block of so many output channels.
+template <class T, class F>
+HWY_INLINE void each_block(Index channels, const F& f) {
+  const Index all = (channels + kLanes<T> - 1) / kLanes<T>;
+  Index vectors = 0;
+  for (Index v = 0; v < all; v += vectors) {
+    vectors = block_vectors(all - v, static_cast<Index>(kWidest));
+    f(v * kLanes<T>, static_cast<size_t>(vectors));
+  }
+}
+
+/// f(std::integral_constant) of the number of vectors in a block, which is known to the compiler in there.
+template <class F>
+HWY_INLINE auto with_vectors(size_t vectors, const F& f) {
+  if constexpr (kWidest > 2) {
+    if (vectors == kWidest) return f(std::integral_constant<size_t, kWidest>());
+  }
+  return vectors == 1 ? f(std::integral_constant<size_t, 1>()) : f(std::integral_constant<size_t, 2>());
+}
 
 template <size_t kRow, class V, size_t kVectors, size_t kSums, size_t... v>
 HWY_INLINE void add_to_row(V value, const V (&w)[kVectors], V (&sums)[kSums], std::index_sequence<v...>) {
@@ -165,8 +192,9 @@ TapBlock<T> find_tap_block(Index pixels, std::index_sequence<p...>) {
 
 template <class T, Index kStep = kChannelBlock>
 TapBlock<T> find_tap_block(Index pixels, size_t vectors) {
-  return vectors == 1 ? find_tap_block<T, kStep, 1>(pixels, std::make_index_sequence<kMaxRows1>())
-                      : find_tap_block<T, kStep, 2>(pixels, std::make_index_sequence<kMaxRows2>());
+  return with_vectors(vectors, [&](auto n) {
+    return find_tap_block<T, kStep, n>(pixels, std::make_index_sequence<max_rows(n)>());
+  });
 }
 
 /// sums[r][:] += in[r * step] * w[:]: a base every three rows, so that each row is one address of base, step
@@ -211,8 +239,9 @@ PixelBlock<T> find_pixel_block(Index pixels, std::index_sequence<p...>) {
 
 template <class T>
 PixelBlock<T> find_pixel_block(Index pixels, size_t vectors) {
-  return vectors == 1 ? find_pixel_block<T, 1>(pixels, std::make_index_sequence<kMaxRows1>())
-                      : find_pixel_block<T, 2>(pixels, std::make_index_sequence<kMaxRows2>());
+  return with_vectors(vectors, [&](auto n) {
+    return find_pixel_block<T, n>(pixels, std::make_index_sequence<max_rows(n)>());
+  });
 }
 
 /// The pixels that a block of weight gradients sums over, and where to find them.
@@ -277,8 +306,8 @@ GradBlock<T> find_grad_block(Index rows, std::index_sequence<r...>) {
 
 template <class T>
 GradBlock<T> find_grad_block(Index rows, size_t vectors) {
-  return vectors == 1 ? find_grad_block<T, 1>(rows, std::make_index_sequence<kMaxRows1>())
-                      : find_grad_block<T, 2>(rows, std::make_index_sequence<kMaxRows2>());
+  return with_vectors(
+      vectors, [&](auto n) { return find_grad_block<T, n>(rows, std::make_index_sequence<max_rows(n)>()); });
 }
 
 template <class T>

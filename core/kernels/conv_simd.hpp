@@ -21,8 +21,27 @@ inline constexpr std::int64_t kChannelBlock = 16;
 /// The instruction set in use: what the layout of packed weights depends on.
 struct Target {
   std::int64_t lanes = 0;          ///< elements in a vector
-  std::int64_t block_vectors = 0;  ///< vectors of output channels in one register block
+  std::int64_t block_vectors = 0;  ///< vectors of output channels in the widest register block
 };
+
+/// Vectors of output channels in the register block that begins where `left` of them are left, up to
+/// `widest`. Packed weights lie in such blocks, one after the other.
+inline std::int64_t block_vectors(std::int64_t left, std::int64_t widest) {
+  return left >= widest ? widest : left > 1 ? 2 : 1;
+}
+
+/// The block that vector number `vector` of `all` is in. Two vectors from an even one on never lie in two.
+struct VectorBlock {
+  std::int64_t first = 0, vectors = 0;
+};
+inline VectorBlock block_of(std::int64_t vector, std::int64_t all, std::int64_t widest) {
+  VectorBlock block{0, block_vectors(all, widest)};
+  while (vector >= block.first + block.vectors) {
+    block.first += block.vectors;
+    block.vectors = block_vectors(all - block.first, widest);
+  }
+  return block;
+}
 
 /// One channel block of one kernel element.
 struct Tap {

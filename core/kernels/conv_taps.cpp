@@ -127,34 +127,33 @@ void pixel_rows(const TapConv& conv, const T* source, const T* weights, T* targe
   const Index columns = joined ? (row_end - row_begin) * phase.columns : phase.columns;
   const T* image_source = source + (image * conv.source_rows + row_begin * conv.row_step) * source_row;
   T* image_target = target + (image * conv.target_rows + row_begin) * target_row;
-  const Index blocks = (conv.target_channels - 1) / (static_cast<Index>(kBlockVectors) * kLanes<T>)+1;
+  const auto pixel_blocks = [&](size_t vectors) {
+    const auto most = static_cast<Index>(max_rows(vectors));
+    return (columns + most - 1) / most;
+  };
+  Index steps = 0;
+  each_block<T>(conv.target_channels, [&](Index, size_t vectors) { steps += rows * pixel_blocks(vectors); });
   // Skipped rows are not read.
   const T* next_source = image_source + (row_end - row_begin) * conv.row_step * source_row;
   const T* end_source = source + conv.images * conv.source_rows * source_row;
   const Index next_size = conv.row_step > 1 ? 0 : (row_end - row_begin) * source_row;
-  Prefetcher next(
-      std::min(next_source, end_source), std::min(next_source + next_size, end_source),
-      blocks * rows * ((columns + static_cast<Index>(kMaxRows2) - 1) / static_cast<Index>(kMaxRows2)));
-  Index block_channels = 0;
-  for (Index co = 0; co < conv.target_channels; co += block_channels) {
-    const size_t vectors = conv.target_channels - co > kLanes<T> ? kBlockVectors : 1;
-    block_channels = static_cast<Index>(vectors) * kLanes<T>;
-    const Index max_pixels = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
-    const Index pixel_blocks = (columns + max_pixels - 1) / max_pixels;
+  Prefetcher next(std::min(next_source, end_source), std::min(next_source + next_size, end_source), steps);
+  each_block<T>(conv.target_channels, [&](Index co, size_t vectors) {
+    const Index blocks = pixel_blocks(vectors);
     const T* block_weights = weights + phase.packed_weights + co * phase.depth;
     for (Index row = 0; row < rows; ++row) {
       const T* in = image_source + row * conv.row_step * source_row;
       T* out = image_target + row * target_row + co;
-      for (Index b = 0; b < pixel_blocks; ++b) {
-        const Index first = columns * b / pixel_blocks;
-        const Index pixels = columns * (b + 1) / pixel_blocks - first;
+      for (Index b = 0; b < blocks; ++b) {
+        const Index first = columns * b / blocks;
+        const Index pixels = columns * (b + 1) / blocks - first;
         find_pixel_block<T>(pixels, vectors)(in + first * step, step, phase.depth, block_weights,
                                              {out + first * conv.target_channels, conv.target_channels,
                                               conv.target_channels - co, conv.add, weights + co});
         next.step();
       }
     }
-  }
+  });
 }
 
 /// The kernel rows [first, last) of a phase that meet the image for output row `row`.
@@ -194,7 +193,8 @@ void tap_conv_rows(const TapConv& conv, const T* source, const T* weights, T* ta
   };
   // Not when rows are skipped: most of what lies there is not read.
   const Index next_rows = conv.used_rows < conv.row_step ? 0 : row_end - row_begin;
-  const Index target_blocks = (conv.target_channels - 1) / (static_cast<Index>(kBlockVectors) * kLanes<T>)+1;
+  Index target_blocks = 0;
+  each_block<T>(conv.target_channels, [&](Index, size_t) { ++target_blocks; });
   Prefetcher next(source_at(row_end), source_at(row_end + next_rows),
                   static_cast<Index>(conv.phases.size()) * target_blocks * (row_end - row_begin));
 
@@ -205,11 +205,9 @@ void tap_conv_rows(const TapConv& conv, const T* source, const T* weights, T* ta
     const Index row_taps = static_cast<Index>(phase.taps.size()) / kernel_rows;
     const Index row_depth = phase.depth / kernel_rows;
     const Index end = std::min(row_end, phase.rows);
-    Index block_channels = 0;
-    for (Index co = 0; co < conv.target_channels; co += block_channels) {
-      const size_t vectors = conv.target_channels - co > kLanes<T> ? kBlockVectors : 1;
-      block_channels = static_cast<Index>(vectors) * kLanes<T>;
-      const Index max_pixels = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
+    each_block<T>(conv.target_channels, [&](Index co, size_t vectors) {
+      const Index block_channels = static_cast<Index>(vectors) * kLanes<T>;
+      const Index max_pixels = static_cast<Index>(max_rows(vectors));
       // Blocks as equal as possible: 17 pixels are 9 + 8, not 16 + 1.
       const Index pixel_blocks = (phase.columns + max_pixels - 1) / max_pixels;
       const T* block_weights = weights + phase.packed_weights + co * phase.depth;
@@ -231,15 +229,15 @@ void tap_conv_rows(const TapConv& conv, const T* source, const T* weights, T* ta
         }
         next.step();
       }
-    }
+    });
   }
 }
 
 Target find_target_f32() {
-  return {kLanes<float>, static_cast<Index>(kBlockVectors)};
+  return {kLanes<float>, static_cast<Index>(kWidest)};
 }
 Target find_target_f64() {
-  return {kLanes<double>, static_cast<Index>(kBlockVectors)};
+  return {kLanes<double>, static_cast<Index>(kWidest)};
 }
 
 void tap_conv_f32(const TapConv& conv, const float* source, const float* weights, float* target, Index image,

@@ -86,9 +86,9 @@ void weight_grad_groups(const WeightGrad& grad, const T* x, const T* gy, T* sums
     Index unit_blocks, first, of_part;
   };
   /// The register blocks that cover the weights of one block of output channels, and which of them are ours.
-  const auto tiles = [&](Index vectors) -> Tiles {
-    const Index max_rows = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
-    const Index unit_blocks = (unit + max_rows - 1) / max_rows;
+  const auto tiles = [&](size_t vectors) -> Tiles {
+    const auto most = static_cast<Index>(max_rows(vectors));
+    const Index unit_blocks = (unit + most - 1) / most;
     const Index all = grad.kernel_rows * units * unit_blocks;
     return {unit_blocks, all * part / parts, all * (part + 1) / parts - all * part / parts};
   };
@@ -137,8 +137,8 @@ void weight_grad_groups(const WeightGrad& grad, const T* x, const T* gy, T* sums
     pixels.gy_image = rows * pixels.gy_row;
 
     // The next group begins where this one ends, in x and in gy. Not worth it when most of x is stepped over.
-    const Index output_vectors = grad.padded_outputs / kLanes<T>;
-    const Index steps = output_vectors / 2 * tiles(2).of_part + output_vectors % 2 * tiles(1).of_part;
+    Index steps = 0;
+    each_block<T>(grad.padded_outputs, [&](Index, size_t vectors) { steps += tiles(vectors).of_part; });
     const Index input_rows = images > 1 ? images * grad.rows : rows * grad.stride_h;
     const auto x_at = [&](Index after) {
       return x + std::min(image * image_size + (row * grad.stride_h + after) * grad.columns * grad.channels,
@@ -151,9 +151,7 @@ void weight_grad_groups(const WeightGrad& grad, const T* x, const T* gy, T* sums
     Prefetcher next_x(x_at(input_rows), x_at(input_rows + next_rows), steps);
     Prefetcher next_gy(gy_at(gy_rows), gy_at(2 * gy_rows), steps);
 
-    Index vectors = 0;
-    for (Index co = 0; co < grad.padded_outputs; co += vectors * kLanes<T>) {
-      vectors = grad.padded_outputs - co > kLanes<T> ? 2 : 1;
+    each_block<T>(grad.padded_outputs, [&](Index co, size_t vectors) {
       const auto [unit_blocks, first_tile, tile_count] = tiles(vectors);
       for (Index tile = first_tile; tile < first_tile + tile_count; ++tile) {
         const Index block = tile % unit_blocks;
@@ -172,12 +170,11 @@ void weight_grad_groups(const WeightGrad& grad, const T* x, const T* gy, T* sums
         pixels.gy =
             gy_begin + co + inside_rows.begin * pixels.gy_row + inside_columns.begin * pixels.gy_column;
         T* const to = sums + (kernel_row * run + column * unit + first) * grad.padded_outputs + co;
-        find_grad_block<T>(weights, static_cast<size_t>(vectors))(pixels, group != group_begin, to,
-                                                                  grad.padded_outputs);
+        find_grad_block<T>(weights, vectors)(pixels, group != group_begin, to, grad.padded_outputs);
         next_x.step();
         next_gy.step();
       }
-    }
+    });
   }
 }
 

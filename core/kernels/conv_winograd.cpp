@@ -304,13 +304,16 @@ struct Rows {
 
 /// The transformed kernel of out_channels [first, first + width), as tap_block reads it: position p is at
 /// p * channels * out_channels, and there [channel][width].
-void TransformWeights(const Weights& w, Index first, Index width, float* packed) {
+void TransformWeights(const Weights& w, Index first, Index last, float* packed) {
   const hn::RebindToSigned<D> di;
   const auto distances = hn::Mul(hn::Iota(di, 0), hn::Set(di, static_cast<std::int32_t>(w.out_channel)));
+  const simd::VectorBlock block =
+      simd::block_of(first / kVector, w.out_channels / kVector, static_cast<Index>(kWidest));
+  const Index block_first = block.first * kVector, width = block.vectors * kVector;
   for (Index channel = 0; channel < w.channels; ++channel) {
-    for (Index v = 0; v < width; v += kVector) {
-      const float* const from = w.data + channel * w.channel + (first + v) * w.out_channel;
-      float* const to = packed + first * w.channels + channel * width + v;
+    for (Index out = first; out < last; out += kVector) {
+      const float* const from = w.data + channel * w.channel + out * w.out_channel;
+      float* const to = packed + block_first * w.channels + channel * width + out - block_first;
       const auto load = [&](Index r, Index s) GOSHAWK_INLINE {
         const Index element = r * kKernel + s;
         const float* const at = from + (w.turned ? kKernel * kKernel - 1 - element : element) * w.element;
@@ -403,6 +406,16 @@ class Parts {
   Index count_, length_, longer_;  // the first `longer_` parts are one longer
 };
 
+/// The parts for register blocks of each width.
+class BlockParts {
+ public:
+  explicit BlockParts(Index n) : one_(n, max_rows(1)), two_(n, max_rows(2)), widest_(n, max_rows(kWidest)) {}
+  const Parts& of(size_t vectors) const { return vectors == 1 ? one_ : vectors == 2 ? two_ : widest_; }
+
+ private:
+  Parts one_, two_, widest_;
+};
+
 /// Rows that come next, asked for while this task multiplies.
 Rows rows_of_x(const Problem& p, const float* x, Index begin, Index end) {
   return Rows(p, x, p.rows, p.columns * p.channels, begin, end);
@@ -484,8 +497,8 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
   for (Index i = 0; i < kPairs * blocks; ++i) {
     taps[i] = {i / blocks * x_size + i % blocks * tiles * kBlockStep, kBlock};
   }
-  const Parts parts[] = {{tiles, kMaxRows1}, {tiles, kMaxRows2}};  // of one vector, of two
-  const float* held[kPairs] = {};                                  // whose transforms are there
+  const BlockParts parts(tiles);
+  const float* held[kPairs] = {};  // whose transforms are there
   for (size_t s = 0; s < sums.size(); ++s) {
     const Sum& sum = sums[s];
     const Index terms = sum.terms();
@@ -523,17 +536,14 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
       prefetch_y.step();
       prefetch_residual.step();
       prefetch_mask.step();
-      Index width = 0;
-      for (Index first = 0; first < p.out_channels; first += width) {
-        const size_t vectors = p.out_channels - first > kVector ? kBlockVectors : 1;
-        width = static_cast<Index>(vectors) * kVector;
-        taps[blocks - 1].skip = between - p.channels * width;
-        parts[vectors - 1].each([&](Index tile, Index count) {
+      each_block<float>(p.out_channels, [&](Index first, size_t vectors) {
+        taps[blocks - 1].skip = between - p.channels * static_cast<Index>(vectors) * kVector;
+        parts.of(vectors).each([&](Index tile, Index count) {
           find_tap_block<float, kBlockStep>(count, vectors)(
               in + tile * kBlockStep, taps, taps + terms * blocks, weights + first * p.channels,
               {out + tile * product_step + first, product_step, p.out_channels - first});
         });
-      }
+      });
     }
 
     const Epilogue& e = sum.epilogue;
@@ -563,7 +573,7 @@ void WeightGradTiles(const Problem& p, std::span<const Sum> sums, float* partial
   float* const zeros = scratch.row.get<float>(widest);
   set_zero(zeros, zeros + widest);
   const Inputs transform_input{p, p.rows, p.columns, p.channels, p.pad_top, p.pad_left, begin, tiles, zeros};
-  const Parts parts[] = {{kBlock, kMaxRows1}, {kBlock, kMaxRows2}};  // of one vector, of two
+  const BlockParts parts(kBlock);
   const OutputGrads transform_grad{p, p.out_rows, p.out_columns, p.out_channels, 0, 0, begin, tiles, zeros};
 
   Pair held[kPairs];  // whose transforms are there
@@ -604,10 +614,8 @@ void WeightGradTiles(const Problem& p, std::span<const Sum> sums, float* partial
       }
       for (Index position = 0; position < kPositions; ++position) {
         for (Prefetcher& some : prefetch) some.step();
-        size_t vectors = 0;
-        for (Index first = 0; first < p.out_channels; first += static_cast<Index>(vectors) * kVector) {
-          vectors = p.out_channels - first > kVector ? 2 : 1;
-          parts[vectors - 1].each([&](Index row, Index count) {
+        each_block<float>(p.out_channels, [&](Index first, size_t vectors) {
+          parts.of(vectors).each([&](Index row, Index count) {
             const GradPixels<float> pixels{.x = transformed + at * x_block + position * kBlock + row,
                                            .gy = gradients + position * p.out_channels + first,
                                            .images = 1,
@@ -619,7 +627,7 @@ void WeightGradTiles(const Problem& p, std::span<const Sum> sums, float* partial
                 pixels, add, to + (position * p.channels + block + row) * p.out_channels + first,
                 p.out_channels);
           });
-        }
+        });
       }
     }
     for (size_t t = 0; t < static_cast<size_t>(terms); ++t) held[t].a = pairs[t].a;
@@ -710,7 +718,7 @@ void convolve(const Problem& p, std::span<const Sum> sums, const Weights& weight
       w.data = kernels[static_cast<std::size_t>(i / blocks)];
       const Index first = i % blocks * block;
       HWY_DYNAMIC_DISPATCH(TransformWeights)
-      (w, first, std::min(block, p.out_channels - first), packed + i / blocks * size);
+      (w, first, std::min(first + block, p.out_channels), packed + i / blocks * size);
     }
   });
   std::vector<Sum> transformed(sums.begin(), sums.end());

@@ -165,7 +165,7 @@ void multiply_rows(const Rows<T>& p) {
     for (Index first = 0; first < p.columns; first += width) {
       width = panel_width<T>(p.columns, first);
       const auto vectors = static_cast<size_t>(width / kLanes<T>);
-      const Index most = static_cast<Index>(vectors == 1 ? kMaxRows1 : kMaxRows2);
+      const Index most = static_cast<Index>(max_rows(vectors));
       const Index wanted = p.upper ? std::min(p.rows, first + width) : p.rows;
       const Index blocks = (wanted + most - 1) / most;
       for (Index block = 0; block < blocks; ++block) {
