@@ -68,112 +68,150 @@ void pad_channels(const T* from, Index pixels, Index channels, Index padded_chan
   }
 }
 
+/// Output rows [row, row + rows) of so many images, whose products are summed at once.
+struct Group {
+  Index image, images, row, rows;
+};
+
+/// A part of the weights as register blocks. A block lies within a unit: a column of the kernel, or a whole
+/// row of it where the columns' channels are few or lie in x as they do in the kernel.
+class WeightBlocks {
+ public:
+  WeightBlocks(const WeightGrad& grad, Index part, Index parts)
+      : by_column_(grad.pad_w > 0 && grad.channels >= kMinColumnChannels),
+        kernel_rows_(grad.kernel_rows),
+        units_(by_column_ ? grad.kernel_columns : 1),
+        unit_(grad.kernel_columns * grad.channels / units_),
+        part_(part),
+        parts_(parts) {}
+
+  /// Whether blocks lie within a kernel column.
+  bool by_column() const { return by_column_; }
+  Index count(size_t vectors) const { return end(vectors) - begin(vectors); }
+  /// f(kernel row, kernel column or 0, first weight after that column's beginning, weights) for each block.
+  template <class F>
+  void each(size_t vectors, const F& f) const {
+    const Index blocks = unit_blocks(vectors), last = end(vectors);
+    for (Index i = begin(vectors); i < last; ++i) {
+      const Index block = i % blocks, first = unit_ * block / blocks;
+      f(i / blocks / units_, i / blocks % units_, first, unit_ * (block + 1) / blocks - first);
+    }
+  }
+
+ private:
+  Index unit_blocks(size_t vectors) const {
+    const auto most = static_cast<Index>(max_rows(vectors));
+    return (unit_ + most - 1) / most;
+  }
+  Index all(size_t vectors) const { return kernel_rows_ * units_ * unit_blocks(vectors); }
+  Index begin(size_t vectors) const { return all(vectors) * part_ / parts_; }
+  Index end(size_t vectors) const { return all(vectors) * (part_ + 1) / parts_; }
+
+  bool by_column_;
+  Index kernel_rows_, units_, unit_, part_, parts_;
+};
+
+/// Where a group's input is. Kernel row 0 and column 0 meet `origin` elements after x, or before it where
+/// that is padding.
+template <class T>
+struct GroupInput {
+  const T* x;
+  Index origin;
+  Index row, image;  // elements from one to the next
+};
+
+/// Reads x where it lies unless blocks span several columns of the kernel and there is a border beside the
+/// image: then a copy with zeros there.
+template <class T>
+GroupInput<T> group_input(const WeightGrad& grad, const Group& group, bool by_column, const T* x) {
+  const Index row_size = grad.columns * grad.channels, image_size = grad.rows * row_size;
+  const Index first_row = group.row * grad.stride_h - grad.pad_h;
+  const T* const first_image = x + group.image * image_size;
+  if (grad.pad_w == 0 || by_column) {
+    return {first_image, first_row * row_size - grad.pad_w * grad.channels, row_size, image_size};
+  }
+  const Index columns = (grad.out_columns - 1) * grad.stride_w + grad.kernel_columns;
+  const Index rows = (group.rows - 1) * grad.stride_h + grad.kernel_rows;
+  const Index padded_row = columns * grad.channels, padded_image = rows * padded_row;
+  T* const copy = task_scratch().image.get<T>(group.images * padded_image);
+  for (Index n = 0; n < group.images; ++n) {
+    pad_columns(grad, first_image + n * image_size, first_row, rows, columns, copy + n * padded_image);
+  }
+  return {copy, 0, padded_row, padded_image};
+}
+
+/// The output gradients of a group, of whole vectors of channels: copied where they are not.
+template <class T>
+const T* group_gradients(const WeightGrad& grad, const Group& group, const T* gy) {
+  const Index row_size = grad.out_columns * grad.out_channels;
+  // Several images in a group come with all their rows, so that their gradients follow each other.
+  const T* const from = gy + (group.image * grad.out_rows + group.row) * row_size;
+  if (grad.padded_outputs == grad.out_channels) return from;
+  const Index pixels = group.images * group.rows * grad.out_columns;
+  T* const copy = task_scratch().grad.get<T>(pixels * grad.padded_outputs);
+  pad_channels(from, pixels, grad.out_channels, grad.padded_outputs, copy);
+  return copy;
+}
+
 template <class T>
 void weight_grad_groups(const WeightGrad& grad, const T* x, const T* gy, T* sums, Index group_begin,
                         Index group_end, Index part, Index parts) {
-  const Index run = grad.kernel_columns * grad.channels;  // weights of a kernel row, contiguous in x as well
-  const Index padded_columns = (grad.out_columns - 1) * grad.stride_w + grad.kernel_columns;
-  const Index image_size = grad.rows * grad.columns * grad.channels;
-  const Index gy_row = grad.out_columns * grad.out_channels;
-  // Where blocks stay within a kernel column, or there is no border beside the image, x is read where it
-  // lies.
-  const bool by_column = grad.pad_w > 0 && grad.channels >= kMinColumnChannels;
-  const bool copy_x = grad.pad_w > 0 && !by_column;
-  const Index units = by_column ? grad.kernel_columns : 1;  // per kernel row
-  const Index unit = run / units;                           // weights in each
+  const WeightBlocks blocks(grad, part, parts);
+  const Index kernel_row_size = grad.kernel_columns * grad.channels;
+  Index steps = 0;  // of prefetching
+  each_block<T>(grad.padded_outputs, [&](Index, size_t vectors) { steps += blocks.count(vectors); });
 
-  struct Tiles {
-    Index unit_blocks, first, of_part;
-  };
-  /// The register blocks that cover the weights of one block of output channels, and which of them are ours.
-  const auto tiles = [&](size_t vectors) -> Tiles {
-    const auto most = static_cast<Index>(max_rows(vectors));
-    const Index unit_blocks = (unit + most - 1) / most;
-    const Index all = grad.kernel_rows * units * unit_blocks;
-    return {unit_blocks, all * part / parts, all * (part + 1) / parts - all * part / parts};
-  };
-
-  Index images = 0;
-  for (Index group = group_begin; group < group_end; group += images) {
-    const Index image = group / grad.row_groups;
-    const Index row = group % grad.row_groups * grad.group_rows;
-    images = std::min(grad.group_images, group_end - group);
-    GradPixels<T> pixels{};
-    pixels.images = images;
-    const Index rows = std::min(grad.group_rows, grad.out_rows - row);
-
-    // The input of kernel row 0 and column 0 for the group's first output, as a distance since it may lie
-    // outside of the image.
-    const Index first_row = row * grad.stride_h - grad.pad_h;
-    Index x_row = grad.columns * grad.channels;
-    const T* x_begin = x + image * image_size;
-    Index origin = first_row * x_row - grad.pad_w * grad.channels;
-    pixels.x_image = image_size;
-    if (copy_x) {
-      const Index padded_rows = (rows - 1) * grad.stride_h + grad.kernel_rows;
-      x_row = padded_columns * grad.channels;
-      pixels.x_image = padded_rows * x_row;
-      T* const scratch = task_scratch().image.get<T>(images * pixels.x_image);
-      for (Index n = 0; n < images; ++n) {
-        pad_columns(grad, x_begin + n * image_size, first_row, padded_rows, padded_columns,
-                    scratch + n * pixels.x_image);
-      }
-      x_begin = scratch;
-      origin = 0;
-    }
-    pixels.x_row = grad.stride_h * x_row;
-    pixels.x_column = grad.stride_w * grad.channels;
-
-    // Several images in a group come with all their rows, so that their gradients follow each other.
-    const Index gy_rows = images * rows;
-    const T* gy_begin = gy + (image * grad.out_rows + row) * gy_row;
-    if (grad.padded_outputs != grad.out_channels) {
-      T* scratch = task_scratch().grad.get<T>(gy_rows * grad.out_columns * grad.padded_outputs);
-      pad_channels(gy_begin, gy_rows * grad.out_columns, grad.out_channels, grad.padded_outputs, scratch);
-      gy_begin = scratch;
-    }
-    pixels.gy_column = grad.padded_outputs;
-    pixels.gy_row = grad.out_columns * grad.padded_outputs;
-    pixels.gy_image = rows * pixels.gy_row;
+  Group group{};
+  for (Index g = group_begin; g < group_end; g += group.images) {
+    group.image = g / grad.row_groups;
+    group.images = std::min(grad.group_images, group_end - g);
+    group.row = g % grad.row_groups * grad.group_rows;
+    group.rows = std::min(grad.group_rows, grad.out_rows - group.row);
+    const GroupInput<T> input = group_input(grad, group, blocks.by_column(), x);
+    const T* const gradients = group_gradients(grad, group, gy);
+    GradPixels<T> pixels{.images = group.images,
+                         .x_image = input.image,
+                         .x_row = grad.stride_h * input.row,
+                         .x_column = grad.stride_w * grad.channels,
+                         .gy_image = group.rows * grad.out_columns * grad.padded_outputs,
+                         .gy_row = grad.out_columns * grad.padded_outputs,
+                         .gy_column = grad.padded_outputs};
 
     // The next group begins where this one ends, in x and in gy. Not worth it when most of x is stepped over.
-    Index steps = 0;
-    each_block<T>(grad.padded_outputs, [&](Index, size_t vectors) { steps += tiles(vectors).of_part; });
-    const Index input_rows = images > 1 ? images * grad.rows : rows * grad.stride_h;
-    const auto x_at = [&](Index after) {
-      return x + std::min(image * image_size + (row * grad.stride_h + after) * grad.columns * grad.channels,
-                          grad.images * image_size);
+    const Index input_rows = group.images > 1 ? group.images * grad.rows : group.rows * grad.stride_h;
+    const auto x_at = [&](Index rows) {
+      return x +
+             std::min(group.image * grad.rows + group.row * grad.stride_h + rows, grad.images * grad.rows) *
+                 grad.columns * grad.channels;
     };
-    const auto gy_at = [&](Index after) {
-      return gy + std::min(image * grad.out_rows + row + after, grad.images * grad.out_rows) * gy_row;
+    const auto gy_at = [&](Index rows) {
+      return gy + std::min(group.image * grad.out_rows + group.row + rows, grad.images * grad.out_rows) *
+                      grad.out_columns * grad.out_channels;
     };
     const Index next_rows = grad.stride_h > grad.kernel_rows ? 0 : input_rows;
+    const Index gy_rows = group.images * group.rows;
     Prefetcher next_x(x_at(input_rows), x_at(input_rows + next_rows), steps);
     Prefetcher next_gy(gy_at(gy_rows), gy_at(2 * gy_rows), steps);
 
+    const Index first_row = group.row * grad.stride_h - grad.pad_h;
     each_block<T>(grad.padded_outputs, [&](Index co, size_t vectors) {
-      const auto [unit_blocks, first_tile, tile_count] = tiles(vectors);
-      for (Index tile = first_tile; tile < first_tile + tile_count; ++tile) {
-        const Index block = tile % unit_blocks;
-        const Index column = tile / unit_blocks % units;
-        const Index kernel_row = tile / unit_blocks / units;
-        const Index first = unit * block / unit_blocks;
-        const Index weights = unit * (block + 1) / unit_blocks - first;
-        const Range inside_rows = outputs_inside(first_row + kernel_row, grad.stride_h, grad.rows, rows);
-        const Range inside_columns =
-            by_column ? outputs_inside(column - grad.pad_w, grad.stride_w, grad.columns, grad.out_columns)
-                      : Range{0, grad.out_columns};
-        pixels.rows = inside_rows.end - inside_rows.begin;
-        pixels.columns = inside_columns.end - inside_columns.begin;
-        pixels.x = x_begin + (origin + kernel_row * x_row + column * unit + first +
-                              inside_rows.begin * pixels.x_row + inside_columns.begin * pixels.x_column);
-        pixels.gy =
-            gy_begin + co + inside_rows.begin * pixels.gy_row + inside_columns.begin * pixels.gy_column;
-        T* const to = sums + (kernel_row * run + column * unit + first) * grad.padded_outputs + co;
-        find_grad_block<T>(weights, vectors)(pixels, group != group_begin, to, grad.padded_outputs);
+      blocks.each(vectors, [&](Index kernel_row, Index column, Index first, Index weights) {
+        const Range rows = outputs_inside(first_row + kernel_row, grad.stride_h, grad.rows, group.rows);
+        const Range columns = blocks.by_column() ? outputs_inside(column - grad.pad_w, grad.stride_w,
+                                                                  grad.columns, grad.out_columns)
+                                                 : Range{0, grad.out_columns};
+        const Index weight = column * grad.channels + first;  // of the kernel's row
+        pixels.rows = rows.end - rows.begin;
+        pixels.columns = columns.end - columns.begin;
+        pixels.x = input.x + (input.origin + kernel_row * input.row + weight + rows.begin * pixels.x_row +
+                              columns.begin * pixels.x_column);
+        pixels.gy = gradients + co + rows.begin * pixels.gy_row + columns.begin * pixels.gy_column;
+        find_grad_block<T>(weights, vectors)(
+            pixels, g != group_begin,
+            sums + (kernel_row * kernel_row_size + weight) * grad.padded_outputs + co, grad.padded_outputs);
         next_x.step();
         next_gy.step();
-      }
+      });
     });
   }
 }
