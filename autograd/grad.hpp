@@ -57,8 +57,8 @@ enum class HvpRoad : std::uint8_t {
 /// two gradients.
 class GradientGraph {
  public:
-  /// `loss` must be a scalar that depends on every one of `inputs`. `automatic` takes four products, two by
-  /// each road along the gradient, and keeps to the faster one.
+  /// `loss` must be a scalar that depends on every one of `inputs`. `automatic` takes eight products, four
+  /// by each road along the gradient, and keeps to the faster one.
   GradientGraph(const Variable& loss, std::vector<Variable> inputs,
                 HvpRoad road = HvpRoad::reverse_over_reverse);
 
