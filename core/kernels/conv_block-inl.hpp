@@ -310,6 +310,19 @@ GradBlock<T> find_grad_block(Index rows, size_t vectors) {
       vectors, [&](auto n) { return find_grad_block<T, n>(rows, std::make_index_sequence<max_rows(n)>()); });
 }
 
+/// The part [first, last) of [0, count) that lies in the image; number i is row or column i * step - shift of
+/// it.
+struct Span {
+  Index first, last;
+};
+inline Span inside_image(Index count, Index step, Index shift, Index image) {
+  const auto first_at_least = [&](Index place) {
+    return std::clamp((place + shift + step - 1) / step, Index{0}, count);
+  };
+  const Index first = first_at_least(0);
+  return {first, std::max(first, first_at_least(image))};
+}
+
 template <class T>
 void set_zero(T* begin, T* end) {
   std::memset(begin, 0, static_cast<size_t>(end - begin) * sizeof(T));

@@ -33,20 +33,6 @@ void copy_pixels(const T* HWY_RESTRICT from, Index from_step, Index pixels, Inde
   }
 }
 
-/// The part [first, last) of scratch columns [0, count) that lies in the image; column i is image column
-/// i * step - shift.
-struct Span {
-  Index first, last;
-};
-
-Span inside_image(Index count, Index step, Index shift, Index image_columns) {
-  const auto first_at_least = [&](Index column) {
-    return std::clamp((column + shift + step - 1) / step, Index{0}, count);
-  };
-  const Index first = first_at_least(0);
-  return {first, std::max(first, first_at_least(image_columns))};
-}
-
 /// Source rows with a border of zeros left and right, as
 /// [channel block][row][column % step][column / step][kChannelBlock]. Rows outside of the image are not
 /// written.

@@ -22,16 +22,6 @@ namespace HWY_NAMESPACE {
 // have too few rows to hide the latency of a multiply-add.
 constexpr Index kMinColumnChannels = 16;
 
-/// The outputs [begin, end) whose input for one place of a kernel is in the image.
-struct Range {
-  Index begin, end;
-};
-Range outputs_inside(Index first_input, Index stride, Index inputs, Index outputs) {
-  const Index begin = first_input < 0 ? (stride - 1 - first_input) / stride : 0;
-  const Index end = inputs > first_input ? (inputs - first_input + stride - 1) / stride : 0;
-  return {std::min(begin, outputs), std::max(std::min(end, outputs), std::min(begin, outputs))};
-}
-
 /// Copies the input rows [row, row + rows) of one image, as far as there are such, with a border of zeros
 /// left and right; the others are not touched.
 template <class T>
@@ -196,16 +186,17 @@ void weight_grad_groups(const WeightGrad& grad, const T* x, const T* gy, T* sums
     const Index first_row = group.row * grad.stride_h - grad.pad_h;
     each_block<T>(grad.padded_outputs, [&](Index co, size_t vectors) {
       blocks.each(vectors, [&](Index kernel_row, Index column, Index first, Index weights) {
-        const Range rows = outputs_inside(first_row + kernel_row, grad.stride_h, grad.rows, group.rows);
-        const Range columns = blocks.by_column() ? outputs_inside(column - grad.pad_w, grad.stride_w,
-                                                                  grad.columns, grad.out_columns)
-                                                 : Range{0, grad.out_columns};
+        // The outputs whose input for this row and column of the kernel is in the image.
+        const Span rows = inside_image(group.rows, grad.stride_h, -(first_row + kernel_row), grad.rows);
+        const Span columns = blocks.by_column() ? inside_image(grad.out_columns, grad.stride_w,
+                                                               grad.pad_w - column, grad.columns)
+                                                : Span{0, grad.out_columns};
         const Index weight = column * grad.channels + first;  // of the kernel's row
-        pixels.rows = rows.end - rows.begin;
-        pixels.columns = columns.end - columns.begin;
-        pixels.x = input.x + (input.origin + kernel_row * input.row + weight + rows.begin * pixels.x_row +
-                              columns.begin * pixels.x_column);
-        pixels.gy = gradients + co + rows.begin * pixels.gy_row + columns.begin * pixels.gy_column;
+        pixels.rows = rows.last - rows.first;
+        pixels.columns = columns.last - columns.first;
+        pixels.x = input.x + (input.origin + kernel_row * input.row + weight + rows.first * pixels.x_row +
+                              columns.first * pixels.x_column);
+        pixels.gy = gradients + co + rows.first * pixels.gy_row + columns.first * pixels.gy_column;
         find_grad_block<T>(weights, vectors)(
             pixels, g != group_begin,
             sums + (kernel_row * kernel_row_size + weight) * grad.padded_outputs + co, grad.padded_outputs);
