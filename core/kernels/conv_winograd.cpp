@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,7 @@
 
 #include "core/kernels/channel_rows-inl.hpp"
 #include "core/kernels/conv_block-inl.hpp"
+#include "core/kernels/transpose-inl.hpp"
 
 #ifndef GOSHAWK_CORE_KERNELS_CONV_WINOGRAD_LAYOUT
 #define GOSHAWK_CORE_KERNELS_CONV_WINOGRAD_LAYOUT
@@ -32,6 +34,7 @@ inline constexpr Index kTile = 4;   // output pixels of a tile along one axis
 inline constexpr Index kPatch = 6;  // input pixels it sees
 inline constexpr Index kPositions = kPatch * kPatch;
 inline constexpr Index kKernel = 3;
+inline constexpr Index kElements = kKernel * kKernel;
 inline constexpr Index kBlock = simd::kChannelBlock;
 
 /// Numbers of tiles in a column and a row of an image.
@@ -50,11 +53,17 @@ inline constexpr Index tile_step(Index channels) {
 }
 inline constexpr Index kBlockStep = tile_step(kBlock);  // the same for a block of channels
 
-/// Where to find the kernel's weights: distances in elements. `turned` reads the kernel from its end.
+/// Elements from the transformed kernels at one position to those at the next, with a line between them for
+/// the same reason.
+inline constexpr Index plane_step(Index channels, Index out_channels) {
+  return channels * out_channels + kBlock;
+}
+
+/// The kernels of a convolution, `channels` to `out_channels`: [kKernel][kKernel][channels][out_channels]. If
+/// `turned`, each is read from its end and they are [kKernel][kKernel][out_channels][channels].
 struct Weights {
   const float* data;
   Index channels, out_channels;
-  Index element, channel, out_channel;
   bool turned;
 };
 
@@ -67,6 +76,7 @@ namespace HWY_NAMESPACE {
 
 using namespace goshawk::kernels::simd::HWY_NAMESPACE;
 using goshawk::kernels::HWY_NAMESPACE::past_relu;
+using goshawk::kernels::HWY_NAMESPACE::transpose;
 
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
@@ -224,6 +234,20 @@ HWY_INLINE void with_channels(Index channels, const F& f) {
   }
 }
 
+/// The same for plane_step.
+template <class F>
+HWY_INLINE void with_plane_step(Index channels, Index out_channels, const F& f) {
+  if (channels != out_channels) return f(plane_step(channels, out_channels));
+  with_channels(channels, [&](auto n) HWY_ATTR {
+    using N = decltype(n);
+    if constexpr (std::is_same_v<N, Index>) {
+      f(plane_step(n, n));
+    } else {
+      f(std::integral_constant<Index, plane_step(N::value, N::value)>());
+    }
+  });
+}
+
 /// Where a tile's kSide x kSide pixels are: a pointer to each row, to zeros where it is outside the image,
 /// and which of its columns are inside. `zeros` has kSide pixels.
 template <Index kSide>
@@ -302,28 +326,41 @@ struct Rows {
   }
 };
 
-/// The transformed kernel of out_channels [first, first + width), as tap_block reads it: position p is at
-/// p * channels * out_channels, and there [channel][width].
-void TransformWeights(const Weights& w, Index first, Index last, float* packed) {
-  const hn::RebindToSigned<D> di;
-  const auto distances = hn::Mul(hn::Iota(di, 0), hn::Set(di, static_cast<std::int32_t>(w.out_channel)));
-  const simd::VectorBlock block =
-      simd::block_of(first / kVector, w.out_channels / kVector, static_cast<Index>(kWidest));
-  const Index block_first = block.first * kVector, width = block.vectors * kVector;
-  for (Index channel = 0; channel < w.channels; ++channel) {
-    for (Index out = first; out < last; out += kVector) {
-      const float* const from = w.data + channel * w.channel + out * w.out_channel;
-      float* const to = packed + block_first * w.channels + channel * width + out - block_first;
-      const auto load = [&](Index r, Index s) GOSHAWK_INLINE {
-        const Index element = r * kKernel + s;
-        const float* const at = from + (w.turned ? kKernel * kKernel - 1 - element : element) * w.element;
-        return w.out_channel == 1 ? hn::LoadU(d, at) : hn::GatherIndex(d, at, distances);
-      };
-      transform<WeightTransform>(load, [&](Index r, Index s, V value) GOSHAWK_INLINE {
-        hn::StoreU(value, d, to + (r * kPatch + s) * w.channels * w.out_channels);
-      });
+/// Transforms the kernels of the channels [channel, channel + kBlock) and all output channels. In `packed`
+/// they lie as tap_block reads them: position p at p * plane_step, and there
+/// [register block][channel][width of the block].
+void TransformWeights(const Weights& w, Index channel, float* packed) {
+  const Index element = w.channels * w.out_channels;
+  float* const turned =
+      w.turned ? simd::task_scratch().image.get<float>(kElements * kBlock * w.out_channels) : nullptr;
+  each_block<float>(w.out_channels, [&](Index first, size_t vectors) HWY_ATTR {
+    const Index width = static_cast<Index>(vectors) * kVector;
+    const float* from = w.data + channel * w.out_channels + first;
+    Index row = w.out_channels, plane = element;
+    if (w.turned) {
+      for (Index i = 0; i < kElements; ++i) {
+        transpose(w.data + (kElements - 1 - i) * element + first * w.channels + channel, w.channels, width,
+                  kBlock, turned + i * kBlock * width, width);
+      }
+      from = turned;
+      row = width;
+      plane = kBlock * width;
     }
-  }
+    float* const to = packed + first * w.channels + channel * width;
+    with_plane_step(w.channels, w.out_channels, [&](auto to_plane) HWY_ATTR {
+      for (Index i = 0; i < kBlock; ++i) {
+        for (Index out = 0; out < width; out += kVector) {
+          const float* const kernel = from + i * row + out;
+          float* const at = to + i * width + out;
+          transform<WeightTransform>(
+              [&](Index r, Index s)
+                  GOSHAWK_INLINE { return hn::LoadU(d, kernel + (r * kKernel + s) * plane); },
+              [&](Index r, Index s, V value)
+                  GOSHAWK_INLINE { hn::Store(value, d, at + (r * kPatch + s) * to_plane); });
+        }
+      }
+    });
+  });
 }
 
 /// The transforms of the tiles [begin, begin + tiles) of images [*, rows, columns, channels], whose first
@@ -530,7 +567,7 @@ void ForwardTiles(const Problem& p, std::span<const Sum> sums, Index begin, Inde
     for (Index position = 0; position < kPositions; ++position) {
       const float* const in = transformed + position * kBlock;
       float* const out = products + position * p.out_channels;
-      const float* const weights = sum.pairs[0].b + position * p.channels * p.out_channels;
+      const float* const weights = sum.pairs[0].b + position * plane_step(p.channels, p.out_channels);
       prefetch_x0.step();
       prefetch_x1.step();
       prefetch_y.step();
@@ -657,10 +694,6 @@ void FinishWeightGrad(const Problem& p, const float* sums, Index chunks, Index c
   }
 }
 
-Index Lanes() {
-  return kVector;
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace goshawk::kernels::winograd
 HWY_AFTER_NAMESPACE();
@@ -673,7 +706,6 @@ HWY_EXPORT(TransformWeights);
 HWY_EXPORT(ForwardTiles);
 HWY_EXPORT(WeightGradTiles);
 HWY_EXPORT(FinishWeightGrad);
-HWY_EXPORT(Lanes);
 
 // Fixed rules that split the work; they must not depend on the number of threads.
 constexpr Index kTaskBytes = Index{144} * 1024;  // of transformed tiles, to stay in the second-level cache
@@ -697,8 +729,8 @@ Index task_tiles(Index tiles, Index channels, Index bytes) {
   return std::clamp(std::min(fitting, tiles / kTasks), std::min(kMinTiles, tiles), tiles);
 }
 
-/// `weights`: how to read the kernels of the pairs, `data` aside.
-void convolve(const Problem& p, std::span<const Sum> sums, const Weights& weights) {
+/// `turned`: how to read the kernels of the pairs (Weights).
+void convolve(const Problem& p, std::span<const Sum> sums, bool turned) {
   std::vector<const float*> kernels;
   for (const Sum& sum : sums) {
     for (Index t = 0; t < sum.terms(); ++t) {
@@ -706,19 +738,15 @@ void convolve(const Problem& p, std::span<const Sum> sums, const Weights& weight
       if (std::find(kernels.begin(), kernels.end(), w) == kernels.end()) kernels.push_back(w);
     }
   }
-  const Index size = kPositions * p.channels * p.out_channels;
+  const Index size = kPositions * plane_step(p.channels, p.out_channels);
   const auto count = static_cast<Index>(kernels.size());
   const std::shared_ptr<std::byte[]> memory = allocate(count * size * Index{sizeof(float)});
   auto* const packed = reinterpret_cast<float*>(memory.get());
-  const Index lanes = HWY_DYNAMIC_DISPATCH(Lanes)();
-  const Index block = 2 * lanes, blocks = (p.out_channels + block - 1) / block;
+  const Index blocks = p.channels / kBlock;
   parallel_for(count * blocks, 1, [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
-      Weights w = weights;
-      w.data = kernels[static_cast<std::size_t>(i / blocks)];
-      const Index first = i % blocks * block;
-      HWY_DYNAMIC_DISPATCH(TransformWeights)
-      (w, first, std::min(first + block, p.out_channels), packed + i / blocks * size);
+      const Weights w{kernels[static_cast<std::size_t>(i / blocks)], p.channels, p.out_channels, turned};
+      HWY_DYNAMIC_DISPATCH(TransformWeights)(w, i % blocks * kBlock, packed + i / blocks * size);
     }
   });
   std::vector<Sum> transformed(sums.begin(), sums.end());
@@ -744,12 +772,11 @@ bool worthwhile(const Problem& p) {
 }
 
 void forward(const Problem& p, std::span<const Sum> sums) {
-  convolve(p, sums,
-           {nullptr, p.channels, p.out_channels, p.channels * p.out_channels, p.out_channels, 1, false});
+  convolve(p, sums, false);
 }
 
 void input_grad(const Problem& p, std::span<const Sum> sums) {
-  convolve(p, sums, {nullptr, p.channels, p.out_channels, p.channels * p.out_channels, 1, p.channels, true});
+  convolve(p, sums, true);
 }
 
 void weight_grad(const Problem& p, std::span<const Sum> sums) {
