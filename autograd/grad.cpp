@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <map>
-#include <optional>
-#include <unordered_map>
+#include <memory>
 
 #include "autograd/jvp.hpp"
 #include "autograd/walk.hpp"
@@ -12,36 +10,40 @@
 namespace goshawk {
 namespace {
 
-// Gradients that have arrived so far at a node's outputs, for each direction.
-struct Pending {
-  std::shared_ptr<Node> node;
-  std::vector<std::vector<Variable>> grads;  // [direction][output]
+// Gradients that have arrived so far at the nodes on the paths, for each direction and output.
+class PendingGradients {
+ public:
+  PendingGradients(const Paths& paths, std::size_t directions)
+      : paths_(paths), directions_(directions), grads_(paths.nodes().size()) {}
+
+  bool any(std::size_t number) const { return !grads_[number].empty(); }
+  std::span<Variable> at(std::size_t number, std::size_t direction) {
+    const std::size_t outputs = paths_.nodes()[number]->outputs.size();
+    return std::span(grads_[number]).subspan(direction * outputs, outputs);
+  }
+  void deliver(std::size_t number, std::size_t direction, int output, const Variable& g) {
+    if (!any(number)) grads_[number].resize(directions_ * paths_.nodes()[number]->outputs.size());
+    accumulate(at(number, direction)[static_cast<std::size_t>(output)], g);
+  }
+  void forget(std::size_t number) { grads_[number] = {}; }
+
+  // The slots where the gradients of a node's inputs are being collected, null where there is none yet.
+  std::vector<Variable*> collected(std::size_t number, std::size_t direction) {
+    const std::span<const std::size_t> sources = paths_.sources(number);
+    std::vector<Variable*> slots(sources.size(), nullptr);
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+      if (sources[i] == Paths::kNone || !any(sources[i])) continue;
+      const auto output = static_cast<std::size_t>(paths_.nodes()[number]->inputs[i].output);
+      slots[i] = &at(sources[i], direction)[output];
+    }
+    return slots;
+  }
+
+ private:
+  const Paths& paths_;
+  std::size_t directions_;
+  std::vector<std::vector<Variable>> grads_;  // [node][direction, output]; empty where nothing has arrived
 };
-using PendingNodes =
-    std::map<std::uint64_t, Pending, std::greater<>>;  // from the youngest node to the oldest
-
-void deliver(PendingNodes& pending, std::size_t directions, std::size_t direction,
-             const std::shared_ptr<Node>& node, int output, const Variable& g) {
-  Pending& p = pending[node->sequence];
-  if (p.node == nullptr) {
-    p.node = node;
-    p.grads.assign(directions, std::vector<Variable>(node->outputs.size()));
-  }
-  accumulate(p.grads[direction][static_cast<std::size_t>(output)], g);
-}
-
-// The slots where the gradients of a node's inputs are being collected, null where there is none yet.
-std::vector<Variable*> collected_slots(PendingNodes& pending, const Node& node, std::span<const char> needs,
-                                       std::size_t direction) {
-  std::vector<Variable*> slots(needs.size(), nullptr);
-  for (std::size_t i = 0; i < needs.size(); ++i) {
-    if (needs[i] == 0) continue;
-    const auto it = pending.find(node.inputs[i].node->sequence);
-    if (it == pending.end()) continue;
-    slots[i] = &it->second.grads[direction][static_cast<std::size_t>(node.inputs[i].output)];
-  }
-  return slots;
-}
 
 void check_seed(const Variable& seed, const Variable& output, std::size_t k) {
   check(seed.shape() == output.shape() && seed.dtype() == output.dtype(),
@@ -52,71 +54,69 @@ void check_seed(const Variable& seed, const Variable& output, std::size_t k) {
 // Differentiates along the seeds [direction][output], of which undefined ones are zero, and calls visit(i,
 // gradients of input i, one a direction) for every input that something has arrived at, from the youngest to
 // the oldest; undefined gradients are zero. One walk over the graph: what the directions share is in the
-// cache when the second one needs it.
-void walk(std::span<const Variable> outputs, std::span<const Variable> inputs,
+// cache when the second one needs it. `paths`: those from the inputs to the outputs.
+void walk(const Paths& paths, std::span<const Variable> outputs, std::span<const Variable> inputs,
           std::span<const std::vector<Variable>> seeds, const GradientVisitor& visit) {
-  const Paths on_path(outputs, inputs);
   const std::size_t directions = seeds.size();
-  PendingNodes pending;
+  PendingGradients pending(paths, directions);
   for (std::size_t d = 0; d < directions; ++d) {
     for (std::size_t k = 0; k < outputs.size(); ++k) {
       if (!seeds[d][k].defined()) continue;
       check_seed(seeds[d][k], outputs[k], k);
-      const std::shared_ptr<Node>& node = outputs[k].node();
-      if (on_path.contains(node.get()))
-        deliver(pending, directions, d, node, outputs[k].output_index(), seeds[d][k]);
+      const std::size_t number = paths.find(outputs[k].node().get());
+      if (number != Paths::kNone) pending.deliver(number, d, outputs[k].output_index(), seeds[d][k]);
     }
   }
 
-  std::unordered_map<const Node*, std::vector<std::size_t>> wanted;
-  for (std::size_t i = 0; i < inputs.size(); ++i) wanted[inputs[i].node().get()].push_back(i);
+  std::vector<std::vector<std::size_t>> wanted(paths.nodes().size());  // which inputs a node is
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const std::size_t number = paths.find(inputs[i].node().get());
+    if (number != Paths::kNone) wanted[number].push_back(i);
+  }
 
   std::vector<Variable> arrived(directions);
   std::vector<char> needs;
-  while (!pending.empty()) {
-    Pending p = std::move(pending.begin()->second);
-    pending.erase(pending.begin());
-    Node& node = *p.node;
-    if (const auto it = wanted.find(&node); it != wanted.end()) {
-      for (std::size_t i : it->second) {
-        for (std::size_t d = 0; d < directions; ++d) {
-          arrived[d] = p.grads[d][static_cast<std::size_t>(inputs[i].output_index())];
-        }
-        visit(i, arrived);
-        // What nobody kept can be overwritten by the next node.
-        std::fill(arrived.begin(), arrived.end(), Variable());
+  for (std::size_t number = paths.nodes().size(); number-- > 0;) {
+    if (!pending.any(number)) continue;
+    const std::shared_ptr<Node>& node = paths.nodes()[number];
+    for (std::size_t i : wanted[number]) {
+      for (std::size_t d = 0; d < directions; ++d) {
+        arrived[d] = pending.at(number, d)[static_cast<std::size_t>(inputs[i].output_index())];
       }
+      visit(i, arrived);
+      // What nobody kept can be overwritten by the next node.
+      std::fill(arrived.begin(), arrived.end(), Variable());
     }
-    if (node.op == nullptr) continue;
-    needs.assign(node.inputs.size(), 0);
-    for (std::size_t i = 0; i < needs.size(); ++i)
-      needs[i] = on_path.contains(node.inputs[i].node.get()) ? 1 : 0;
-    if (std::find(needs.begin(), needs.end(), 1) == needs.end()) continue;
-    for (std::size_t d = 0; d < directions; ++d) {
-      std::vector<Variable>& grads = p.grads[d];
+    const std::span<const std::size_t> sources = paths.sources(number);
+    needs.assign(sources.size(), 0);
+    for (std::size_t i = 0; i < needs.size(); ++i) needs[i] = sources[i] != Paths::kNone ? 1 : 0;
+    const bool passes_on = node->op != nullptr && std::find(needs.begin(), needs.end(), 1) != needs.end();
+    for (std::size_t d = 0; passes_on && d < directions; ++d) {
+      const std::span<Variable> grads = pending.at(number, d);
       if (std::none_of(grads.begin(), grads.end(), [](const Variable& g) { return g.defined(); })) continue;
-      const std::vector<Variable*> collected = collected_slots(pending, node, needs, d);
-      const std::vector<Variable> input_grads = node.vjp(Backward(p.node, grads, needs, collected));
+      const std::vector<Variable*> collected = pending.collected(number, d);
+      const std::vector<Variable> input_grads = node->vjp(Backward(node, grads, needs, collected));
       check(input_grads.size() == needs.size(),
-            "[grad] the derivative of '{}' returned {} gradients for {} inputs", node.op->name,
+            "[grad] the derivative of '{}' returned {} gradients for {} inputs", node->op->name,
             input_grads.size(), needs.size());
-      grads.clear();  // they may be what the next node can overwrite
+      std::fill(grads.begin(), grads.end(), Variable());  // they may be what the next node can overwrite
       for (std::size_t i = 0; i < needs.size(); ++i) {
         if (needs[i] == 0 || !input_grads[i].defined()) continue;
-        deliver(pending, directions, d, node.inputs[i].node, node.inputs[i].output, input_grads[i]);
+        pending.deliver(sources[i], d, node->inputs[i].output, input_grads[i]);
       }
     }
+    pending.forget(number);
   }
 }
 
 // The gradients [direction][input] of a walk.
-std::vector<std::vector<Variable>> differentiate(std::span<const Variable> outputs,
+std::vector<std::vector<Variable>> differentiate(const Paths& paths, std::span<const Variable> outputs,
                                                  std::span<const Variable> inputs,
                                                  std::span<const std::vector<Variable>> seeds,
                                                  bool create_graph) {
   RecordingGuard guard(create_graph);
   std::vector<std::vector<Variable>> results(seeds.size(), std::vector<Variable>(inputs.size()));
-  walk(outputs, inputs, seeds, [&](std::size_t i, std::span<const Variable> gradients) {
+  walk(paths, outputs, inputs, seeds, [&](std::size_t i, std::span<const Variable> gradients) {
     for (std::size_t d = 0; d < gradients.size(); ++d) results[d][i] = gradients[d];
   });
   return results;
@@ -124,9 +124,8 @@ std::vector<std::vector<Variable>> differentiate(std::span<const Variable> outpu
 
 // Puts zeros in the place of undefined gradients: of inputs that the outputs depend on, to which nothing came
 // because seeds are undefined, and, if that is allowed, of the others.
-void complete(std::span<const Variable> outputs, std::span<const Variable> inputs,
-              std::vector<Variable>& gradients, bool allow_unused) {
-  std::optional<Paths> on_path;
+void complete(const Paths& paths, std::span<const Variable> inputs, std::vector<Variable>& gradients,
+              bool allow_unused) {
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (gradients[i].defined()) {
       check(gradients[i].shape() == inputs[i].shape(),
@@ -134,8 +133,7 @@ void complete(std::span<const Variable> outputs, std::span<const Variable> input
             inputs[i].shape());
       continue;
     }
-    if (!allow_unused && !on_path) on_path.emplace(outputs, inputs);
-    check(allow_unused || on_path->contains(inputs[i].node().get()),
+    check(allow_unused || paths.contains(inputs[i].node().get()),
           "[grad] no output depends on input {} (shape {}); leave it out, or set allow_unused for a zero "
           "gradient",
           i, inputs[i].shape());
@@ -160,9 +158,10 @@ std::vector<Variable> grad(std::span<const Variable> outputs, std::span<const Va
       seeds.emplace_back(Tensor::full(outputs[k].shape(), outputs[k].dtype(), 1));
     }
   }
+  const Paths paths(outputs, inputs);
   std::vector<Variable> gradients =
-      std::move(differentiate(outputs, inputs, std::span(&seeds, 1), options.create_graph).front());
-  complete(outputs, inputs, gradients, options.allow_unused);
+      std::move(differentiate(paths, outputs, inputs, std::span(&seeds, 1), options.create_graph).front());
+  complete(paths, inputs, gradients, options.allow_unused);
   return gradients;
 }
 
@@ -179,7 +178,7 @@ void visit_gradients(std::span<const Variable> outputs, std::span<const Variable
           d, seeds[d].size(), outputs.size());
   }
   const NoGrad no_grad;
-  walk(outputs, inputs, seeds, visit);
+  walk(Paths(outputs, inputs), outputs, inputs, seeds, visit);
 }
 
 GradientGraph::GradientGraph(const Variable& loss, std::vector<Variable> inputs, HvpRoad road)
@@ -188,6 +187,7 @@ GradientGraph::GradientGraph(const Variable& loss, std::vector<Variable> inputs,
         "[GradientGraph] the loss must be a scalar but has shape {}; reduce it with mean or sum",
         loss.shape());
   gradient_ = grad(loss, inputs_, {.create_graph = true});
+  paths_ = std::make_shared<const Paths>(gradient_, inputs_);
   if (road_ == HvpRoad::automatic) road_ = faster_road();
 }
 
@@ -229,11 +229,11 @@ std::vector<std::vector<Tensor>> GradientGraph::apply_many(
     seeds.emplace_back(v.begin(), v.end());
   }
   auto derivatives = road_ == HvpRoad::forward_over_reverse
-                         ? jvp_many(gradient_, inputs_, seeds, {.allow_unused = true})
-                         : differentiate(gradient_, inputs_, seeds, false);
+                         ? push_forward(*paths_, gradient_, inputs_, seeds, {.allow_unused = true})
+                         : differentiate(*paths_, gradient_, inputs_, seeds, false);
   std::vector<std::vector<Tensor>> products;
   for (std::vector<Variable>& product : derivatives) {
-    complete(gradient_, inputs_, product, true);
+    complete(*paths_, inputs_, product, true);
     std::vector<Tensor>& values = products.emplace_back();
     for (const Variable& block : product) values.push_back(block.value());
   }

@@ -4,12 +4,15 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "autograd/variable.hpp"
 
 namespace goshawk {
+
+class Paths;
 
 struct GradOptions {
   /// Gradient with respect to each output, where an undefined one is zero; empty means 1 for every output,
@@ -81,6 +84,7 @@ class GradientGraph {
   Variable loss_;
   std::vector<Variable> inputs_;
   std::vector<Variable> gradient_;
+  std::shared_ptr<const Paths> paths_;  // from the inputs to the gradient
   HvpRoad road_;
 };
 

@@ -1,7 +1,6 @@
 #include "autograd/jvp.hpp"
 
 #include <algorithm>
-#include <unordered_map>
 
 #include "autograd/grad.hpp"
 #include "autograd/joint_jvp.hpp"
@@ -17,47 +16,51 @@ struct Moving {
   std::vector<char> wanted;                     // by output: whether anybody needs its tangent
   std::vector<std::size_t> seeded, asked;       // indices of jvp's inputs and outputs that this node made
 };
-using MovingNodes = std::unordered_map<const Node*, Moving>;
+using MovingNodes = std::vector<Moving>;  // by the node's number on the paths
 
 MovingNodes plan(const Paths& paths, std::span<const Variable> outputs, std::span<const Variable> inputs,
                  std::size_t directions) {
   MovingNodes nodes;
-  for (const std::shared_ptr<Node>& node : paths.nodes()) {
-    const std::size_t n = node->outputs.size();
-    nodes.emplace(node.get(), Moving{.tangents = std::vector(directions, std::vector<Variable>(n)),
-                                     .uses = std::vector<int>(n),
-                                     .wanted = std::vector<char>(n),
-                                     .seeded = {},
-                                     .asked = {}});
-    for (const Edge& edge : node->inputs) {
-      const auto it = nodes.find(edge.node.get());
-      if (it == nodes.end()) continue;
-      const auto output = static_cast<std::size_t>(edge.output);
-      ++it->second.uses[output];
-      it->second.wanted[output] = 1;
+  nodes.reserve(paths.nodes().size());
+  for (std::size_t number = 0; number < paths.nodes().size(); ++number) {
+    const Node& node = *paths.nodes()[number];
+    const std::size_t n = node.outputs.size();
+    nodes.push_back({.tangents = std::vector(directions, std::vector<Variable>(n)),
+                     .uses = std::vector<int>(n),
+                     .wanted = std::vector<char>(n),
+                     .seeded = {},
+                     .asked = {}});
+    const std::span<const std::size_t> sources = paths.sources(number);
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+      if (sources[i] == Paths::kNone) continue;
+      Moving& source = nodes[sources[i]];
+      const auto output = static_cast<std::size_t>(node.inputs[i].output);
+      ++source.uses[output];
+      source.wanted[output] = 1;
     }
   }
   for (std::size_t k = 0; k < outputs.size(); ++k) {
-    const auto it = nodes.find(outputs[k].node().get());
-    if (it == nodes.end()) continue;
-    it->second.asked.push_back(k);
-    it->second.wanted[static_cast<std::size_t>(outputs[k].output_index())] = 1;
+    const std::size_t number = paths.find(outputs[k].node().get());
+    if (number == Paths::kNone) continue;
+    nodes[number].asked.push_back(k);
+    nodes[number].wanted[static_cast<std::size_t>(outputs[k].output_index())] = 1;
   }
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     // An input that no output depends on is on no path.
-    if (const auto it = nodes.find(inputs[i].node().get()); it != nodes.end()) it->second.seeded.push_back(i);
+    const std::size_t number = paths.find(inputs[i].node().get());
+    if (number != Paths::kNone) nodes[number].seeded.push_back(i);
   }
   return nodes;
 }
 
 // The tangents that arrive at a node, [direction][input], taken from where they were kept if this is their
-// last use.
-std::vector<std::vector<Variable>> arriving(MovingNodes& nodes, const Node& node, std::size_t directions) {
+// last use. `sources`: the numbers of the nodes that its inputs come from.
+std::vector<std::vector<Variable>> arriving(MovingNodes& nodes, const Node& node,
+                                            std::span<const std::size_t> sources, std::size_t directions) {
   std::vector<std::vector<Variable>> tangents(directions, std::vector<Variable>(node.inputs.size()));
-  for (std::size_t i = 0; i < node.inputs.size(); ++i) {
-    const auto it = nodes.find(node.inputs[i].node.get());
-    if (it == nodes.end()) continue;
-    Moving& from = it->second;
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    if (sources[i] == Paths::kNone) continue;
+    Moving& from = nodes[sources[i]];
     const auto output = static_cast<std::size_t>(node.inputs[i].output);
     const bool last = --from.uses[output] == 0;
     for (std::size_t d = 0; d < directions; ++d) {
@@ -124,8 +127,14 @@ std::vector<std::vector<Variable>> jvp_many(std::span<const Variable> outputs,
                                             std::span<const std::vector<Variable>> directions,
                                             const JvpOptions& options) {
   check_differentiable(inputs, "jvp");
+  return push_forward(Paths(outputs, inputs), outputs, inputs, directions, options);
+}
+
+std::vector<std::vector<Variable>> push_forward(const Paths& paths, std::span<const Variable> outputs,
+                                                std::span<const Variable> inputs,
+                                                std::span<const std::vector<Variable>> directions,
+                                                const JvpOptions& options) {
   for (const std::vector<Variable>& tangents : directions) check_tangents(inputs, tangents);
-  const Paths paths(outputs, inputs);
   for (std::size_t k = 0; k < outputs.size(); ++k) {
     check(
         options.allow_unused || paths.contains(outputs[k].node().get()),
@@ -137,9 +146,11 @@ std::vector<std::vector<Variable>> jvp_many(std::span<const Variable> outputs,
   const RecordingGuard guard(options.create_graph);
   MovingNodes nodes = plan(paths, outputs, inputs, directions.size());
   std::vector<std::vector<Variable>> results(directions.size(), std::vector<Variable>(outputs.size()));
-  for (const std::shared_ptr<Node>& node : paths.nodes()) {
-    Moving& moving = nodes.at(node.get());
-    moving.tangents = push(node, arriving(nodes, *node, directions.size()), moving.wanted);
+  for (std::size_t number = 0; number < nodes.size(); ++number) {
+    const std::shared_ptr<Node>& node = paths.nodes()[number];
+    Moving& moving = nodes[number];
+    moving.tangents =
+        push(node, arriving(nodes, *node, paths.sources(number), directions.size()), moving.wanted);
     for (std::size_t d = 0; d < directions.size(); ++d) {
       std::vector<Variable>& out = moving.tangents[d];
       for (std::size_t i : moving.seeded)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <unordered_set>
 
 #include "autograd/ops.hpp"
 #include "core/kernels/elementwise.hpp"
@@ -27,12 +28,25 @@ Paths::Paths(std::span<const Variable> outputs, std::span<const Variable> inputs
     for (const Edge& edge : (*node)->inputs) stack.push_back(&edge.node);
   }
   for (const auto& [sequence, node] : reachable) {
+    const std::size_t first = sources_.size();
     bool leads_to_input = targets.contains(node->get());
-    for (const Edge& edge : (*node)->inputs) leads_to_input = leads_to_input || contains(edge.node.get());
-    if (!leads_to_input) continue;
-    members_.insert(node->get());
+    for (const Edge& edge : (*node)->inputs) {
+      sources_.push_back(find(edge.node.get()));
+      leads_to_input = leads_to_input || sources_.back() != kNone;
+    }
+    if (!leads_to_input) {
+      sources_.resize(first);
+      continue;
+    }
+    numbers_.emplace(node->get(), nodes_.size());
     nodes_.push_back(*node);
+    first_source_.push_back(first);
   }
+}
+
+std::size_t Paths::find(const Node* node) const {
+  const auto it = numbers_.find(node);
+  return it == numbers_.end() ? kNone : it->second;
 }
 
 void accumulate(Variable& sum, const Variable& term) {
