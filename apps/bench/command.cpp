@@ -45,6 +45,21 @@ void add_bench_options(CLI::App& command, BenchCommand& bench) {
       ->delimiter(',')
       ->check(CLI::IsMember(names))
       ->type_name("STAGE");
+  command
+      .add_option(
+          "--compare", bench.compare,
+          "Instead of --only: run these stages once each in turn, --rounds times --repetitions turns, and "
+          "compare their rates with the first one's; @N: with microbatches of N images")
+      ->delimiter(',')
+      ->check([](const std::string& text) {
+        try {
+          compared_kind(text);
+          return std::string();
+        } catch (const Error& error) {
+          return std::string(error.what());
+        }
+      })
+      ->type_name("STAGE[@N]");
   command.add_flag("--json", bench.json, "Print one JSON object");
   add_threads_option(command);
   add_convolution_option(command, bench.convolution);
@@ -63,8 +78,21 @@ BenchReport run_bench(const BenchCommand& bench) {
   choose_convolution(bench.convolution);
   BenchReport report;
   report.fma_limit = fma_limit_gflops();
-  report.stages = run_stages(bench.options);
+  if (bench.compare.empty()) {
+    report.stages = run_stages(bench.options);
+    return report;
+  }
+  std::vector<ComparedKind> kinds;
+  for (const std::string& text : bench.compare) kinds.push_back(compared_kind(text));
+  report.compared = compare_stages(bench.options, kinds, bench.options.rounds * bench.options.repetitions);
   return report;
+}
+
+std::int64_t bench_steps(const BenchCommand& bench) {
+  const BenchOptions& options = bench.options;
+  if (!bench.compare.empty()) return std::int64_t{options.rounds} * options.repetitions + 1;
+  const std::size_t stages = options.only.empty() ? stage_kinds().size() : options.only.size();
+  return static_cast<std::int64_t>(stages) * options.rounds;
 }
 
 nlohmann::ordered_json bench_json(const BenchCommand& bench, const BenchReport& report) {
@@ -82,12 +110,26 @@ nlohmann::ordered_json bench_json(const BenchCommand& bench, const BenchReport& 
                     {"allocations", r.allocations},
                     {"system_allocations", r.system_allocations}};
   }
+  for (const ComparedStage& c : report.compared) {
+    json["compared"].push_back({{"stage", c.text},
+                                {"images_per_second", c.images_per_second},
+                                {"ratio", c.ratio},
+                                {"ratio_quartiles", c.ratio_quartiles}});
+  }
   return json;
 }
 
 std::string bench_table(const BenchCommand& bench, const BenchReport& report) {
   std::string text = fmt::format("{}, batch {}, {} threads, FMA limit {:.0f} GFLOP/s\n", bench.options.model,
                                  bench.options.batch, num_threads(), report.fma_limit);
+  if (!report.compared.empty()) {
+    text += fmt::format("{:<28}{:>10}{:>14}{:>18}\n", "stage", "images/s", "median ratio", "quartiles");
+    for (const ComparedStage& c : report.compared) {
+      text += fmt::format("{:<28}{:>10.1f}{:>14.3f}{:>10.3f}{:>8.3f}\n", c.text, c.images_per_second, c.ratio,
+                          c.ratio_quartiles[0], c.ratio_quartiles[1]);
+    }
+    return text;
+  }
   text += fmt::format("{:<20}{:>10}{:>12}{:>10}{:>9}{:>10}{:>13}{:>14}\n", "stage", "ms", "images/s",
                       "GFLOP/s", "of limit", "RSS, MB", "allocations", "of the system");
   for (const StageResult& r : report.stages) {

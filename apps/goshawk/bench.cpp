@@ -11,8 +11,7 @@ namespace goshawk {
 namespace {
 
 void run(BenchCommand bench) {
-  const std::size_t stages = bench.options.only.empty() ? stage_kinds().size() : bench.options.only.size();
-  Progress progress("timing", static_cast<std::int64_t>(stages) * bench.options.rounds);
+  Progress progress("timing", bench_steps(bench));
   bench.options.progress = [&](std::int64_t done, const std::string& stage) { progress.update(done, stage); };
   const BenchReport report = run_bench(bench);
   progress.clear();

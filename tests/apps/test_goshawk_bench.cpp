@@ -66,6 +66,37 @@ TEST_CASE("goshawk bench --json has every stage, and the keys of the program ben
   CHECK(keys(theirs.at("forward_eval")) == keys(json.at("forward_eval")));
 }
 
+TEST_CASE("goshawk bench --compare sets stages side by side") {
+  const std::vector<std::string> stages{"--compare", "forward_eval,hvp_eval@1", "--compare", "hvp_eval"};
+  std::vector<std::string> as_json = stages;
+  as_json.insert(as_json.end(), {"--json", "--quiet"});
+  const ProgramResult result = bench("goshawk", as_json);
+  REQUIRE_MESSAGE(result.status == 0, result.err);
+  const Json json = Json::parse(result.out);
+  CHECK(keys(json) == std::vector<std::string>{"model", "batch", "threads", "fma_limit_gflops", "compared"});
+  const Json& compared = json.at("compared");
+  REQUIRE(compared.size() == 3);
+  CHECK(compared[0].at("stage") == "forward_eval");
+  CHECK(compared[1].at("stage") == "hvp_eval@1");
+  CHECK(compared[2].at("stage") == "hvp_eval");
+  CHECK(compared[0].at("ratio") == 1);
+  for (const Json& stage : compared) {
+    CHECK(stage.at("images_per_second") > 0);
+    const Json& quartiles = stage.at("ratio_quartiles");
+    CHECK(quartiles[0] <= stage.at("ratio"));
+    CHECK(quartiles[1] >= stage.at("ratio"));
+  }
+  CHECK(compared[1].at("ratio") < 1);  // a product takes six forward passes
+
+  const ProgramResult table = bench("bench", stages);
+  REQUIRE_MESSAGE(table.status == 0, table.err);
+  CHECK(contains(table.out, "\nhvp_eval@1 "));
+
+  const ProgramResult alone = bench("bench", {"--compare", "hvp_eval"});
+  CHECK(alone.status != 0);
+  CHECK(contains(alone.err, "two stages"));
+}
+
 TEST_CASE("goshawk bench prints a table, takes a file of options, and refuses what there is not") {
   const ScratchDirectory scratch;
   const std::string config =
@@ -79,6 +110,10 @@ TEST_CASE("goshawk bench prints a table, takes a file of options, and refuses wh
   for (const auto& [arguments, part] : std::vector<std::pair<std::vector<std::string>, std::string>>{
            {{"--model", "resnet21"}, "resnet20"},
            {{"--only", "hvp"}, "hvp_eval_k8"},
+           {{"--compare", "hvp_eval,hvp"}, "hvp_eval_k8"},
+           {{"--compare", "hvp_eval,hvp_eval@"}, "positive number"},
+           {{"--compare", "hvp_eval,hvp_eval@8x"}, "positive number"},
+           {{"--compare", "hvp_eval@0,hvp_eval"}, "positive number"},
            {{"--repetitions", "0"}, "--repetitions"},
            {{"--convolution", "fft"}, "winograd"}}) {
     for (const char* program : {"goshawk", "bench"}) {
