@@ -241,32 +241,30 @@ void run(const MaskedSumRows<double>& p) {
   HWY_DYNAMIC_DISPATCH(MaskedSumF64)(p);
 }
 
-/// What becomes of x · s? + t? + residual?: through a ReLU of its own, or through that of an output `mask`.
-struct AffineOutput {
-  bool relu = false;
-  Tensor mask = {};
-};
+/// Rows [begin, end) of x · s?, then the epilogue, written to `y`.
+template <class T>
+void affine_rows(const Tensor& x, const Tensor& s, const ConvEpilogue& e, const Tensor& y, std::int64_t begin,
+                 std::int64_t end) {
+  const std::int64_t channels = x.dim(-1), at = begin * channels;
+  run(AffineRows<T>{.x = x.data<T>() + at,
+                    .s = optional_data<T>(s),
+                    .t = optional_data<T>(e.bias),
+                    .residual = e.residual.defined() ? e.residual.data<T>() + at : nullptr,
+                    .mask = e.mask.defined() ? e.mask.data<T>() + at : nullptr,
+                    .y = y.data<T>() + at,
+                    .rows = end - begin,
+                    .channels = channels,
+                    .relu = e.relu});
+}
 
-/// x · s? + t? + residual?, written to `y`.
-Tensor affine(const Tensor& x, const Tensor& s, const Tensor& t, const Tensor& residual,
-              const AffineOutput& output, const Tensor& y, std::string_view op) {
+Tensor affine(const Tensor& x, const Tensor& s, const ConvEpilogue& e, const Tensor& y, std::string_view op) {
   const Rows rows(x, op);
-  if (t.defined()) check_channels(t, rows, x, op);
-  if (residual.defined()) check_same(x, residual, op);
-  if (output.mask.defined()) check_same(x, output.mask, op);
+  if (e.bias.defined()) check_channels(e.bias, rows, x, op);
+  if (e.residual.defined()) check_same(x, e.residual, op);
+  if (e.mask.defined()) check_same(x, e.mask, op);
   dispatch_floating(x.dtype(), op, [&]<class T>() {
-    parallel_for(rows.rows, rows.grain, [&](std::int64_t begin, std::int64_t end) {
-      const std::int64_t at = begin * rows.channels;
-      run(AffineRows<T>{.x = x.data<T>() + at,
-                        .s = optional_data<T>(s),
-                        .t = optional_data<T>(t),
-                        .residual = residual.defined() ? residual.data<T>() + at : nullptr,
-                        .mask = output.mask.defined() ? output.mask.data<T>() + at : nullptr,
-                        .y = y.data<T>() + at,
-                        .rows = end - begin,
-                        .channels = rows.channels,
-                        .relu = output.relu});
-    });
+    parallel_for(rows.rows, rows.grain,
+                 [&](std::int64_t begin, std::int64_t end) { affine_rows<T>(x, s, e, y, begin, end); });
   });
   return y;
 }
@@ -290,20 +288,26 @@ Tensor reduce(const Tensor& a, const Tensor& b, std::string_view op) {
 
 Tensor channel_affine(const Tensor& x, const Tensor& s, const Tensor& t, const Tensor& residual, bool relu) {
   check_channels(s, Rows(x, "channel_affine"), x, "channel_affine");
-  return affine(x, s, t, residual, {.relu = relu}, Tensor::empty_like(x), "channel_affine");
+  return affine(x, s, {t, residual, relu}, Tensor::empty_like(x), "channel_affine");
 }
 
 Tensor channel_shift(const Tensor& x, const Tensor& t) {
   check_channels(t, Rows(x, "channel_shift"), x, "channel_shift");
-  return affine(x, {}, t, {}, {}, Tensor::empty_like(x), "channel_shift");
+  return affine(x, {}, {.bias = t}, Tensor::empty_like(x), "channel_shift");
 }
 
-void epilogue_in_place(const Tensor& y, const Tensor& residual, bool relu) {
-  affine(y, {}, {}, residual, {.relu = relu}, y, "epilogue_in_place");
+void apply_epilogue(const Tensor& y, const ConvEpilogue& epilogue) {
+  affine(y, {}, epilogue, y, "apply_epilogue");
+}
+
+void apply_epilogue(const Tensor& y, const ConvEpilogue& epilogue, std::int64_t first, std::int64_t pixels) {
+  dispatch_floating(y.dtype(), "apply_epilogue",
+                    [&]<class T>() { affine_rows<T>(y, {}, epilogue, y, first, first + pixels); });
 }
 
 Tensor shift_tangent(const Tensor& dx, const Tensor& dt, const Tensor& dr, const Tensor& y, bool in_place) {
-  return affine(dx, {}, dt, dr, {.mask = y}, in_place ? dx : Tensor::empty_like(dx), "shift_tangent");
+  return affine(dx, {}, {.bias = dt, .residual = dr, .mask = y}, in_place ? dx : Tensor::empty_like(dx),
+                "shift_tangent");
 }
 
 ShiftGradient shift_backward(const Tensor& gy, const Tensor& y, bool in_place) {

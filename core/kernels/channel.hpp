@@ -3,6 +3,7 @@
 // chunk order, so results do not depend on the number of threads.
 #pragma once
 
+#include "core/kernels/conv.hpp"
 #include "core/tensor.hpp"
 
 namespace goshawk::kernels {
@@ -14,8 +15,11 @@ Tensor channel_affine(const Tensor& x, const Tensor& s, const Tensor& t, const T
 /// x + t: x [..., C], t [C].
 Tensor channel_shift(const Tensor& x, const Tensor& t);
 
-/// y = relu?(y + residual?), in place: residual of y's shape or undefined.
-void epilogue_in_place(const Tensor& y, const Tensor& residual, bool relu);
+/// The epilogue of a convolution, in place on its result.
+void apply_epilogue(const Tensor& y, const ConvEpilogue& epilogue);
+/// To the pixels [first, first + pixels) of y, on this thread: for a kernel whose task has just written them.
+/// Operands have been checked.
+void apply_epilogue(const Tensor& y, const ConvEpilogue& epilogue, std::int64_t first, std::int64_t pixels);
 
 // y = relu?(x + t + residual) for some x that need not be there: x and residual [..., C], t [C]. Like all
 // here they throw Error for operands whose shapes or types do not match.

@@ -131,13 +131,14 @@ Axis input_grad_axis(Index kernel, Index stride, Index pad, Index in) {
   return axis;
 }
 
-/// Where results go: the image's first element, whether to add to what is there, and what every sum begins
-/// with, a number per channel or null for 0.
+/// Where results go: the images, whether to add to what is there, what every sum begins with, a number per
+/// channel or null for 0, and what follows.
 template <class T>
 struct Output {
-  T* to;
+  const Tensor& images;
   bool add;
   const T* bias;
+  const ConvEpilogue& epilogue;
 };
 
 /// Where the tap convolution finds the weight of (kernel row, kernel column, source channel, target channel).
@@ -238,12 +239,18 @@ void run_tap_conv(simd::TapConv conv, const Axis& rows, const Axis& columns, Ind
     });
   }
 
+  T* const to = target.images.template data<T>();
   const Index tasks_per_image = divide_up(rows.max_count, conv.task_rows);
   parallel_for(images * tasks_per_image, 1, [&](Index begin, Index end) {
     for (Index task = begin; task < end; ++task) {
-      const Index row = task % tasks_per_image * conv.task_rows;
-      simd::tap_conv(conv, source, packed.data(), target.to, task / tasks_per_image, row,
-                     std::min(rows.max_count, row + conv.task_rows));
+      const Index image = task / tasks_per_image, row = task % tasks_per_image * conv.task_rows;
+      const Index row_end = std::min(rows.max_count, row + conv.task_rows);
+      simd::tap_conv(conv, source, packed.data(), to, image, row, row_end);
+      if (target.epilogue.empty()) continue;
+      const Index first = row * conv.target_row_step;
+      const Index last = std::min(row_end * conv.target_row_step, conv.target_rows);
+      apply_epilogue(target.images, target.epilogue, (image * conv.target_rows + first) * conv.target_columns,
+                     (last - first) * conv.target_columns);
     }
   });
 }
@@ -373,7 +380,10 @@ std::array<winograd::Sum, 1> one_winograd_sum(const Tensor& a, const Tensor& b, 
 
 winograd::Epilogue winograd_epilogue(const ConvEpilogue& epilogue) {
   const auto data = [](const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; };
-  return {.bias = data(epilogue.bias), .residual = data(epilogue.residual), .relu = epilogue.relu};
+  return {.bias = data(epilogue.bias),
+          .residual = data(epilogue.residual),
+          .relu = epilogue.relu,
+          .mask = data(epilogue.mask)};
 }
 
 /// The tensor that an operation writes its result to: `sum`, to be added to, or a new one.
@@ -407,18 +417,18 @@ simd::WeightGrad plan_weight_grad(const Shape& x, const Shape& w, const Shape& y
 }
 
 void direct_conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& bias,
-                   const Tensor& y, bool add) {
+                   const Tensor& y, bool add, const ConvEpilogue& epilogue) {
   dispatch_floating(x.dtype(), "conv2d", [&]<class T>() {
     forward<T>(geometry(x.shape(), w.shape(), y.shape(), params), x.data<T>(), w.data<T>(),
-               {y.data<T>(), add, bias.defined() ? bias.data<T>() : nullptr});
+               {y, add, bias.defined() ? bias.data<T>() : nullptr, epilogue});
   });
 }
 
 void direct_input_grad(const Tensor& gy, const Tensor& w, const ConvParams& params, const Tensor& gx,
-                       bool add) {
+                       bool add, const ConvEpilogue& epilogue) {
   dispatch_floating(gy.dtype(), "conv2d_input_grad", [&]<class T>() {
     input_grad<T>(geometry(gx.shape(), w.shape(), gy.shape(), params), gy.data<T>(), w.data<T>(),
-                  {gx.data<T>(), add, nullptr});
+                  {gx, add, nullptr, epilogue});
   });
 }
 
@@ -442,7 +452,7 @@ Shape conv2d_output_shape(const Shape& x, const Shape& w, const ConvParams& para
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& sum,
               const ConvEpilogue& epilogue) {
-  const auto& [bias, residual, relu] = epilogue;
+  const auto& [bias, residual, relu, mask] = epilogue;
   check_dtypes(x, w, "conv2d");
   const Shape y_shape = checked_output_shape(x.shape(), w.shape(), params, "conv2d");
   if (bias.defined()) {
@@ -456,20 +466,25 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const 
           "[conv2d] the residual is {} {} but the result {} {}", residual.dtype(), residual.shape(),
           x.dtype(), y_shape);
   }
+  if (mask.defined()) {
+    check(mask.shape() == y_shape && mask.dtype() == x.dtype(),
+          "[conv2d] the mask is {} {} but the result {} {}", mask.dtype(), mask.shape(), x.dtype(), y_shape);
+  }
   Tensor y = target(y_shape, x.dtype(), sum, "conv2d");
   if (y.numel() == 0) return y;
+  const ConvEpilogue rest{{}, residual, relu, mask};  // direct sums begin with the bias
   if (params.groups == 1) {
     if (const auto problem =
             winograd_problem(x.dtype(), x.shape(), w.shape(), y_shape, params, ConvDirection::forward)) {
-      const ConvEpilogue all{bias, sum.defined() ? sum : residual, relu};
+      const ConvEpilogue all{bias, sum.defined() ? sum : residual, relu, mask};
       winograd::forward(*problem, one_winograd_sum(x, w, y, winograd_epilogue(all)));
       return y;
     }
-    direct_conv2d(x, w, params, bias, y, sum.defined());
+    direct_conv2d(x, w, params, bias, y, sum.defined(), rest);
   } else {
     grouped_conv2d(x, w, params, bias, y, sum.defined());
+    if (!rest.empty()) apply_epilogue(y, rest);
   }
-  if (residual.defined() || relu) epilogue_in_place(y, residual, relu);
   return y;
 }
 

@@ -31,12 +31,15 @@ bool winograd_enabled();
 /// pad is out of range.
 Shape conv2d_output_shape(const Shape& x, const Shape& w, const ConvParams& params);
 
-/// What follows a convolution: relu?(y + bias? + residual?), in its last loop where Winograd runs. By direct
-/// sums only the bias is, and the rest takes one more pass over the result.
+/// What is done to an image [N, H, W, C] before it is written: relu?(y + bias? + residual?) where the mask is
+/// not ≤ 0, and 0 elsewhere.
 struct ConvEpilogue {
-  Tensor bias = {};      ///< [Co], or undefined
-  Tensor residual = {};  ///< of y's shape, or undefined; not together with a sum
+  Tensor bias = {};      ///< [C], or undefined
+  Tensor residual = {};  ///< of y's shape, or undefined
   bool relu = false;
+  Tensor mask = {};  ///< of y's shape, or undefined
+
+  bool empty() const { return !bias.defined() && !residual.defined() && !relu && !mask.defined(); }
 };
 
 /// y[n, oy, ox, co] = sum over ky, kx, ci of
@@ -44,7 +47,8 @@ struct ConvEpilogue {
 ///   w[ky, kx, ci, co],
 /// a cross-correlation, x being zero outside the image. x: [N, H, W, Ci], w: [KH, KW, Ci / groups, Co], both
 /// f32 or both f64. Returns [N, OH, OW, Co], or `sum`, which has that shape, with the result added
-/// in place, and through the epilogue. Same bits for any number of threads.
+/// in place, and through the epilogue, which takes no pass of its own unless there are groups; its residual
+/// and `sum` exclude each other. Same bits for any number of threads.
 Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& sum = {},
               const ConvEpilogue& epilogue = {});
 

@@ -16,11 +16,13 @@ simd::WeightGrad plan_weight_grad(const Shape& x, const Shape& w, const Shape& y
                                   DType dtype);
 
 // The direct sums, whatever Winograd could do. Shapes of one group that have been checked; results are
-// written, or added where `add` says so, to tensors that are there.
+// written, or added where `add` says so, to tensors that are there. What follows is done to a task's pixels
+// as soon as they are complete.
+/// `bias`: what each sum begins with.
 void direct_conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& bias,
-                   const Tensor& y, bool add);
+                   const Tensor& y, bool add, const ConvEpilogue& epilogue = {});
 void direct_input_grad(const Tensor& gy, const Tensor& w, const ConvParams& params, const Tensor& gx,
-                       bool add);
+                       bool add, const ConvEpilogue& epilogue = {});
 void direct_weight_grad(const Tensor& x, const Tensor& gy, const ConvParams& params, const Tensor& gw);
 
 enum class ConvDirection : std::uint8_t { forward, backward };

@@ -5,6 +5,7 @@
 
 #include "core/kernels/channel.hpp"
 #include "core/kernels/conv_checks.hpp"
+#include "core/kernels/conv_groups.hpp"
 #include "core/kernels/conv_plan.hpp"
 #include "core/kernels/elementwise.hpp"
 
@@ -106,13 +107,17 @@ Tensor one_by_one(const ConvPairs& pairs, const First& first, const Add& add) {
   return result;
 }
 
-template <class First, class Add>
-std::vector<Tensor> direct_images(const std::vector<ConvSum>& sums, const First& first, const Add& add) {
+/// `run` writes the convolution of a pair to an image, or adds it there, and does what follows.
+template <class Run>
+std::vector<Tensor> direct_images(const std::vector<ConvSum>& sums, const Shape& shape, DType dtype,
+                                  const Run& run) {
   std::vector<Tensor> results;
   for (const ConvSum& sum : sums) {
-    const Tensor& result = results.emplace_back(one_by_one(sum.pairs, first, add));
-    if (sum.bias.defined() || sum.residual.defined() || sum.mask.defined()) {
-      shift_tangent(result, sum.bias, sum.residual, sum.mask, true);
+    const Tensor& result = results.emplace_back(Tensor::empty(shape, dtype));
+    const ConvEpilogue epilogue{.bias = sum.bias, .residual = sum.residual, .mask = sum.mask};
+    for (std::size_t i = 0; i < sum.pairs.size() && result.numel() > 0; ++i) {
+      const bool last = i + 1 == sum.pairs.size();
+      run(sum.pairs[i], result, i > 0, last ? epilogue : ConvEpilogue());
     }
   }
   return results;
@@ -132,9 +137,15 @@ std::vector<Tensor> conv2d_sums(const std::vector<ConvSum>& sums, const ConvPara
     return winograd_images(sums, y, problem->channels,
                            [&](const auto& some) { winograd::forward(*problem, some); });
   }
-  return direct_images(
-      sums, [&](const ConvPair& p) { return conv2d(p.a, p.b, params); },
-      [&](const Tensor& sum, const ConvPair& p) { conv2d(p.a, p.b, params, sum); });
+  return direct_images(sums, y, x.dtype(),
+                       [&](const ConvPair& p, const Tensor& to, bool add, const ConvEpilogue& epilogue) {
+                         if (params.groups == 1) {
+                           direct_conv2d(p.a, p.b, params, {}, to, add, epilogue);
+                         } else {
+                           grouped_conv2d(p.a, p.b, params, {}, to, add);
+                           if (!epilogue.empty()) apply_epilogue(to, epilogue);
+                         }
+                       });
 }
 
 std::vector<Tensor> conv2d_input_grad_sums(const std::vector<ConvSum>& sums, const Shape& x_shape,
@@ -151,9 +162,15 @@ std::vector<Tensor> conv2d_input_grad_sums(const std::vector<ConvSum>& sums, con
     return winograd_images(sums, x_shape, problem->channels,
                            [&](const auto& some) { winograd::input_grad(*problem, some); });
   }
-  return direct_images(
-      sums, [&](const ConvPair& p) { return conv2d_input_grad(p.a, p.b, x_shape, params); },
-      [&](const Tensor& sum, const ConvPair& p) { conv2d_input_grad(p.a, p.b, x_shape, params, sum); });
+  return direct_images(sums, x_shape, gy.dtype(),
+                       [&](const ConvPair& p, const Tensor& to, bool add, const ConvEpilogue& epilogue) {
+                         if (params.groups == 1) {
+                           direct_input_grad(p.a, p.b, params, to, add, epilogue);
+                         } else {
+                           grouped_input_grad(p.a, p.b, params, to, add);
+                           if (!epilogue.empty()) apply_epilogue(to, epilogue);
+                         }
+                       });
 }
 
 std::vector<Tensor> conv2d_weight_grad_sums(const std::vector<ConvPairs>& sums, const Shape& w_shape,

@@ -73,8 +73,8 @@ TEST_CASE("shifts past a ReLU, their tangents and gradients, against plain loops
         const std::int64_t c = shape.back(), n = shape.numel();
         const Tensor x = normal(shape, dtype, 1), r = normal(shape, dtype, 2), t = normal({c}, dtype, 3);
         const Tensor y = x.clone(), unmasked = x.clone(), gy = normal(shape, dtype, 4);
-        kernels::epilogue_in_place(y, r, true);
-        kernels::epilogue_in_place(unmasked, r, false);
+        kernels::apply_epilogue(y, {.residual = r, .relu = true});
+        kernels::apply_epilogue(unmasked, {.residual = r});
         const Tensor tangent = kernels::shift_tangent(gy, t, r, y, false);
         const Tensor no_shift = kernels::shift_tangent(gy, {}, r, y, false);
         const Tensor no_mask = kernels::shift_tangent(gy, t, {}, {}, false);
@@ -303,7 +303,7 @@ TEST_CASE_TEMPLATE("a ReLU turns −0 into 0 and keeps NaN, and gradients reach 
     passed(kernels::shift_tangent(u, {}, {}, y, false), u);
     passed(kernels::shift_backward(g, y).g, g);
     const Tensor in_place = x.clone();
-    kernels::epilogue_in_place(in_place, {}, true);
+    kernels::apply_epilogue(in_place, {.relu = true});
     for (std::int64_t i = 0; i < kCount; ++i) CHECK(same(in_place.data<T>()[i], outputs[i % 7]));
     // The batch norm's own mask, from x: 0 as a mean gives sums of the passed gradients.
     const Tensor zero = Tensor::zeros({kChannels}, dtype);
@@ -341,7 +341,7 @@ TEST_CASE("operands that do not match are refused") {
   CHECK_THROWS_AS(kernels::channel_sum(Tensor::scalar(1, DType::f32)), Error);
   CHECK_THROWS_AS(kernels::channel_moments(Tensor::zeros({0, 3}, DType::f32)), Error);
   const Tensor two = Tensor::zeros({2}, DType::f32), turned = Tensor::zeros({3, 2}, DType::f32);
-  CHECK_THROWS_AS(kernels::epilogue_in_place(x, turned, true), Error);
+  CHECK_THROWS_AS(kernels::apply_epilogue(x, {.residual = turned}), Error);
   CHECK_THROWS_AS(kernels::shift_tangent(x, two, {}, {}, false), Error);
   CHECK_THROWS_AS(kernels::shift_tangent(x, {}, {}, turned, false), Error);
   CHECK_THROWS_AS(kernels::shift_backward(x, turned), Error);

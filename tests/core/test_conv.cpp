@@ -7,6 +7,7 @@
 
 #include "core/kernels/conv.hpp"
 #include "core/kernels/conv_simd.hpp"
+#include "core/kernels/conv_sums.hpp"
 #include "core/random.hpp"
 #include "tests/support/target_guard.hpp"
 #include "tests/support/threads.hpp"
@@ -440,6 +441,7 @@ TEST_CASE("a bias is added to every pixel") {
         const Tensor passed = conv2d(x, w, c.params, {}, {bias.to(dtype), residual, true});
         const Tensor positive_sum = Tensor::full(c.y(), dtype, -1);
         conv2d(x, w, c.params, positive_sum, {.relu = true});
+        const Tensor masked = conv2d(x, w, c.params, {}, {.residual = residual, .mask = residual});
         // Whole numbers are exact by direct sums only.
         const double tolerance = dtype == DType::f32 && c.co == 32 ? 1e-3 : 0;
         dispatch_floating(dtype, "check", [&]<class T>() {
@@ -449,6 +451,8 @@ TEST_CASE("a bias is added to every pixel") {
             if (std::abs(sum.data<T>()[i] - (100 + y + shift)) > tolerance) FAIL("added to element ", i);
             const double all = std::max(0.0, y + shift + residual.data<T>()[i]);
             if (std::abs(passed.data<T>()[i] - all) > tolerance) FAIL("everything at element ", i);
+            const double r = residual.data<T>()[i];
+            if (std::abs(masked.data<T>()[i] - (r > 0 ? y + r : 0)) > tolerance) FAIL("masked element ", i);
             if (std::abs(positive_sum.data<T>()[i] - std::max(0.0, y - 1)) > tolerance)
               FAIL("sum past ReLU ", i);
           }
@@ -463,6 +467,50 @@ TEST_CASE("a bias is added to every pixel") {
   CHECK_THROWS_AS(conv2d(x, w, {}, {}, {.residual = Tensor::zeros({1, 4, 3, 3}, DType::f32)}), Error);
   CHECK_THROWS_AS(conv2d(x, w, {}, {}, {.residual = y.to(DType::f64)}), Error);
   CHECK_THROWS_AS(conv2d(x, w, {}, y, {.residual = y}), Error);
+  CHECK_THROWS_AS(conv2d(x, w, {}, {}, {.mask = Tensor::zeros({1, 4, 3, 3}, DType::f32)}), Error);
+  CHECK_THROWS_AS(conv2d(x, w, {}, {}, {.mask = y.to(DType::f64)}), Error);
+}
+
+TEST_CASE("what follows sums of direct convolutions is done once, to every pixel") {
+  Random random(17);
+  // Strides that fall into several phases, some of them without a kernel element, cut tasks, and groups.
+  for (const Case& c :
+       {Case{2, 9, 11, 5, 3, 3, 19, {2, 2, 1, 1}}, Case{3, 8, 7, 16, 1, 1, 8, {2, 2, 0, 0}},
+        Case{2, 13, 10, 3, 2, 3, 16, {3, 1, 1, 0}}, Case{1, 70, 65, 3, 3, 3, 16, {1, 1, 1, 1}},
+        Case{2, 9, 9, 8, 3, 3, 8, {2, 2, 1, 1, 8}}, Case{2, 9, 9, 8, 3, 3, 8, {1, 1, 1, 1, 2}}}) {
+    const TargetGuard guard;
+    for (Index target : simd::supported_targets()) {
+      hwy::SetSupportedTargetsForTest(target);
+      for (const DType dtype : {DType::f32, DType::f64}) {
+        INFO(describe(c), " ", hwy::TargetName(target));
+        const auto some = [&](const Shape& shape) { return whole_numbers(shape, random).to(dtype); };
+        const Tensor x = some(c.x()), dx = some(c.x()), gy = some(c.y()), dgy = some(c.y());
+        const Tensor w = some(c.weights()), dw = some(c.weights());
+        const auto check = [&](const ConvSum& sum, const Tensor& result, const Tensor& one,
+                               const Tensor& other) {
+          dispatch_floating(dtype, "check", [&]<class T>() {
+            const Index channels = result.dim(3);
+            for (Index i = 0; i < result.numel(); ++i) {
+              T expected = one.data<T>()[i] + other.data<T>()[i] + sum.bias.data<T>()[i % channels] +
+                           sum.residual.data<T>()[i];
+              if (sum.mask.data<T>()[i] <= 0) expected = 0;
+              if (result.data<T>()[i] != expected) FAIL("element ", i);
+            }
+          });
+        };
+        const ConvSum forward{
+            .pairs = {{x, dw}, {dx, w}}, .bias = some({c.co}), .residual = some(c.y()), .mask = some(c.y())};
+        check(forward, conv2d_sums({forward}, c.params).front(), conv2d(x, dw, c.params),
+              conv2d(dx, w, c.params));
+        const ConvSum backward{.pairs = {{gy, dw}, {dgy, w}},
+                               .bias = some({c.ci}),
+                               .residual = some(c.x()),
+                               .mask = some(c.x())};
+        check(backward, conv2d_input_grad_sums({backward}, c.x(), c.params).front(),
+              conv2d_input_grad(gy, dw, c.x(), c.params), conv2d_input_grad(dgy, w, c.x(), c.params));
+      }
+    }
+  }
 }
 
 TEST_CASE("an empty batch gives empty images and zero weight gradients") {
