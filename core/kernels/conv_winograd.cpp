@@ -331,8 +331,9 @@ struct Rows {
 /// [register block][channel][width of the block].
 void TransformWeights(const Weights& w, Index channel, float* packed) {
   const Index element = w.channels * w.out_channels;
+  constexpr Index kWidth = static_cast<Index>(kWidest) * kVector;
   float* const turned =
-      w.turned ? simd::task_scratch().image.get<float>(kElements * kBlock * w.out_channels) : nullptr;
+      w.turned ? simd::task_scratch().image.get<float>(kElements * kBlock * kWidth) : nullptr;
   each_block<float>(w.out_channels, [&](Index first, size_t vectors) HWY_ATTR {
     const Index width = static_cast<Index>(vectors) * kVector;
     const float* from = w.data + channel * w.out_channels + first;
