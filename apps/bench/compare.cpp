@@ -1,22 +1,11 @@
 #include "apps/bench/compare.hpp"
 
-#include <algorithm>
 #include <charconv>
 #include <chrono>
 
 #include "core/error.hpp"
 
 namespace goshawk {
-namespace {
-
-/// The value that a share p of the values is below, of those that there are.
-double quantile(std::vector<double> values, double p) {
-  const auto at = static_cast<std::ptrdiff_t>(p * static_cast<double>(values.size() - 1) + 0.5);
-  std::nth_element(values.begin(), values.begin() + at, values.end());
-  return values[static_cast<std::size_t>(at)];
-}
-
-}  // namespace
 
 ComparedKind compared_kind(std::string_view text) {
   const std::size_t at = text.find('@');

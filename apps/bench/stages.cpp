@@ -205,13 +205,13 @@ void reset_peak_rss() {
   std::ofstream("/proc/self/clear_refs") << "5\n";
 }
 
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 }  // namespace
+
+double quantile(std::vector<double> values, double share) {
+  const auto at = static_cast<std::ptrdiff_t>(share * static_cast<double>(values.size() - 1) + 0.5);
+  std::nth_element(values.begin(), values.begin() + at, values.end());
+  return values[static_cast<std::size_t>(at)];
+}
 
 const std::vector<StageKind>& stage_kinds() {
   static const std::vector<StageKind> kinds{
@@ -266,7 +266,7 @@ std::vector<StageResult> run_stages(const BenchOptions& options) {
       const MemoryStats after = memory_stats();
       StageResult& result = record.result;
       result.name = kind.name;
-      result.seconds = median(record.seconds);
+      result.seconds = quantile(record.seconds, 0.5);
       result.images_per_second = stage.images / result.seconds;
       result.gflops = 2e-9 * stage.macs / result.seconds;
       result.peak_rss_mb = std::max(result.peak_rss_mb, peak_rss_mb());

@@ -57,6 +57,9 @@ struct StageResult {
   double system_allocations = 0;  ///< those that had to ask the system, per timed run
 };
 
+/// Of the values, which must not be none, the one that a share of the others is below: 0.5 for the median.
+double quantile(std::vector<double> values, double share);
+
 /// Times the stages, round after round.
 std::vector<StageResult> run_stages(const BenchOptions& options);
 
