@@ -482,8 +482,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const 
     }
     direct_conv2d(x, w, params, bias, y, sum.defined(), rest);
   } else {
-    grouped_conv2d(x, w, params, bias, y, sum.defined());
-    if (!rest.empty()) apply_epilogue(y, rest);
+    grouped_conv2d(x, w, params, bias, y, sum.defined(), rest);
   }
   return y;
 }

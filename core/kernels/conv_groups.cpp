@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/kernels/channel.hpp"
 #include "core/kernels/conv_depthwise.hpp"
 #include "core/kernels/conv_plan.hpp"
 #include "core/parallel.hpp"
@@ -111,10 +112,8 @@ Tensor kernel_of_input(const Tensor& w, Index i) {
   return take_channels(w.reshape({w.dim(0), w.dim(1), 1, -1}), i * co, co);
 }
 
-}  // namespace
-
-void grouped_conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& bias,
-                    const Tensor& y, bool add) {
+void sum_conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& bias,
+                const Tensor& y, bool add) {
   const Groups g(w.shape(), params);
   if (g.depthwise()) {
     dispatch_floating(x.dtype(), "conv2d", [&]<class T>() {
@@ -136,8 +135,7 @@ void grouped_conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, 
   }
 }
 
-void grouped_input_grad(const Tensor& gy, const Tensor& w, const ConvParams& params, const Tensor& gx,
-                        bool add) {
+void sum_input_grad(const Tensor& gy, const Tensor& w, const ConvParams& params, const Tensor& gx, bool add) {
   const Groups g(w.shape(), params);
   if (g.depthwise()) {
     dispatch_floating(gx.dtype(), "conv2d_input_grad", [&]<class T>() {
@@ -161,6 +159,20 @@ void grouped_input_grad(const Tensor& gy, const Tensor& w, const ConvParams& par
                       of_one_group(params), part, false);
     put_channels(gx, part, group * g.in, add);
   }
+}
+
+}  // namespace
+
+void grouped_conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& bias,
+                    const Tensor& y, bool add, const ConvEpilogue& epilogue) {
+  sum_conv2d(x, w, params, bias, y, add);
+  if (!epilogue.empty()) apply_epilogue(y, epilogue);
+}
+
+void grouped_input_grad(const Tensor& gy, const Tensor& w, const ConvParams& params, const Tensor& gx,
+                        bool add, const ConvEpilogue& epilogue) {
+  sum_input_grad(gy, w, params, gx, add);
+  if (!epilogue.empty()) apply_epilogue(gx, epilogue);
 }
 
 void grouped_weight_grad(const Tensor& x, const Tensor& gy, const ConvParams& params, const Tensor& gw) {

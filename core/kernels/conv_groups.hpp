@@ -8,12 +8,12 @@
 
 namespace goshawk::kernels {
 
-/// y = conv(x, w) + bias (which may be undefined), or added to y.
+/// y = conv(x, w) + bias (which may be undefined), or added to y; the epilogue takes a pass of its own.
 void grouped_conv2d(const Tensor& x, const Tensor& w, const ConvParams& params, const Tensor& bias,
-                    const Tensor& y, bool add);
-/// The gradient with respect to x, written or added to gx.
+                    const Tensor& y, bool add, const ConvEpilogue& epilogue = {});
+/// The gradient with respect to x, written or added to gx, and what follows.
 void grouped_input_grad(const Tensor& gy, const Tensor& w, const ConvParams& params, const Tensor& gx,
-                        bool add);
+                        bool add, const ConvEpilogue& epilogue = {});
 /// The gradient with respect to w, written to gw.
 void grouped_weight_grad(const Tensor& x, const Tensor& gy, const ConvParams& params, const Tensor& gw);
 

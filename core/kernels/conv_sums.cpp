@@ -3,7 +3,6 @@
 
 #include <string_view>
 
-#include "core/kernels/channel.hpp"
 #include "core/kernels/conv_checks.hpp"
 #include "core/kernels/conv_groups.hpp"
 #include "core/kernels/conv_plan.hpp"
@@ -137,15 +136,10 @@ std::vector<Tensor> conv2d_sums(const std::vector<ConvSum>& sums, const ConvPara
     return winograd_images(sums, y, problem->channels,
                            [&](const auto& some) { winograd::forward(*problem, some); });
   }
-  return direct_images(sums, y, x.dtype(),
-                       [&](const ConvPair& p, const Tensor& to, bool add, const ConvEpilogue& epilogue) {
-                         if (params.groups == 1) {
-                           direct_conv2d(p.a, p.b, params, {}, to, add, epilogue);
-                         } else {
-                           grouped_conv2d(p.a, p.b, params, {}, to, add);
-                           if (!epilogue.empty()) apply_epilogue(to, epilogue);
-                         }
-                       });
+  return direct_images(
+      sums, y, x.dtype(), [&](const ConvPair& p, const Tensor& to, bool add, const ConvEpilogue& epilogue) {
+        (params.groups == 1 ? direct_conv2d : grouped_conv2d)(p.a, p.b, params, {}, to, add, epilogue);
+      });
 }
 
 std::vector<Tensor> conv2d_input_grad_sums(const std::vector<ConvSum>& sums, const Shape& x_shape,
@@ -164,12 +158,8 @@ std::vector<Tensor> conv2d_input_grad_sums(const std::vector<ConvSum>& sums, con
   }
   return direct_images(sums, x_shape, gy.dtype(),
                        [&](const ConvPair& p, const Tensor& to, bool add, const ConvEpilogue& epilogue) {
-                         if (params.groups == 1) {
-                           direct_input_grad(p.a, p.b, params, to, add, epilogue);
-                         } else {
-                           grouped_input_grad(p.a, p.b, params, to, add);
-                           if (!epilogue.empty()) apply_epilogue(to, epilogue);
-                         }
+                         (params.groups == 1 ? direct_input_grad : grouped_input_grad)(p.a, p.b, params, to,
+                                                                                       add, epilogue);
                        });
 }
 
