@@ -1,6 +1,7 @@
 #!/bin/bash
 # Checks what no compiler does: a lower floor never includes a higher one, includes are written from the
-# repository's root, headers are guarded, and no source knows a path of somebody's machine.
+# repository's root, headers are guarded, a type has its name for itself, and no source knows a path of somebody's
+# machine.
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -59,6 +60,24 @@ for file in "${sources[@]}"; do
   # A -inl.hpp is one that Highway includes once per instruction set.
   if [[ $file == *.hpp && $file != *-inl.hpp ]] && ! grep -q '^#pragma once$' "$file"; then report "$file: has no #pragma once"; fi
 done
+# Two types of one name in one program make the linker keep one constructor for both, and say nothing (C++'s
+# one-definition rule). Tests are programs of their own; a type of theirs may still not have a name of the library's.
+while IFS= read -r hit; do
+  report "$hit"
+done < <(awk '
+  FNR == 1 { depth = 0 }
+  /^namespace .*\{$/ { spaces[++depth] = $2 }
+  /^}  \/\/ namespace/ { --depth }
+  /^(struct|class|enum class) [A-Za-z_][A-Za-z_0-9:]*( |$)[^;]*\{/ {
+    name = $1 == "enum" ? $3 : $2
+    for (i = depth; i > 0; --i) {
+      if (spaces[i] == "{") next
+      name = spaces[i] "::" name
+    }
+    if (!(name in first)) first[name] = FILENAME ":" FNR
+    else if (FILENAME !~ /^tests\// || first[name] !~ /^tests\//)
+      print FILENAME ":" FNR ": " name " is also the name of a type at " first[name]
+  }' "${sources[@]}")
 # A path behind a quote or a space, as in strings and comments; /dev and /proc are the same everywhere.
 while IFS= read -r hit; do
   report "$hit: names a path of one machine"

@@ -29,7 +29,7 @@ std::vector<ComparedStage> compare_stages(const BenchOptions& options, const std
                                           int turns) {
   check(kinds.size() > 1, "[bench] a comparison needs two stages but has {}", kinds.size());
   check(turns > 0, "[bench] a comparison needs a turn but has {}", turns);
-  std::vector<Stage> stages;
+  std::vector<ReadyStage> stages;
   for (const ComparedKind& compared : kinds) {
     BenchOptions own = options;
     if (compared.microbatch > 0) own.microbatch = compared.microbatch;

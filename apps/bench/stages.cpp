@@ -105,7 +105,7 @@ struct Bench {
   }
 };
 
-Stage forward_eval(const BenchOptions& options) {
+ReadyStage forward_eval(const BenchOptions& options) {
   const auto bench = std::make_shared<Bench>(options, Mode::eval);
   return {[bench] {
             const NoGrad no_grad;
@@ -114,7 +114,7 @@ Stage forward_eval(const BenchOptions& options) {
           static_cast<double>(bench->batch()), bench->macs};
 }
 
-Stage train_step(const BenchOptions& options) {
+ReadyStage train_step(const BenchOptions& options) {
   const auto bench = std::make_shared<Bench>(options, Mode::train);
   const auto sgd = std::make_shared<Sgd>(bench->model->named_parameters(),
                                          SgdOptions{.lr = 0.01, .momentum = 0.9, .weight_decay = 1e-4});
@@ -122,14 +122,14 @@ Stage train_step(const BenchOptions& options) {
           static_cast<double>(bench->batch()), 3 * bench->macs};
 }
 
-Stage gradient_eval(const BenchOptions& options) {
+ReadyStage gradient_eval(const BenchOptions& options) {
   const auto bench = std::make_shared<Bench>(options, Mode::eval);
   return {[bench] { grad(bench->loss(0, bench->batch()), bench->model->parameters()); },
           static_cast<double>(bench->batch()), 3 * bench->macs};
 }
 
 template <HvpRoad kRoad>
-Stage hvp_eval(const BenchOptions& options) {
+ReadyStage hvp_eval(const BenchOptions& options) {
   const auto bench = std::make_shared<Bench>(options, Mode::eval);
   const auto hessian = std::make_shared<HessianOperator>(bench->hessian(kRoad));
   return {[bench, hessian, v = bench->direction(2)] { hessian->apply(v); },
@@ -137,7 +137,7 @@ Stage hvp_eval(const BenchOptions& options) {
 }
 
 template <HvpRoad kRoad>
-Stage hvp_train(const BenchOptions& options) {
+ReadyStage hvp_train(const BenchOptions& options) {
   const auto bench = std::make_shared<Bench>(options, Mode::train);
   const auto graph =
       std::make_shared<GradientGraph>(bench->loss(0, bench->batch()), bench->model->parameters(), kRoad);
@@ -146,7 +146,7 @@ Stage hvp_train(const BenchOptions& options) {
 }
 
 template <HvpRoad kRoad>
-Stage hvp_eval_k8(const BenchOptions& options) {
+ReadyStage hvp_eval_k8(const BenchOptions& options) {
   const auto bench = std::make_shared<Bench>(options, Mode::eval, kVectors);
   const auto hessian = std::make_shared<HessianOperator>(bench->hessian(kRoad));
   std::vector<Vector> vectors;
@@ -156,7 +156,7 @@ Stage hvp_eval_k8(const BenchOptions& options) {
 }
 
 /// Neither may stop early, so that the work is the same each time.
-Stage top_eigenvalue(const BenchOptions& options) {
+ReadyStage top_eigenvalue(const BenchOptions& options) {
   constexpr int kIterations = 10;
   const auto bench = std::make_shared<Bench>(options, Mode::eval);
   const auto hessian = std::make_shared<HessianOperator>(bench->hessian(kReverse));
@@ -165,7 +165,7 @@ Stage top_eigenvalue(const BenchOptions& options) {
       static_cast<double>(kIterations * bench->batch()), 6 * kIterations * bench->macs};
 }
 
-Stage all_layer_traces(const BenchOptions& options) {
+ReadyStage all_layer_traces(const BenchOptions& options) {
   constexpr int kProbes = 8;
   const auto bench = std::make_shared<Bench>(options, Mode::eval, kProbes);
   const auto hessian = std::make_shared<HessianOperator>(bench->hessian(kReverse));
@@ -179,7 +179,7 @@ Stage all_layer_traces(const BenchOptions& options) {
 }
 
 /// Every direction needs the gradients by all inputs and, for their norms, by all weights.
-Stage exact_trace_stage(const BenchOptions& options) {
+ReadyStage exact_trace_stage(const BenchOptions& options) {
   constexpr std::int64_t kManyClasses = 128;
   constexpr int kRandomDirections = 32;
   const auto bench = std::make_shared<Bench>(options, Mode::eval);
@@ -253,7 +253,7 @@ std::vector<StageResult> run_stages(const BenchOptions& options) {
     for (const StageKind& kind : stage_kinds()) {
       if (!wanted(kind)) continue;
       reset_peak_rss();
-      const Stage stage = kind.set_up(options);
+      const ReadyStage stage = kind.set_up(options);
       stage.run();
       const MemoryStats before = memory_stats();
       Record& record = records[kind.name];

@@ -28,7 +28,7 @@ struct BenchOptions {
 };
 
 /// A stage that is ready to run.
-struct Stage {
+struct ReadyStage {
   std::function<void()> run;
   double images = 0;  ///< handled by one run (for k vectors: k times the batch)
   double macs =
@@ -39,7 +39,7 @@ struct Stage {
 struct StageKind {
   const char* name;
   const char* what;
-  std::function<Stage(const BenchOptions&)> set_up;
+  std::function<ReadyStage(const BenchOptions&)> set_up;
 };
 
 /// In the order in which they are reported.
@@ -50,7 +50,7 @@ struct StageResult {
   std::string name;
   double seconds = 0;  ///< median of all timed runs
   double images_per_second = 0;
-  double gflops = 0;          ///< by Stage::macs
+  double gflops = 0;          ///< by ReadyStage::macs
   double peak_rss_mb = 0;     ///< largest resident memory of the process while the stage was set up and ran
   double peak_tensor_mb = 0;  ///< largest memory of tensors at the same time
   double allocations = 0;     ///< of tensor memory, per run
