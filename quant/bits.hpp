@@ -15,7 +15,7 @@ struct LayerBits {
   std::int64_t parameters = 0;      ///< elements of the weight tensor
   std::int64_t input_elements = 0;  ///< elements of the layer's input, one image; 0 when unknown
   int weight = 32;
-  int activation = 32;  ///< of the layer's input
+  int activation = 32;  ///< of the input; where that is the picture, see picture_bits()
   bool pinned = false;  ///< fixed by the user, not by the allocator
 };
 

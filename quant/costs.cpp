@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "core/file.hpp"
 #include "quant/json_file.hpp"
@@ -166,18 +167,21 @@ std::string to_json(const Costs& costs) {
 
 void add_latencies(Costs& costs, const std::filesystem::path& path) {
   const JsonObject json = JsonObject::parse(read_file(path.string()), path.string());
-  for (const JsonObject& entry : json.objects("layers")) {
+  json.named_list("layers", [&](const JsonObject& entry) {
     const std::string name = entry.string("name");
     const auto same_name = [&](const LayerCosts& layer) { return layer.name == name; };
     const auto layer = std::find_if(costs.layers.begin(), costs.layers.end(), same_name);
     check(layer != costs.layers.end(), "[costs] {}: there is no such layer", entry.where());
+    std::set<std::int64_t> seen;
     for (const JsonObject& timed : entry.objects("choices")) {
       const std::int64_t bits = timed.integer("bits", 1, 32);
+      check(seen.insert(bits).second, "[costs] {}: {} bits are listed twice", entry.where(), bits);
       for (CostChoice& choice : layer->choices) {
         if (choice.bits == bits) choice.latency_ms = timed.number("latency_ms", 0, kMaxSize);
       }
     }
-  }
+    return name;
+  });
 }
 
 }  // namespace goshawk

@@ -30,8 +30,9 @@ struct Part {
 // with the option of one item known the best prices are others, and the bound is higher.
 class BestFirst {
  public:
-  BestFirst(const Items& items, const Sizes& budget, const SearchEffort& effort)
-      : items_(items), budget_(budget), effort_(effort) {}
+  /// `unavoidable`: cost beside that of the items, for messages.
+  BestFirst(const Items& items, const Sizes& budget, const SearchEffort& effort, double unavoidable)
+      : items_(items), budget_(budget), effort_(effort), unavoidable_(unavoidable) {}
 
   std::optional<std::vector<int>> run() {
     const Relaxation relaxation = best_prices(items_, budget_, Assignments::all);
@@ -151,12 +152,14 @@ class BestFirst {
     throw TooManyPartialSolutions(fmt::format(
         "[solve_knapsack] {} partial solutions only show that the optimum costs at least {:.10g}{}; "
         "use fewer options, another budget or the greedy method",
-        work_, part.level, best_ ? fmt::format(" and at most {:.10g}", best_->cost) : ""));
+        work_, unavoidable_ + part.level,
+        best_ ? fmt::format(" and at most {:.10g}", unavoidable_ + best_->cost) : ""));
   }
 
   const Items& items_;
   Sizes budget_;
   SearchEffort effort_;
+  double unavoidable_;
   CostScale scale_;
   Grid costs_;
   double ceiling_ = 0;       // nothing above it is of use
@@ -214,6 +217,39 @@ Possible possible_options(const Items& items, const Sizes& budget) {
   return possible;
 }
 
+// What an item costs with any option makes no assignment better than another, but the rounding of sums
+// coarser. Returns how much it is for all of them.
+double count_from_least(Items& items) {
+  double in_all = 0;
+  for (auto& item : items) {
+    double least = item.front().cost;
+    for (const KnapsackOption& option : item) least = std::min(least, option.cost);
+    for (KnapsackOption& option : item) option.cost -= least;
+    in_all += least;
+  }
+  return in_all;
+}
+
+// Drops the options that alone cost more than a whole solution, where no cost is below zero. One whose cost
+// stands for "never", such as 1e9 where others cost 1e-5, would make those equal up to rounding. Returns
+// whether there were any.
+bool drop_dearer(Possible& possible, double known_cost) {
+  bool dropped = false;
+  for (std::size_t i = 0; i < possible.items.size(); ++i) {
+    std::vector<KnapsackOption> kept;
+    std::vector<int> options;
+    for (std::size_t j = 0; j < possible.items[i].size(); ++j) {
+      if (possible.items[i][j].cost > known_cost * (1 + 1e-12)) continue;
+      kept.push_back(possible.items[i][j]);
+      options.push_back(possible.options[i][j]);
+    }
+    dropped = dropped || kept.size() < possible.items[i].size();
+    possible.items[i] = std::move(kept);
+    possible.options[i] = std::move(options);
+  }
+  return dropped;
+}
+
 // The budgets, as far as the sizes can come up to them.
 Sizes attainable(const Items& items, Sizes budget) {
   for (std::size_t k = 0; k < kBudgets; ++k) {
@@ -232,11 +268,21 @@ Sizes attainable(const Items& items, Sizes budget) {
 
 std::optional<std::vector<int>> cheapest_choice(const Items& items, const Sizes& budget,
                                                 const SearchEffort& effort) {
-  const Possible possible = possible_options(items, budget);
+  Possible possible = possible_options(items, budget);
   for (const auto& item : possible.items) {
     if (item.empty()) return std::nullopt;
   }
-  auto choice = BestFirst(possible.items, attainable(possible.items, budget), effort).run();
+  const double unavoidable = count_from_least(possible.items);
+  // With two budgets greedy may not know any, although there are some.
+  const std::optional<KnapsackSolution> known = greedy_knapsack(possible.items, budget);
+  if (known) drop_dearer(possible, known->cost);
+  const auto solve = [&] {
+    return BestFirst(possible.items, attainable(possible.items, budget), effort, unavoidable).run();
+  };
+  auto choice = solve();
+  if (choice && !known && drop_dearer(possible, knapsack_solution(possible.items, *choice).cost)) {
+    choice = solve();
+  }
   if (choice) {
     for (std::size_t i = 0; i < items.size(); ++i) {
       (*choice)[i] = possible.options[i][static_cast<std::size_t>((*choice)[i])];

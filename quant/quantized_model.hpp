@@ -47,7 +47,7 @@ struct QuantizationOptions {
   ActivationScheme activation_scheme = ActivationScheme::pact;
   CalibrationOptions calibration;
   InputScheme input_scheme = InputScheme::asymmetric;
-  int input_bits = 8;
+  int input_bits = kPictureBits;
   /// Activations of all layers are quantized from calibration on; otherwise each layer's with its weights.
   bool activations_from_start = true;
 };

@@ -293,7 +293,9 @@ DType code_type(const WeightSpec& spec) {
 }
 
 double nearest_rank(std::vector<double>& values, double percentile) {
-  const double rank = std::ceil(percentile / 100 * static_cast<double>(values.size())) - 1;
+  // 99.9 % of 1000 are 999, which the product exceeds by its rounding.
+  const double share = percentile / 100 * static_cast<double>(values.size());
+  const double rank = std::ceil(share * (1 - 1e-12)) - 1;
   const auto nth = values.begin() + static_cast<std::ptrdiff_t>(std::max(rank, 0.0));
   std::nth_element(values.begin(), nth, values.end());
   return *nth;

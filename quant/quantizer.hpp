@@ -12,6 +12,12 @@ namespace goshawk {
 
 /// 32 bits means "not quantized"; otherwise 1 to 8.
 inline constexpr int kFullPrecision = 32;
+/// Of the picture, the input of a network's first layer, wherever the inputs of layers are quantized.
+inline constexpr int kPictureBits = 8;
+/// The same beside inputs of other layers at these bits.
+constexpr int picture_bits(int activation_bits) {
+  return activation_bits == kFullPrecision ? kFullPrecision : kPictureBits;
+}
 /// Throws Error naming `op` unless bits is 1 … 8 or 32.
 void check_bits(int bits, std::string_view op);
 

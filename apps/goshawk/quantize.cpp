@@ -121,8 +121,9 @@ void check_budget(const Options& options, const FineTuneProblem& problem) {
 std::string bits_table(const BitAssignment& bits) {
   std::vector<std::vector<std::string>> table{{"layer", "weights", "w-bits", "a-bits"}};
   for (const LayerBits& layer : bits.layers) {
+    const bool first = &layer == &bits.layers.front();
     table.push_back({layer.name, std::to_string(layer.parameters), std::to_string(layer.weight),
-                     std::to_string(layer.activation)});
+                     std::to_string(first ? picture_bits(layer.activation) : layer.activation)});
   }
   return text_table(table);
 }

@@ -431,9 +431,11 @@ ReportTable bits_table(const ReportRun& run, const BitAssignment& bits) {
   for (const int width : widths) table.rows[0].push_back(fmt::format("cost at {}", width));
   for (const LayerBits& layer : bits.layers) {
     const auto n = static_cast<double>(layer.parameters);
+    const bool first = &layer == &bits.layers.front();
     std::vector<std::string>& line = table.rows.emplace_back(std::vector<std::string>{
         layer.name, with_thousands(n), fmt::format("{}{}", layer.weight, layer.pinned ? " (pinned)" : ""),
-        std::to_string(layer.activation), with_thousands(n * layer.weight / 8)});
+        std::to_string(first ? picture_bits(layer.activation) : layer.activation),
+        with_thousands(n * layer.weight / 8)});
     for (const int width : widths) {
       const auto cost = omega_of(run, run.model_costs, layer.name, width);
       line.push_back(cost ? readable(*cost) : "-");

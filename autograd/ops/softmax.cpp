@@ -76,6 +76,13 @@ Tensor most_probable(const Tensor& p) {
   return top;
 }
 
+// (diag(p) − p pᵀ) g for rows p of probabilities. It does not change when g moves by a constant: with g = 0
+// where p is largest, no two large numbers are subtracted.
+Variable covariance_product(const Variable& p, const Variable& g) {
+  const Variable relative = sub(g, gather(g, label_index(most_probable(p.value()), p.dim(1))));
+  return mul(p, sub(relative, row_sum(mul(relative, p))));
+}
+
 }  // namespace
 
 Variable softmax(const Variable& logits) {
@@ -85,14 +92,7 @@ Variable softmax(const Variable& logits) {
               [](std::int64_t, const auto* z, std::int64_t c, auto* out) { softmax_row(z, c, out); });
   return record(
       kSoftmax, {logits}, p,
-      [p](const Backward& d) {
-        // (diag(p) − p pᵀ) g does not change when g moves by a constant. With g = 0 where p is largest, no
-        // two large numbers are subtracted.
-        const Variable probability = d.output(p);
-        const Variable relative = sub(d.grad(), gather(d.grad(), label_index(most_probable(p), p.dim(1))));
-        return std::vector{mul(probability, sub(relative, row_sum(mul(relative, probability))))};
-      },
-      symmetric);
+      [p](const Backward& d) { return std::vector{covariance_product(d.output(p), d.grad())}; }, symmetric);
 }
 
 Variable log_softmax(const Variable& logits) {
@@ -132,12 +132,9 @@ Variable softmax_residual(const Variable& logits, const Tensor& labels) {
                            });
   return record(
       kSoftmaxResidual, {logits}, r,
-      [logits, labels, r](const Backward& d) {
-        // (diag(p) − p pᵀ) g = p ∘ (g − g_y − rᵀg), because pᵀg = g_y + rᵀg with r = p − y.
-        const Variable& g = d.grad();
-        const Variable at_label = gather(g, label_index(labels, g.dim(1)));
-        const Variable relative = sub(g, at_label);
-        return std::vector{mul(softmax(logits), sub(relative, row_sum(mul(d.output(r), g))))};
+      [logits](const Backward& d) {
+        const Variable p = softmax(logits);
+        return std::vector{covariance_product(p, d.grad())};
       },
       symmetric);
 }

@@ -155,7 +155,8 @@ Costs to_costs(const WeightCandidates& candidates, const MeasuredCosts& measured
     if (!measured.score.empty()) layer.score = measured.score[l];
     for (std::size_t b = 0; b < candidates.bits.size(); ++b) {
       const int bits = candidates.bits[b];
-      const int activation = options.activation_bits > 0 ? options.activation_bits : bits;
+      const int wanted = options.activation_bits > 0 ? options.activation_bits : bits;
+      const int activation = l == 0 ? picture_bits(wanted) : wanted;
       layer.choices.push_back({.bits = bits,
                                .bytes = static_cast<double>(from.parameters) * bits / 8,
                                .cost = measured.costs[l][b],

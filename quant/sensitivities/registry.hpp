@@ -80,8 +80,9 @@ class SensitivityMeasurement {
 
 struct CostFileOptions {
   std::vector<std::pair<std::string, int>> pinned = {};  ///< layers that keep one width
-  int activation_bits =
-      0;  ///< of every layer, for BOPs = MACs · weight bits · activation bits; 0: the weight's
+  /// Of every layer, for BOPs = MACs · weight bits · activation bits; 0: the weight's. The first layer, whose
+  /// input is the picture, has kPictureBits unless this is 32.
+  int activation_bits = 0;
   /// Layers that get equal widths, as residual_groups finds them. A pinned layer is in no group: it keeps its
   /// width, which is nobody else's.
   std::vector<std::vector<std::string>> tied = {};

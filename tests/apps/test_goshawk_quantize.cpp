@@ -256,6 +256,14 @@ TEST_CASE("goshawk quantize and finetune: wrong use is one line, and leaves no r
                                     .string();
   expect(p.arguments("quantize", "run", {"--budget-latency", "10", "--latencies", latencies}), 1,
          "latencies.json: layer 'conv1' lacks \"latency_ms\" at 3 bits");
+  p.scratch.write("latencies.json", R"({"layers": [{"name": "conv1", "choices":
+      [{"bits": 2, "latency_ms": 1}, {"bits": 2, "latency_ms": 3}]}]})");
+  expect(p.arguments("quantize", "run", {"--budget-latency", "10", "--latencies", latencies}), 1,
+         "layer 'conv1': 2 bits are listed twice");
+  p.scratch.write("latencies.json",
+                  R"({"layers": [{"name": "conv1", "choices": []}, {"name": "conv1", "choices": []}]})");
+  expect(p.arguments("quantize", "run", {"--budget-latency", "10", "--latencies", latencies}), 1,
+         "layer 'conv1' is listed twice");
   p.scratch.write("latencies.json", R"({"layers": [{"name": "conv9", "choices": []}]})");
   expect(p.arguments("quantize", "run", {"--budget-latency", "10", "--latencies", latencies}), 1, "conv9");
   expect(p.quantize("run", {"--pin", "conv9=8"}), 1, "conv9");

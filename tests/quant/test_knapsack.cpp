@@ -393,6 +393,42 @@ TEST_CASE("without a budget the smaller of two equally good options, and of a li
   CHECK(solve_knapsack(items, {5, kNoBudget}).choice == std::vector{1, 1});
 }
 
+TEST_CASE("a cost that stands for never, or that cannot be avoided, does not make all others equal") {
+  for (const ProblemKind kind : {ProblemKind::squared_bops, ProblemKind::latencies}) {
+    for (const double room : {0.3, kNoBudget}) {
+      const Items layers = large_problem(kind, 54, 8, 3);
+      const Sizes budget = budget_at(layers, {0.35, room});
+      const KnapsackSolution optimum = solve_knapsack(layers, budget);
+      Items never = layers;
+      for (const std::size_t end : {std::size_t{0}, layers.size() - 1}) {
+        const auto index = static_cast<std::size_t>(optimum.choice[end]);
+        for (std::size_t j = 0; j < never[end].size(); ++j) {
+          if (j != index) never[end][j].cost = 1e12;
+        }
+      }
+      CHECK(solve_knapsack(never, budget).choice == optimum.choice);
+      Items pinned = layers;
+      pinned[5] = {pinned[5][static_cast<std::size_t>(optimum.choice[5])]};
+      pinned[5][0].cost = 1e12;
+      std::vector<int> choice = optimum.choice;
+      choice[5] = 0;
+      CHECK(solve_knapsack(pinned, budget).choice == choice);
+    }
+  }
+}
+
+TEST_CASE("a cost that stands for never, where greedy has no start under two budgets") {
+  Items items = large_problem(ProblemKind::squared_bops, 30, 4, 3);
+  const Sizes budget = budget_at(items, {0.4, 0.4});
+  // The first layer's option that is small by the sum of both shares is too large for one of the budgets.
+  items.insert(items.begin(), {{{0.45 * budget[0], 0}, 1}, {{0, 0.7 * budget[1]}, 1e12}});
+  items.insert(items.begin(), {{{0, 0.45 * budget[1]}, 1}, {{0.7 * budget[0], 0}, 1e12}});
+  REQUIRE(!greedy_knapsack(items, budget));
+  Items possible = items;
+  for (std::size_t i : {0, 1}) possible[i].pop_back();
+  CHECK(solve_knapsack(items, budget).choice == solve_knapsack(possible, budget).choice);
+}
+
 TEST_CASE("a search that takes too much says how far it came, and keeps an optimum it knows") {
   const Items items = large_problem(ProblemKind::squared_bops, 60, 8, 1);
   const Sizes budget = budget_at(items, {0.3, 0.25});

@@ -7,6 +7,7 @@
 #include "quant/sensitivities/fisher.hpp"
 #include "quant/sensitivities/naive.hpp"
 #include "quant/sensitivities/quadratic.hpp"
+#include "quant/sensitivities/registry.hpp"
 #include "tests/quant/sensitivities/small_model.hpp"
 
 using namespace goshawk;
@@ -93,6 +94,25 @@ TEST_CASE("candidates: a quantizer of one's own takes the place of a spec") {
   CHECK_THROWS_WITH_AS(
       weight_candidates_from(f.data, {2}, [](const Tensor& w, int) { return w.to(DType::f32); }),
       doctest::Contains("[weight_candidates_from]"), Error);
+}
+
+TEST_CASE("BOPs are MACs times both widths, and the first layer's input is a picture of 8 bits") {
+  const Fixture f;
+  const auto bops = [&](int activation_bits) {
+    MeasuredCosts measured;
+    measured.costs = delta_norm_costs(f.candidates);
+    const Costs costs = to_costs(f.candidates, measured, {.activation_bits = activation_bits});
+    std::vector<double> found;
+    for (const LayerCosts& layer : costs.layers) {
+      for (const CostChoice& choice : layer.choices) {
+        found.push_back(*choice.bops / static_cast<double>(layer.macs));
+      }
+    }
+    return found;
+  };
+  CHECK(bops(4) == std::vector<double>{2 * 8, 4 * 8, 32 * 8, 2 * 4, 4 * 4, 32 * 4, 2 * 4, 4 * 4, 32 * 4});
+  CHECK(bops(0) == std::vector<double>{2 * 8, 4 * 8, 32 * 32, 2 * 2, 4 * 4, 32 * 32, 2 * 2, 4 * 4, 32 * 32});
+  CHECK(bops(32)[0] == 2 * 32);
 }
 
 TEST_CASE("delta-norm and noise-to-signal follow from the norms") {
