@@ -30,7 +30,9 @@ void check_pairs(const LinearOperator& a, const LanczosResult& result, const std
       CHECK(pairs[k].converged);
       const Vector product = a.apply(pairs[k].vector);
       axpy(-pairs[k].value, pairs[k].vector, product);
-      CHECK(norm(product) <= pairs[k].residual * std::abs(pairs[k].value) + 64e-16 * scale);
+      // What counts as zero may have the rounding of all pairs found before.
+      const double rounding = (pairs[k].residual == 0 ? 6e-14 : 64e-16) * scale;
+      CHECK(norm(product) <= pairs[k].residual * std::abs(pairs[k].value) + rounding);
       for (std::size_t other = 0; other <= k; ++other) {
         CHECK(std::abs(dot(pairs[k].vector, pairs[other].vector) - (k == other ? 1 : 0)) < 1e-12);
       }
@@ -242,6 +244,58 @@ TEST_CASE("a copy far below the largest eigenvalue is found as closely as its ow
     CAPTURE(options.max_products);
     CHECK(cut.products <= options.max_products);
     CHECK_FALSE(cut.converged);
+  }
+}
+
+TEST_CASE("copies of zero are found beside pairs of any size, at either end, and resumed") {
+  std::vector<double> positive(50, 0.0);
+  for (std::size_t i = 0; i < 20; ++i) positive[i] = 1 + 0.5 * static_cast<double>(i);
+  const MatrixOperator definite(symmetric_with(positive), {50});
+  for (const double sign : {1.0, -1.0}) {
+    const AffineOperator a = scaled(definite, sign);
+    std::vector<double> spectrum;
+    for (const double value : positive) spectrum.push_back(sign * value);
+    for (const auto& [zeros, others] : {std::pair{3, 1}, {3, 0}, {2, 2}, {1, 0}}) {
+      for (std::uint64_t seed = 0; seed < 5; ++seed) {
+        LanczosOptions options{
+            .largest = sign > 0 ? others : zeros, .smallest = sign > 0 ? zeros : others, .seed = seed};
+        INFO("sign " << sign << ", zeros " << zeros << ", others " << others << ", seed " << seed);
+        const LanczosResult result = lanczos_repeated(a, options);
+        CHECK(result.converged);
+        check_pairs(a, result, spectrum, 1e-6);
+        for (const Eigenpair& pair : sign > 0 ? result.smallest : result.largest) CHECK(pair.residual == 0);
+      }
+    }
+  }
+
+  // Here the pairs of the first search are too far off for the copies, and all is made again.
+  LanczosOptions options{.largest = 1, .smallest = 3};
+  RepeatedLanczosState whole;
+  const LanczosResult all = lanczos_repeated(definite, options, &whole);
+  REQUIRE(whole.closer > 0);
+  CHECK(whole.dropped > 0);
+  definite.products = 0;
+  CHECK(lanczos_repeated(definite, options).products == definite.products);
+  for (int stop = 5; stop < all.products; stop += 17) {
+    RepeatedLanczosState state;
+    int calls = 0;
+    options.progress = [&](const LanczosState&, std::span<const RitzValue>, std::span<const RitzValue>) {
+      return ++calls < stop;
+    };
+    CAPTURE(stop);
+    lanczos_repeated(definite, options, &state);
+    options.progress = {};
+    check_equal(lanczos_repeated(definite, options, &state), all);
+  }
+  for (options.max_products = 21; options.max_products < all.products; options.max_products += 5) {
+    CAPTURE(options.max_products);
+    const LanczosResult cut = lanczos_repeated(definite, options);
+    CHECK(cut.products <= options.max_products);
+    CHECK_FALSE(cut.converged);
+    // The copies stay, though not as close as asked for.
+    if (options.max_products > whole.dropped + whole.searches[0].products) {
+      CHECK(std::abs(cut.smallest[2].value) < 1e-6);
+    }
   }
 }
 
