@@ -20,6 +20,16 @@ const LinearSite& site_of(const ClassifierGraph& graph, const std::string& layer
   return *found;
 }
 
+// The sites' weights as the model holds them; what a quantizer makes of one is new in every pass.
+std::vector<Tensor> weights_of(const ClassifierGraph& graph) {
+  std::vector<Tensor> weights;
+  for (const LinearSite& site : graph.sites) {
+    const bool computed = site.weight.requires_grad() && site.weight.node()->op != nullptr;
+    if (site.weight.defined() && !computed) weights.push_back(site.weight.value());
+  }
+  return weights;
+}
+
 }  // namespace
 
 ActivationHessian::ActivationHessian(std::string layer, std::vector<std::int64_t> microbatch_sizes,
@@ -35,6 +45,7 @@ ActivationHessian::ActivationHessian(std::string layer, std::vector<std::int64_t
   const ClassifierGraph graph = pass_(0);
   const Variable& input = site_of(graph, layer_).input;
   dtype_ = input.dtype();
+  weights_ = FixedParameters(weights_of(graph));
   for (std::size_t b = 0; b < graphs_.sizes().count(); ++b) {
     Shape shape = input.shape();
     shape[0] = graphs_.sizes()[b];
@@ -61,6 +72,7 @@ GradientGraph ActivationHessian::build(std::size_t microbatch) const {
 
 Vector ActivationHessian::apply(const Vector& v) const {
   check_blocks(*this, v, "ActivationHessian");
+  weights_.confirm("ActivationHessian");
   Vector result(v.size());
   const double scale = 1 / static_cast<double>(graphs_.sizes().samples());
   graphs_.for_each(
@@ -75,6 +87,7 @@ Vector ActivationHessian::apply(const Vector& v) const {
 
 std::vector<QuadraticForms> ActivationHessian::quadratic_forms(std::span<const Vector> vectors) const {
   for (const Vector& v : vectors) check_blocks(*this, v, "ActivationHessian");
+  weights_.confirm("ActivationHessian");
   const std::size_t microbatches = graphs_.sizes().count();
   std::vector<QuadraticForms> result(vectors.size());
   for (QuadraticForms& f : result) {
@@ -100,6 +113,7 @@ std::vector<QuadraticForms> ActivationHessian::quadratic_forms(std::span<const V
 
 std::vector<double> ActivationHessian::per_sample_forms(const Vector& v) const {
   check_blocks(*this, v, "ActivationHessian");
+  weights_.confirm("ActivationHessian");
   std::vector<double> forms;
   graphs_.for_each(
       [this](std::size_t b) { return build(b); },
@@ -113,6 +127,7 @@ std::vector<double> ActivationHessian::per_sample_forms(const Vector& v) const {
 }
 
 Vector ActivationHessian::per_sample_gradients() const {
+  weights_.confirm("ActivationHessian");
   Vector result(graphs_.sizes().count());
   graphs_.for_each([this](std::size_t b) { return build(b); },
                    [](std::size_t, const GradientGraph& graph) { return graph.gradient()[0].value(); },

@@ -21,12 +21,14 @@ namespace goshawk {
 class ActivationHessian final : public LinearOperator {
  public:
   /// `layer`: the name of a recorded site. Throws Error when the pass has no such site (naming those there
-  /// are) or when it is used more than once.
+  /// are) or when it is used more than once. The weights must stay as they are while the operator lives.
   ActivationHessian(std::string layer, std::vector<std::int64_t> microbatch_sizes, ClassifierPass pass,
                     MicrobatchOptions options = {});
 
   const std::vector<Shape>& shapes() const override { return shapes_; }
   DType dtype() const override { return dtype_; }
+  /// Throws Error, as every product does, when a microbatch's loss is not the same as before, or a recorded
+  /// site's weight has changed (unless something computes it, such as a quantizer).
   Vector apply(const Vector& v) const override;
   /// With the microbatches as subsets, whose forms are means over their own images.
   std::vector<QuadraticForms> quadratic_forms(std::span<const Vector> vectors) const override;
@@ -48,6 +50,7 @@ class ActivationHessian final : public LinearOperator {
   DType dtype_ = DType::f32;
   mutable MicrobatchGraphs<GradientGraph> graphs_;  // of the loss summed over a microbatch's images
   mutable FixedNumbers losses_;
+  mutable FixedParameters weights_;
 };
 
 }  // namespace goshawk

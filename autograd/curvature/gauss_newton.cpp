@@ -35,7 +35,8 @@ GaussNewtonOperator::GaussNewtonOperator(std::vector<Variable> parameters, Micro
       pass_(std::move(pass)),
       metric_(metric),
       graphs_(std::move(sizes), options, "GaussNewtonOperator"),
-      fingerprints_(graphs_.sizes().count()) {
+      fingerprints_(graphs_.sizes().count()),
+      weights_(parameters_) {
   check(pass_ != nullptr, "[GaussNewtonOperator] the forward pass is empty");
 }
 
@@ -91,7 +92,7 @@ Vector GaussNewtonOperator::apply(const Vector& v) const {
 
 std::vector<Vector> GaussNewtonOperator::apply_many(std::span<const Vector> vectors) const {
   for (const Vector& v : vectors) check_blocks(*this, v, "GaussNewtonOperator");
-  weights_.confirm(parameters_, "GaussNewtonOperator");
+  weights_.confirm("GaussNewtonOperator");
   const auto compute = [this](std::size_t, const Graph& graph, std::span<const Vector> some) {
     return multiply(graph, some);
   };
@@ -101,7 +102,7 @@ std::vector<Vector> GaussNewtonOperator::apply_many(std::span<const Vector> vect
 
 std::vector<QuadraticForms> GaussNewtonOperator::quadratic_forms(std::span<const Vector> vectors) const {
   for (const Vector& v : vectors) check_blocks(*this, v, "GaussNewtonOperator");
-  weights_.confirm(parameters_, "GaussNewtonOperator");
+  weights_.confirm("GaussNewtonOperator");
   const auto compute = [this](std::size_t, const Graph& graph, std::span<const Vector> some) {
     return multiply(graph, some);
   };
@@ -110,8 +111,10 @@ std::vector<QuadraticForms> GaussNewtonOperator::quadratic_forms(std::span<const
 }
 
 GaussNewtonOperator GaussNewtonOperator::block(std::span<const std::size_t> indices) const {
-  return {select_parameters(parameters_, indices, "GaussNewtonOperator"), graphs_.sizes(), pass_, metric_,
-          graphs_.options()};
+  GaussNewtonOperator part(select_parameters(parameters_, indices, "GaussNewtonOperator"), graphs_.sizes(),
+                           pass_, metric_, graphs_.options());
+  part.weights_ = weights_;  // the block depends on the others' values too
+  return part;
 }
 
 }  // namespace goshawk

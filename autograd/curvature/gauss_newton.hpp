@@ -35,7 +35,8 @@ class GaussNewtonOperator final : public LinearOperator {
   DType dtype() const override { return parameters_.front().dtype(); }
 
   /// G v. An undefined tensor in `v` stands for a block of zeros. One product at a time per operator. Throws
-  /// Error when a microbatch's logits are not the same as before.
+  /// Error when a microbatch's logits are not the same as before, or a parameter (of a block: of the operator
+  /// that it was taken from) has changed.
   Vector apply(const Vector& v) const override;
   /// Each graph that is not kept is built once for all vectors.
   std::vector<Vector> apply_many(std::span<const Vector> vectors) const override;

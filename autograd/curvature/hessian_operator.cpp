@@ -11,7 +11,8 @@ HessianOperator::HessianOperator(std::vector<Variable> parameters, MicrobatchSiz
       loss_(std::move(loss)),
       wanted_road_(road),
       graphs_(std::move(sizes), options, "HessianOperator"),
-      losses_(graphs_.sizes().count()) {
+      losses_(graphs_.sizes().count()),
+      weights_(parameters_) {
   check(loss_ != nullptr, "[HessianOperator] the loss function is empty");
 }
 
@@ -43,7 +44,7 @@ Vector HessianOperator::apply(const Vector& v) const {
 std::vector<Vector> HessianOperator::apply_many(std::span<const Vector> vectors) const {
   if (vectors.empty()) return {};
   for (const Vector& v : vectors) check_blocks(*this, v, "HessianOperator");
-  weights_.confirm(parameters_, "HessianOperator");
+  weights_.confirm("HessianOperator");
   const HvpRoad chosen = road();
   return MicrobatchMean<GradientGraph>::products(
       graphs_, [this, chosen](std::size_t b) { return build(b, chosen); }, multiply, *this, vectors);
@@ -52,7 +53,7 @@ std::vector<Vector> HessianOperator::apply_many(std::span<const Vector> vectors)
 std::vector<QuadraticForms> HessianOperator::quadratic_forms(std::span<const Vector> vectors) const {
   if (vectors.empty()) return {};
   for (const Vector& v : vectors) check_blocks(*this, v, "HessianOperator");
-  weights_.confirm(parameters_, "HessianOperator");
+  weights_.confirm("HessianOperator");
   const HvpRoad chosen = road();
   return MicrobatchMean<GradientGraph>::forms(
       graphs_, [this, chosen](std::size_t b) { return build(b, chosen); }, multiply, *this, vectors);
@@ -62,6 +63,7 @@ HessianOperator HessianOperator::block(std::span<const std::size_t> indices) con
   HessianOperator part(select_parameters(parameters_, indices, "HessianOperator"), graphs_.sizes(), loss_,
                        graphs_.options(), wanted_road_);
   part.losses_ = losses_;
+  part.weights_ = weights_;  // the block depends on the others' values too
   return part;
 }
 

@@ -41,8 +41,9 @@ class HessianOperator final : public LinearOperator {
   DType dtype() const override { return parameters_.front().dtype(); }
 
   /// H v. An undefined tensor in `v` stands for a block of zeros. One product at a time per operator. Throws
-  /// Error when a microbatch's loss is not finite or not the same as before, or when it normalises by the
-  /// statistics of its batch and there are several microbatches.
+  /// Error when a microbatch's loss is not finite or not the same as before, when a parameter (of a block: of
+  /// the operator that it was taken from) has changed, or when it normalises by the statistics of its batch
+  /// and there are several microbatches.
   Vector apply(const Vector& v) const override;
   /// Each graph that is not kept is built once for all vectors.
   std::vector<Vector> apply_many(std::span<const Vector> vectors) const override;

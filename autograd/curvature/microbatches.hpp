@@ -197,15 +197,24 @@ class FixedNumbers {
   std::vector<std::optional<double>> known_;
 };
 
-/// Refuses parameters that are no longer what they were: kept graphs would mix their new numbers with the
-/// activations of the old ones.
+/// Refuses weights that are no longer what they were: kept graphs would mix their new numbers with the
+/// activations of the old ones. It sees the tensors that it was given; a graph does not tell which leaves it
+/// reaches, so others (a bias that is not among an operator's parameters) go unnoticed until a graph is built
+/// again and FixedNumbers sees another loss.
 class FixedParameters {
  public:
-  /// Throws Error naming `user` unless every parameter's squared norm has the bits that it had at first.
-  void confirm(std::span<const Variable> parameters, std::string_view user);
+  explicit FixedParameters(std::vector<Tensor> watched = {}) : watched_(std::move(watched)) {}
+  explicit FixedParameters(std::span<const Variable> watched) {
+    for (const Variable& p : watched) watched_.push_back(p.value());
+  }
+
+  /// Throws Error naming `user` unless every tensor has the bits that it had at first, as told by a hash of
+  /// 64 bits that depends on each element and its place. One read of the weights.
+  void confirm(std::string_view user);
 
  private:
-  std::vector<double> known_;
+  std::vector<Tensor> watched_;
+  std::vector<std::uint64_t> known_;
 };
 
 /// Whether the graph behind `output` normalises by the statistics of its batch, which makes one image's

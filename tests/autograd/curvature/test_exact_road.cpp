@@ -209,6 +209,31 @@ TEST_CASE("exact traces of weights and activations equal those of dense Hessians
   }
 }
 
+TEST_CASE("weights that changed since the first product are refused, although the graphs are kept") {
+  const ClassifierNet net(Architecture::plain, {3, 2});
+  const GaussNewtonOperator gauss_newton(net.weights, net.sizes, net.pass());
+  const GaussNewtonOperator block = gauss_newton.block(0);
+  const ActivationHessian activation("layer1", net.sizes, net.pass());
+  Random random(6);
+  const Vector v = normal_vector(gauss_newton.shapes(), DType::f64, random), w{v[0]};
+  const Vector a = normal_vector(activation.shapes(), DType::f64, random);
+  gauss_newton.apply(v);
+  block.apply(w);
+  const Vector expected = activation.apply(a);
+  const Tensor weight = net.weights[2].value();
+  rescale({weight}, -1);
+  CHECK(
+      contains(message_of([&] { gauss_newton.apply(v); }), "[GaussNewtonOperator] parameter 2 has changed"));
+  CHECK(contains(message_of([&] { block.apply(w); }), "[GaussNewtonOperator] parameter 2 has changed"));
+  const std::string message = "[ActivationHessian] parameter 2 has changed";
+  CHECK(contains(message_of([&] { activation.apply(a); }), message));
+  CHECK(contains(message_of([&] { activation.quadratic_forms(std::span(&a, 1)); }), message));
+  CHECK(contains(message_of([&] { activation.per_sample_forms(a); }), message));
+  CHECK(contains(message_of([&] { activation.per_sample_gradients(); }), message));
+  rescale({weight}, -1);
+  CHECK(same_bits(activation.apply(a), expected));
+}
+
 TEST_CASE("activation Hessians: block-diagonal over images, per-sample forms, Hutchinson's mean") {
   for (Architecture a : {Architecture::residual, Architecture::tanh}) {
     const ClassifierNet net(a, {2, 3});

@@ -1,5 +1,6 @@
 #include <atomic>
 #include <doctest/doctest.h>
+#include <functional>
 #include <string>
 
 #include "core/memory.hpp"
@@ -297,17 +298,39 @@ TEST_CASE("a loss that changes is refused") {
 }
 
 TEST_CASE("weights that changed since the first product are refused, although the graphs are kept") {
-  const ConvNet net(Activation::tanh, {4, 3});
-  const HessianOperator h = net.hessian();
-  const Vector v = random_vector(h, 3);
-  const Vector expected = h.apply(v);
-  const Tensor weight = net.parameters[1].value();
-  const Tensor before = weight.clone();
-  weight.data<double>()[0] += 1e-3;
-  const std::string message = message_of([&] { h.apply(v); });
-  CHECK(message.find("parameter 1 has changed") != std::string::npos);
-  weight.copy_from(before);
-  CHECK(same_bits(h.apply(v), expected));
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    const ConvNet net(Activation::tanh, {4, 3}, dtype);
+    const HessianOperator h = net.hessian();
+    const HessianOperator block = h.block(2);  // which depends on the others as well
+    const Vector v = random_vector(h, 3), w{v[2]};
+    const Vector expected = h.apply(v), expected_block = block.apply(w);
+    const Tensor weight = net.parameters[1].value();
+    const Tensor before = weight.clone();
+    dispatch_floating(dtype, "test", [&]<class T>() {
+      const std::span<T> elements = weight.span<T>();
+      const std::vector<std::function<void()>> changes{
+          [&] { elements[0] += static_cast<T>(1e-3); },
+          // These leave the norm as it is.
+          [&] {
+            for (T& x : elements) x = -x;
+          },
+          [&] { elements[5] = -elements[5]; },
+          [&] { std::swap(elements[0], elements[1]); },
+          [&] { std::swap(elements[0], elements[80]); },
+          [&] { std::reverse(elements.begin(), elements.end()); },
+      };
+      for (std::size_t i = 0; i < changes.size(); ++i) {
+        CAPTURE(i);
+        changes[i]();
+        CHECK(contains(message_of([&] { h.apply(v); }), "[HessianOperator] parameter 1 has changed"));
+        CHECK(contains(message_of([&] { block.apply(w); }), "[HessianOperator] parameter 1 has changed"));
+        CHECK_THROWS_AS(h.quadratic_forms(std::span(&v, 1)), Error);
+        weight.copy_from(before);
+        CHECK(same_bits(h.apply(v), expected));
+        CHECK(same_bits(block.apply(w), expected_block));
+      }
+    });
+  }
 }
 
 TEST_CASE("a microbatch that fails leaves the others as they should be") {
