@@ -204,7 +204,10 @@ Estimate mean_estimate(const LeaveOut& leave_out) {
   std::vector<double> estimates;
   for (std::size_t i = 0; i < k; ++i) estimates.push_back(leave_out.without(i));
   Estimate result = estimate_mean(estimates);
-  if (k < 2) return result;
+  if (k < 2) {  // no spread to tell an error from; an operator with one row needs none
+    if (leave_out.exact()) result.standard_error = leave_out.rounding();
+    return result;
+  }
   double covariance = 0;  // of two of the estimates
   for (std::size_t i = 0; i < k && !leave_out.exact(); ++i) {
     for (std::size_t j = 0; j < i; ++j) {

@@ -59,9 +59,9 @@ struct XTraceOptions {
 /// (docs/curvature/hutchpp_and_xtrace.md has the proof), and never less than the rounding of tr(Qᵀ A Q). It
 /// needs no products, and k³ operations each time.
 ///
-/// Never more probes than the operator has rows. A non-null `state` is where to start (as a former call left
-/// it, or empty) and is kept up to date. Throws Error for options out of range, a state that does not belong
-/// to them, or a product that is not finite.
+/// Never more probes than the operator has rows; with as many, be it one, the trace is exact up to rounding.
+/// A non-null `state` is where to start (as a former call left it, or empty) and is kept up to date. Throws
+/// Error for options out of range, a state that does not belong to them, or a product that is not finite.
 Estimate xtrace(const LinearOperator& a, const XTraceOptions& options = {}, XTraceState* state = nullptr);
 
 }  // namespace goshawk

@@ -156,6 +156,21 @@ TEST_CASE("both are exact on low rank, with the products they say") {
   CHECK(all.samples == 7);
   CHECK(std::abs(all.value - trace_of(full, 0, 7)) < 1e-11);
   CHECK(all.standard_error < 1e-11);
+  Matrix one(1);
+  one(0, 0) = -3;
+  const Estimate single = xtrace(MatrixOperator(one, {1}));
+  CHECK(single.samples == 1);
+  CHECK(std::abs(single.value + 3) < 1e-14);
+  CHECK(single.standard_error < 1e-13);
+  CHECK(single.converged);
+  // One probe of more rows is none of this.
+  XTraceState first;
+  const Estimate cut = xtrace(
+      MatrixOperator(full, {7}),
+      {.probes_per_pass = 1, .progress = [](const XTraceState&, const Estimate&) { return false; }}, &first);
+  CHECK(cut.samples == 1);
+  CHECK(std::isinf(cut.standard_error));
+  CHECK_FALSE(cut.converged);
 }
 
 TEST_CASE("at 48 products they beat Hutchinson on decaying spectra, and do not on flat ones") {
