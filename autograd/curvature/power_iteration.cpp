@@ -41,10 +41,16 @@ void adopt_state(const LinearOperator& a, const PowerIterationOptions& options, 
   if (!state.next.empty()) check_blocks(a, state.next, "power_iteration");
 }
 
-// One product for the pair under way: the pair as it stands then. The state has the next vector.
-Eigenpair step(const LinearOperator& a, const PowerIterationOptions& options, std::span<const Vector> found,
-               double largest, PowerIterationState& state) {
-  Eigenpair pair;
+struct Step {
+  Eigenpair pair;  // as it stands now
+  bool settled = false;
+};
+
+// One product for the pair under way. The state has the next vector.
+Step step(const LinearOperator& a, const PowerIterationOptions& options, std::span<const Vector> found,
+          double largest, PowerIterationState& state) {
+  Step result;
+  Eigenpair& pair = result.pair;
   pair.vector = state.next;
   Vector product = a.apply(pair.vector);
   check_product(product, "power_iteration");
@@ -57,20 +63,22 @@ Eigenpair step(const LinearOperator& a, const PowerIterationOptions& options, st
   const double share = state.iterations == 1 ? 1 / std::sqrt(static_cast<double>(a.size())) : 1;
   if (length <= 64 * epsilon(a.dtype()) * largest * share) {
     // Nothing is left beside the pairs found but rounding errors, on which any stop rule would be luck.
-    pair.converged = true;
+    pair.converged = result.settled = true;
     pair.residual = 0;
-    return pair;
+    return result;
   }
   pair.residual = pair.value == 0 ? std::numeric_limits<double>::infinity() : error / std::abs(pair.value);
-  // Errors of the pairs found leak into the product; what matters here is what the iteration itself sees.
-  const bool settled = state.previous &&
-                       std::abs(*state.previous - pair.value) < options.tolerance * std::abs(*state.previous);
-  pair.converged = settled && residual_norm(product, pair.value, pair.vector) <=
-                                  options.residual_tolerance * std::abs(pair.value);
+  // Errors of the pairs found leak into the product. The iteration cannot undo them, so it goes by what it
+  // sees itself; but the pair is no better than its whole residual.
+  const bool still = state.previous &&
+                     std::abs(*state.previous - pair.value) < options.tolerance * std::abs(*state.previous);
+  result.settled = still && residual_norm(product, pair.value, pair.vector) <=
+                                options.residual_tolerance * std::abs(pair.value);
+  pair.converged = result.settled && pair.residual <= options.residual_tolerance;
   state.previous = pair.value;
   rescale(product, 1 / length);
   state.next = std::move(product);
-  return pair;
+  return result;
 }
 
 }  // namespace
@@ -100,8 +108,8 @@ std::vector<Eigenpair> power_iteration(const LinearOperator& a, const PowerItera
       current.next =
           start_vector(a, vectors, Random(options.seed, options.stream + static_cast<std::uint64_t>(p)));
     }
-    const Eigenpair pair = step(a, options, vectors, largest, current);
-    const bool done = pair.converged || pair.iterations >= options.max_iterations;
+    const auto [pair, settled] = step(a, options, vectors, largest, current);
+    const bool done = settled || pair.iterations >= options.max_iterations;
     if (done) {
       enter(pair);
       current.found.push_back(pair);

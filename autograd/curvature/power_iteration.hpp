@@ -27,8 +27,10 @@ struct PowerIterationOptions {
   int pairs = 1;
   /// Stop when |λ_k − λ_{k+1}| < tolerance · |λ_k| …
   double tolerance = 1e-3;
-  /// … and the residual is at most this. It hardly ever binds after the first rule, except where eigenvalues
-  /// of nearly equal size and opposite sign make λ_k stand still far from either.
+  /// … and the residual is at most this, of what is orthogonal to the pairs found. It hardly ever binds after
+  /// the first rule, except where eigenvalues of nearly equal size and opposite sign make λ_k stand still far
+  /// from either. A pair has converged when its whole residual is at most this, to which the errors of the
+  /// pairs found add; more products of the same pair would not help that, but a smaller `tolerance` does.
   double residual_tolerance = 0.25;
   int max_iterations = 100;  ///< per pair
   /// Pair p starts from N(0, 1) elements of the random stream (seed, stream + p).

@@ -136,6 +136,29 @@ TEST_CASE(
         10);
 }
 
+TEST_CASE("a pair that inherits too large a residual from an earlier one has not converged") {
+  // Between 10 and −10 the first pair stands still at neither; in its complement there is a vector of the
+  // plane left, which the deflated iteration takes for an eigenvector after a few products.
+  const MatrixOperator opposite(symmetric_with({10, -10, 1}), {3});
+  // And a small pair behind one that is found at 1 %.
+  const MatrixOperator apart(symmetric_with({100, 90, 0.1, 0.05}), {4});
+  bool some = false;
+  for (const MatrixOperator* a : {&opposite, &apart}) {
+    for (std::uint64_t seed = 0; seed < 10; ++seed) {
+      for (const Eigenpair& pair : power_iteration(*a, {.pairs = 3, .seed = seed})) {
+        CAPTURE(pair.value);
+        const Vector product = a->apply(pair.vector);
+        axpy(-pair.value, pair.vector, product);
+        CHECK(std::abs(norm(product) / std::abs(pair.value) - pair.residual) <= 1e-9 * (1 + pair.residual));
+        if (pair.converged) CHECK(pair.residual <= 0.25);
+        // It does not go on where more products would not help.
+        some = some || (!pair.converged && pair.iterations < 100);
+      }
+    }
+  }
+  CHECK(some);
+}
+
 TEST_CASE("a small pair behind a large one is not taken for rounding at its random start in f32") {
   class Two : public LinearOperator {
    public:
