@@ -59,6 +59,11 @@ struct XTraceOptions {
 /// (docs/curvature/hutchpp_and_xtrace.md has the proof), and never less than the rounding of tr(Qᵀ A Q). It
 /// needs no products, and k³ operations each time.
 ///
+/// Where all of the spectrum but an outlier is a multiple of the identity, all t_i may miss the outlier
+/// together: of 99 eigenvalues of 1 and one of 3, 95 % intervals from 8 probes cover the trace in 91 % of
+/// runs, and 3 % are more than six standard errors off (10 rows, one eigenvalue of 1.3: 89 % and 6 %). Leave
+/// a known multiple of the identity, such as damping, out of A.
+///
 /// Never more probes than the operator has rows; with as many, be it one, the trace is exact up to rounding.
 /// A non-null `state` is where to start (as a former call left it, or empty) and is kept up to date. Throws
 /// Error for options out of range, a state that does not belong to them, or a product that is not finite.

@@ -4,6 +4,7 @@
 
 #include "autograd/curvature/hutchinson.hpp"
 #include "autograd/curvature/hutchpp.hpp"
+#include "autograd/curvature/operator_views.hpp"
 #include "autograd/curvature/results.hpp"
 #include "autograd/curvature/xtrace.hpp"
 #include "core/statistics.hpp"
@@ -183,5 +184,37 @@ TEST_CASE("XTrace's intervals hold for spectra that fall fast, slowly and not at
         return xtrace(a, {.seed = seed, .relative_error = 0, .min_probes = probes, .max_probes = probes});
       }));
     }
+  }
+}
+
+TEST_CASE(
+    "beside a multiple of the identity XTrace's intervals miss a single outlier too often, as documented") {
+  struct Case {
+    std::int64_t rows = 0;
+    double outlier = 0;
+    int probes = 0;
+  };
+  for (const auto& [rows, outlier, probes] :
+       {Case{10, 1.3, 8}, {100, 1.3, 8}, {100, 3, 8}, {100, 3, 16}, {100, 20, 8}, {100, 20, 16}}) {
+    // Probes from the sphere see no difference between this and any rotation of it.
+    Matrix m(static_cast<std::size_t>(rows));
+    for (std::size_t i = 0; i < m.n; ++i) m(i, i) = i == 0 ? outlier : 1;
+    const MatrixOperator a(m, {rows});
+    const double exact = outlier + static_cast<double>(rows - 1);
+    INFO(rows << " rows, one eigenvalue of " << outlier << " beside 1, " << probes << " probes");
+    const int runs = 1200;
+    int far = 0;
+    const double covered = coverage(runs, exact, [&, n = probes](std::uint64_t seed) {
+      const Estimate e = xtrace(a, {.seed = seed, .relative_error = 0, .min_probes = n, .max_probes = n});
+      far += std::abs(e.value - exact) > 6 * e.standard_error ? 1 : 0;
+      return e;
+    });
+    MESSAGE("more than six standard errors off: " << 100.0 * far / runs << " %");
+    CHECK(covered > 84);
+    CHECK(covered < 96);
+    // Without the identity nothing is missed.
+    const Estimate rest = xtrace(shifted(a, 1), {.seed = 1});
+    CHECK(rest.value + static_cast<double>(rows) == doctest::Approx(exact).epsilon(1e-12));
+    CHECK(rest.standard_error < 1e-10);
   }
 }
