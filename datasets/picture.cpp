@@ -5,9 +5,9 @@
 #include <cmath>
 #include <memory>
 #include <string>
-#include <string_view>
 
 #include "core/file.hpp"
+#include "datasets/picture_damage.hpp"
 
 #if defined(__GNUC__)
 #pragma GCC diagnostic push
@@ -29,20 +29,6 @@
 
 namespace goshawk {
 namespace {
-
-// stb fills what a truncated JPEG lacks with grey and reports success. A whole file has an end-of-image
-// marker behind its first scan, within whose entropy-coded data none can occur. The segments before it are
-// skipped, since one may hold a thumbnail with markers of its own; what follows the picture does not matter.
-bool is_truncated_jpeg(std::string_view bytes) {
-  if (!bytes.starts_with("\xFF\xD8")) return false;
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
-  std::size_t at = 2;
-  while (at + 4 <= bytes.size() && byte(at) == 0xFF && byte(at + 1) != 0xDA) {
-    const bool padding = byte(at + 1) == 0xFF;
-    at += padding ? 1 : 2 + (std::size_t{byte(at + 2)} << 8 | byte(at + 3));
-  }
-  return at + 4 > bytes.size() || bytes.find("\xFF\xD9", at) == std::string_view::npos;
-}
 
 constexpr int kPrecisionBits = 22;
 
@@ -103,8 +89,8 @@ Picture read_picture(const std::filesystem::path& file) {
   check(bytes.size() < (std::size_t{1} << 31),
         "[read_picture] {} has {} bytes, too many for a picture; replace or delete it", file.string(),
         bytes.size());
-  check(!is_truncated_jpeg(bytes), "[read_picture] {} is a truncated JPEG file; replace or delete it",
-        file.string());
+  const std::string damage = find_picture_damage(bytes);
+  check(damage.empty(), "[read_picture] {} is {}; replace or delete it", file.string(), damage);
   int width = 0;
   int height = 0;
   int channels = 0;

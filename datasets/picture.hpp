@@ -34,7 +34,7 @@ struct Picture {
 bool has_picture_extension(const std::filesystem::path& file);
 
 /// Decodes a JPEG or PNG file to RGB (grey is repeated, transparency dropped, 16 bits cut to 8). Throws Error
-/// that names the file when it cannot be read, is no picture or is truncated.
+/// that names the file when it cannot be read, is no picture, is truncated or damaged.
 Picture read_picture(const std::filesystem::path& file);
 
 /// Resizes `source` to `full` and writes the part of the result that starts at (y, x) and has the size

@@ -112,6 +112,70 @@ TEST_CASE("what stands behind a JPEG picture, or in a segment before it, does no
   CHECK(contains(read(with_thumbnail.substr(0, with_thumbnail.size() - 2)), "truncated"));
 }
 
+namespace {
+
+// A segment of a JPEG file: its marker and, behind the length, what is in it.
+std::string segment(int marker, const std::string& content) {
+  const std::size_t length = content.size() + 2;
+  return std::string{'\xFF', static_cast<char>(marker), static_cast<char>(length >> 8),
+                     static_cast<char>(length)} +
+         content;
+}
+
+// A Huffman table for a JPEG file with `counts[i]` codes of i + 1 bits, all for the value 0.
+std::string huffman_table(int kind_and_number, const std::vector<int>& counts) {
+  std::string table(17, '\0');
+  table[0] = static_cast<char>(kind_and_number);
+  int codes = 0;
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    table[i + 1] = static_cast<char>(counts[i]);
+    codes += counts[i];
+  }
+  return table + std::string(static_cast<std::size_t>(codes), '\0');
+}
+
+// A grey JPEG file of 8x8 pixels in two scans; with `between` before the second one. The tables have one
+// code, 0, for "the same as before" and "no more coefficients".
+std::string progressive_jpeg(const std::string& between = "") {
+  const std::string frame("\x08\x00\x08\x00\x08\x01\x01\x11\x00", 9);
+  const std::string constant_scan("\x01\x01\x00\x00\x00\x00", 6);
+  const std::string other_scan("\x01\x01\x00\x01\x3F\x00", 6);
+  return "\xFF\xD8" + segment(0xDB, '\0' + std::string(64, '\1')) + segment(0xC2, frame) +
+         segment(0xC4, huffman_table(0x00, {1})) + segment(0xDA, constant_scan) + '\x7F' + between +
+         segment(0xC4, huffman_table(0x10, {1})) + segment(0xDA, other_scan) + "\x7F\xFF\xD9";
+}
+
+}  // namespace
+
+TEST_CASE("a JPEG file whose Huffman table has more codes than any can have is damaged, not a crash") {
+  const ScratchDirectory scratch;
+  const auto read = [&](const std::string& bytes) {
+    return error_of([&] { read_picture(scratch.write("a.jpg", bytes)); });
+  };
+  CHECK(read_picture(scratch.write("grey.jpg", progressive_jpeg())).pixels ==
+        std::vector<std::uint8_t>(8 * 8 * 3, 128));
+
+  const std::vector<int> many = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255};
+  const std::string evil = segment(0xC4, huffman_table(0x11, many));
+  const std::string expected =
+      scratch / "a.jpg is a damaged JPEG file (a Huffman table has 765 codes instead of at most 256)";
+  const std::string whole = jpeg_bytes(gradient_picture(16, 16));
+  CHECK(contains(read(whole.substr(0, 2) + evil + whole.substr(2)), expected));
+  // Between two scans, behind more than one FF, as the second table of its segment, and one that its segment
+  // is too short for.
+  CHECK(contains(read(progressive_jpeg(evil)), expected));
+  CHECK(contains(read("\xFF\xFF" + whole.substr(1, 1) + "\xFF\xFF" + evil + whole.substr(2)), expected));
+  const std::string second = segment(0xC4, huffman_table(0x01, {1}) + huffman_table(0x11, many));
+  CHECK(contains(read(whole.substr(0, 2) + second + whole.substr(2)), expected));
+  const std::string cut = segment(0xC4, huffman_table(0x11, many).substr(0, 1));
+  CHECK(contains(read(whole.substr(0, 2) + cut + huffman_table(0x11, many).substr(1) + whole.substr(2)),
+                 expected));
+  // 256 codes are possible, and behind the picture nothing matters.
+  const std::vector<int> most = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 255};
+  CHECK(read(progressive_jpeg(segment(0xC4, huffman_table(0x11, most)))).empty());
+  CHECK(read(whole + evil).empty());
+}
+
 TEST_CASE("picture extensions in any case") {
   for (const char* name : {"a.jpg", "b.JPG", "c.jpeg", "d.Png", "e.x.JpEg"})
     CHECK(has_picture_extension(name));
