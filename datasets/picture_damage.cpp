@@ -1,7 +1,11 @@
 #include "datasets/picture_damage.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <fmt/format.h>
+#include <functional>
 
 namespace goshawk {
 namespace {
@@ -45,9 +49,55 @@ std::string jpeg_damage(std::string_view bytes, std::size_t at) {
   }
 }
 
+constexpr std::string_view kPngSignature = "\x89PNG\r\n\x1A\n";
+
+// CRC-32 of each byte, lowest bit first.
+constexpr auto kChecksums = [] {
+  std::array<std::uint32_t, 256> table{};
+  for (std::uint32_t byte = 0; byte < table.size(); ++byte) {
+    std::uint32_t sum = byte;
+    for (int bit = 0; bit < 8; ++bit) sum = sum >> 1 ^ ((sum & 1) != 0 ? 0xEDB88320U : 0U);
+    table[byte] = sum;
+  }
+  return table;
+}();
+
+std::uint32_t checksum(std::string_view bytes) {
+  std::uint32_t sum = ~0U;
+  for (const char c : bytes) sum = sum >> 8 ^ kChecksums[(sum ^ static_cast<unsigned char>(c)) & 0xFF];
+  return ~sum;
+}
+
+std::uint32_t big_endian(std::string_view four) {
+  std::uint32_t value = 0;
+  for (const char c : four.substr(0, 4)) value = value << 8 | static_cast<unsigned char>(c);
+  return value;
+}
+
+// stb skips the checksums and would make other pixels of a damaged file. A file that ends within a chunk is
+// left to the decoder.
+std::string png_damage(std::string_view bytes) {
+  constexpr std::size_t kAround = 12;  // bytes of a chunk beside its data: length, type and checksum
+  bytes.remove_prefix(kPngSignature.size());
+  while (bytes.size() >= kAround) {
+    const std::size_t length = big_endian(bytes);
+    if (length > bytes.size() - kAround) break;
+    std::string type(bytes.substr(4, 4));
+    if (checksum(bytes.substr(4, 4 + length)) != big_endian(bytes.substr(8 + length))) {
+      const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+      std::replace_if(type.begin(), type.end(), std::not_fn(is_letter), '?');
+      return fmt::format("a damaged PNG file (the checksum of its {} chunk is wrong)", type);
+    }
+    if (type == "IEND") break;
+    bytes.remove_prefix(kAround + length);
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string find_picture_damage(std::string_view bytes) {
+  if (bytes.starts_with(kPngSignature)) return png_damage(bytes);
   const std::size_t jpeg = jpeg_segments(bytes);
   return jpeg == std::string_view::npos ? "" : jpeg_damage(bytes, jpeg);
 }

@@ -6,8 +6,8 @@
 
 namespace goshawk {
 
-/// What is wrong with the JPEG file in `bytes`, such as "a truncated JPEG file". Empty when nothing was
-/// found, which leaves the rest to the decoder, and for other kinds of files.
+/// What is wrong with the JPEG or PNG file in `bytes`, such as "a truncated JPEG file". Empty when nothing
+/// was found, which leaves the rest to the decoder, and for other kinds of files.
 std::string find_picture_damage(std::string_view bytes);
 
 }  // namespace goshawk

@@ -176,6 +176,35 @@ TEST_CASE("a JPEG file whose Huffman table has more codes than any can have is d
   CHECK(read(whole + evil).empty());
 }
 
+TEST_CASE("a PNG file with a wrong checksum is damaged, and the chunk is named") {
+  const ScratchDirectory scratch;
+  const auto read = [&](const std::string& bytes) {
+    return error_of([&] { read_picture(scratch.write("a.png", bytes)); });
+  };
+  const std::string whole = png_bytes(gradient_picture(5, 6));
+  const auto flipped = [&](std::size_t at) {
+    std::string bytes = whole;
+    bytes[at] = static_cast<char>(bytes[at] ^ 0x01);
+    return bytes;
+  };
+  const std::size_t header = whole.find("IHDR");
+  const std::size_t data = whole.find("IDAT");
+  const std::size_t end = whole.find("IEND");
+  REQUIRE(read(whole).empty());
+  // A pixel among those that are decoded, the picture's height and the checksum itself.
+  CHECK(contains(read(flipped((data + end) / 2)),
+                 scratch / "a.png is a damaged PNG file (the checksum of its IDAT chunk is wrong)"));
+  CHECK(contains(read(flipped(header + 11)), "checksum of its IHDR chunk"));
+  CHECK(contains(read(flipped(end + 4)), "checksum of its IEND chunk"));
+  // Chunks that the decoder skips count too; what is no letter is not printed.
+  const std::string before = whole.substr(0, data - 4), after = whole.substr(data - 4);
+  CHECK(contains(read(before + std::string("\0\0\0\1tEXtx\0\0\0\0", 13) + after), "its tEXt chunk"));
+  CHECK(contains(read(before + std::string("\0\0\0\0a\nBc\0\0\0\0", 12) + after), "its a?Bc chunk"));
+  // The decoder stops at the last chunk, and one whose end is missing is its to judge.
+  CHECK(read(whole + "more").empty());
+  CHECK(contains(read(whole.substr(0, end - 9)), "a.png is not a JPEG or PNG picture ("));
+}
+
 TEST_CASE("picture extensions in any case") {
   for (const char* name : {"a.jpg", "b.JPG", "c.jpeg", "d.Png", "e.x.JpEg"})
     CHECK(has_picture_extension(name));
