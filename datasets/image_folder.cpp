@@ -27,6 +27,15 @@ std::vector<std::string> sorted_names(const std::filesystem::path& directory, F 
   return names;
 }
 
+// A dead link is of no type. Passed over in silence it would take away a picture, or a class and with it the
+// numbers of all classes behind it.
+void check_leads_somewhere(const std::filesystem::directory_entry& entry) {
+  std::error_code error;
+  const bool exists = entry.exists(error);
+  check(exists && !error, "[image_folder] {} leads nowhere ({}); repair or delete it", entry.path().string(),
+        error.message());
+}
+
 std::int64_t rounded(double value) {
   return std::llrint(value);
 }
@@ -73,14 +82,19 @@ ImageFolder::ImageFolder(const std::filesystem::path& directory, const ImageFold
   check(std::filesystem::is_directory(directory, error),
         "[image_folder] there is no directory {}; it should hold one folder of pictures for each class",
         directory.string());
-  class_names_ = sorted_names(directory, [&](const auto& entry) { return entry.is_directory(error); });
+  class_names_ = sorted_names(directory, [&](const auto& entry) {
+    if (!has_picture_extension(entry.path())) check_leads_somewhere(entry);
+    return entry.is_directory(error);
+  });
   check(!class_names_.empty(),
         "[image_folder] {} holds no class folders; put the pictures into {}/<class>/*.jpg or *.png",
         directory.string(), directory.string());
   for (std::size_t label = 0; label < class_names_.size(); ++label) {
     const std::filesystem::path folder = directory / class_names_[label];
     const std::vector<std::string> names = sorted_names(folder, [&](const auto& entry) {
-      return entry.is_regular_file(error) && has_picture_extension(entry.path());
+      if (!has_picture_extension(entry.path())) return false;
+      check_leads_somewhere(entry);
+      return entry.is_regular_file(error);
     });
     check(
         !names.empty(),

@@ -25,7 +25,8 @@ struct ImageFolderOptions {
 /// ignored.
 class ImageFolder : public Dataset {
  public:
-  /// Throws Error when there is no such directory, no class folder in it, or a class folder without pictures.
+  /// Throws Error when there is no such directory, no class folder in it, a class folder without pictures, or
+  /// a dead link in the place of a picture or class folder.
   explicit ImageFolder(const std::filesystem::path& directory, const ImageFolderOptions& options = {});
 
   std::int64_t size() const override { return static_cast<std::int64_t>(files_.size()); }

@@ -127,6 +127,36 @@ TEST_CASE("splits are the folders train and val or test") {
                  "there is no " + (only_val.path() / "train").string()));
 }
 
+TEST_CASE("links are followed, and a dead one is an error where a picture or a class would be missing") {
+  const ScratchDirectory scratch;
+  scratch.write("elsewhere/1.png", flat_png(1));
+  scratch.write("elsewhere/more/2.png", flat_png(2));
+  scratch.write("root/a/readme.txt", "no picture");
+  const std::filesystem::path root = scratch.path() / "root";
+  const auto link = [&](const char* to, const std::filesystem::path& name) {
+    std::filesystem::create_symlink(to, root / name);
+    return (root / name).string();
+  };
+  link("../../elsewhere/1.png", "a/1.png");
+  link("../elsewhere/more", "b");
+  // Neither would be a picture of a class or a class.
+  link("nowhere", "a/notes.txt");
+  link("nowhere", "a/.hidden.png");
+  link("nowhere", ".hidden");
+  link("nowhere", "overview.png");
+  const auto names = [&] { return ImageFolder(root, {.size = 2, .resize = 2}).class_names(); };
+  CHECK(names() == std::vector<std::string>{"a", "b"});
+
+  for (const char* name : {"a/0.png", "0"}) {
+    const std::string path = link("nowhere", name);
+    CHECK(contains(error_of(names), path + " leads nowhere (No such file or directory)"));
+    std::filesystem::remove(path);
+    CHECK(names().size() == 2);
+  }
+  const std::string circle = link("0.png", "a/0.png");
+  CHECK(contains(error_of(names), circle + " leads nowhere (Too many levels"));
+}
+
 TEST_CASE("image folder errors name the folder or file") {
   const ScratchDirectory scratch;
   const auto missing = scratch.path() / "missing";
