@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <exception>
 #include <fcntl.h>
 #include <filesystem>
 #include <stdio.h>
@@ -120,6 +121,16 @@ std::string linked_file(const std::string& path) {
   }
 }
 
+// Room for `size` bytes of a file that has at least `known`.
+void make_room(std::string& bytes, std::size_t size, std::size_t known, const std::string& path) {
+  try {
+    bytes.resize(size);
+  } catch (const std::exception&) {  // bad_alloc or length_error
+    fail("[read_file] {} has {} bytes or more, which memory has no room for; check that it is the right file",
+         path, known);
+  }
+}
+
 }  // namespace
 
 std::string read_file(const std::string& path) {
@@ -129,10 +140,12 @@ std::string read_file(const std::string& path) {
   if (::fstat(file.get(), &status) != 0) fail_system("read_file", "read", path, errno);
   // One byte more than expected, so that the end is seen without growing. A pipe has no size.
   constexpr std::size_t kStep = std::size_t{1} << 16;
-  std::string bytes(S_ISREG(status.st_mode) ? static_cast<std::size_t>(status.st_size) + 1 : kStep, '\0');
+  const std::size_t size = S_ISREG(status.st_mode) ? static_cast<std::size_t>(status.st_size) : 0;
+  std::string bytes;
+  make_room(bytes, size > 0 ? size + 1 : kStep, size, path);
   std::size_t used = 0;
   for (;;) {
-    if (used == bytes.size()) bytes.resize(bytes.size() + std::max(kStep, bytes.size() / 2));
+    if (used == bytes.size()) make_room(bytes, used + std::max(kStep, used / 2), used, path);
     const ssize_t n =
         uninterrupted([&] { return ::read(file.get(), bytes.data() + used, bytes.size() - used); });
     if (n < 0) fail_system("read_file", "read", path, errno);

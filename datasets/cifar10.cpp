@@ -31,16 +31,24 @@ std::filesystem::path batches_directory(const std::filesystem::path& directory) 
   return std::filesystem::is_directory(unpacked, ignored) ? unpacked : directory;
 }
 
-// The records of one batch file, checked.
-std::string read_batch(const std::filesystem::path& file) {
-  std::string bytes = read_file(file);
-  const auto size = static_cast<std::int64_t>(bytes.size());
+void check_batch_size(const std::filesystem::path& file, std::uintmax_t size) {
   check(size > 0, "[cifar10] {} is empty; put the official binary batch in its place", file.string());
   check(size % kRecord == 0,
         "[cifar10] {} has {} bytes, which is not a whole number of {}-byte records ({} bytes are left over): "
-        "it "
-        "is truncated or not a CIFAR-10 binary batch; get it again",
+        "it is truncated or not a CIFAR-10 binary batch; get it again",
         file.string(), size, kRecord, size % kRecord);
+}
+
+// The records of one batch file, checked.
+std::string read_batch(const std::filesystem::path& file) {
+  // Before it is read, too: a file of another kind may be larger than memory. (A pipe has no size yet.)
+  std::error_code unknown;
+  if (const std::uintmax_t size = std::filesystem::file_size(file, unknown); !unknown) {
+    check_batch_size(file, size);
+  }
+  std::string bytes = read_file(file);
+  check_batch_size(file, bytes.size());
+  const auto size = static_cast<std::int64_t>(bytes.size());
   for (std::int64_t r = 0; r < size / kRecord; ++r) {
     const auto label = static_cast<std::uint8_t>(bytes[static_cast<std::size_t>(r * kRecord)]);
     check(label < kClasses,

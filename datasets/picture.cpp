@@ -5,6 +5,7 @@
 #include <cmath>
 #include <memory>
 #include <string>
+#include <system_error>
 
 #include "core/file.hpp"
 #include "datasets/picture_damage.hpp"
@@ -84,11 +85,17 @@ bool has_picture_extension(const std::filesystem::path& file) {
 }
 
 Picture read_picture(const std::filesystem::path& file) {
+  const auto check_size = [&](std::uintmax_t size) {
+    check(size > 0, "[read_picture] {} is empty; replace or delete it", file.string());
+    check(size < (std::uintmax_t{1} << 31),
+          "[read_picture] {} has {} bytes, too many for a picture; replace or delete it", file.string(),
+          size);
+  };
+  // Before it is read, too: it may be larger than memory. (A pipe has no size yet.)
+  std::error_code unknown;
+  if (const std::uintmax_t size = std::filesystem::file_size(file, unknown); !unknown) check_size(size);
   const std::string bytes = read_file(file);
-  check(!bytes.empty(), "[read_picture] {} is empty; replace or delete it", file.string());
-  check(bytes.size() < (std::size_t{1} << 31),
-        "[read_picture] {} has {} bytes, too many for a picture; replace or delete it", file.string(),
-        bytes.size());
+  check_size(bytes.size());
   const std::string damage = find_picture_damage(bytes);
   check(damage.empty(), "[read_picture] {} is {}; replace or delete it", file.string(), damage);
   int width = 0;

@@ -26,6 +26,23 @@ TEST_CASE("a file is read as it was written, whatever its length") {
   }
 }
 
+// The sanitizers' allocators end the program instead.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST_CASE("a file that memory has no room for is named with its size") {
+  const ScratchDirectory directory;
+  const std::string path = directory.write("file", "x");
+  std::filesystem::resize_file(path, std::uintmax_t{1} << 40);  // without blocks on the disk
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_AS, &before) == 0);
+  rlimit limit = before;
+  limit.rlim_cur = rlim_t{1} << 40;
+  REQUIRE(::setrlimit(RLIMIT_AS, &limit) == 0);
+  const std::string message = error_of([&] { read_file(path); });
+  ::setrlimit(RLIMIT_AS, &before);
+  CHECK(contains(message, path + " has 1099511627776 bytes or more, which memory has no room for"));
+}
+#endif
+
 TEST_CASE("a FileReader gives the file piece by piece and knows its end") {
   const ScratchDirectory directory;
   const std::string path = directory.write("file", "abcdefgh");

@@ -101,6 +101,10 @@ TEST_CASE("CIFAR-10 errors name the file and what is wrong with it") {
   CHECK(contains(error, truncated.string() + " has 6145 bytes"));
   CHECK(contains(error, "3072 bytes are left over"));
 
+  // This one says so before it is read: no memory would hold it, and it has no blocks on the disk.
+  std::filesystem::resize_file(truncated, std::uintmax_t{1} << 40);
+  CHECK(contains(error_of([&] { load_cifar10_batch(truncated); }), " has 1099511627776 bytes"));
+
   const auto bad_label = scratch.write("label.bin", batch({1, 2, 10, 3}));
   CHECK(contains(error_of([&] { load_cifar10_batch(bad_label); }),
                  "record 2 of " + bad_label.string() + " has label 10"));

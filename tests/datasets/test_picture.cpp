@@ -97,6 +97,13 @@ TEST_CASE("files that are no whole picture are errors that name them") {
   }
 }
 
+TEST_CASE("a file that is too large for a picture is refused before it is read") {
+  const ScratchDirectory scratch;
+  const auto file = scratch.write("video.png", "x");
+  std::filesystem::resize_file(file, std::uintmax_t{1} << 40);  // without blocks on the disk
+  CHECK(contains(error_of([&] { read_picture(file); }), "video.png has 1099511627776 bytes, too many"));
+}
+
 TEST_CASE("what stands behind a JPEG picture, or in a segment before it, does not make it truncated") {
   const ScratchDirectory scratch;
   const std::string whole = jpeg_bytes(gradient_picture(64, 64));
