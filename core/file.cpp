@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <exception>
 #include <fcntl.h>
 #include <filesystem>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -83,6 +85,12 @@ int open_file(const std::string& path, int flags, mode_t mode = 0) {
 int write_all(int descriptor, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t n = uninterrupted([&] { return ::write(descriptor, bytes.data(), bytes.size()); });
+    if (n < 0 && errno == EAGAIN) {
+      // A pipe or socket that this process was given may be one that does not wait.
+      pollfd room{descriptor, POLLOUT, 0};
+      if (uninterrupted([&] { return ::poll(&room, 1, -1); }) < 0) return errno;
+      continue;
+    }
     if (n < 0) return errno;
     if (n == 0) return EIO;
     bytes = bytes.subspan(static_cast<std::size_t>(n));
@@ -105,20 +113,47 @@ int sync_directory_of(const std::string& path) {
   return error == EINVAL ? 0 : error;
 }
 
-// The file that `path` names, symbolic links followed, whether it exists or not.
-std::string linked_file(const std::string& path) {
+// Whether `path` is a descriptor's name, /proc/PROCESS/fd/N; its directory may be a link, as /dev/fd is.
+bool names_descriptor(const std::filesystem::path& path) {
   std::error_code error;
-  if (const auto real = std::filesystem::canonical(path, error); !error) return real.string();
-  // What exists and has no such path is a pipe of this process, as /dev/stdout may be.
-  struct stat status {};
-  if (::stat(path.c_str(), &status) == 0 || errno != ENOENT) return path;
-  // A link may lead to a file that is still to be made. (A circle of links is another error than ENOENT.)
+  const auto directory = std::filesystem::canonical(path.parent_path() / ".", error);
+  return !error && directory.filename() == "fd" && directory.string().starts_with("/proc/");
+}
+
+// Opens for writing what `path` names, which is as names_descriptor() says. Opened anew, a regular file would
+// be overwritten from its beginning: a descriptor of this process is duplicated, with its position and
+// whether it appends; what another process has open is appended to. Returns -1 on failure.
+int open_descriptor(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::string own = std::filesystem::canonical("/proc/self", error).string() + "/";
+  const std::string directory = std::filesystem::canonical(path.parent_path() / ".", error).string();
+  const std::string name = path.filename().string();
+  int number = 0;
+  const auto [end, bad] = std::from_chars(name.data(), name.data() + name.size(), number);
+  if (!directory.starts_with(own) || bad != std::errc() || end != name.data() + name.size()) {
+    return open_file(path.string(), O_WRONLY | O_APPEND);
+  }
+  const int flags = ::fcntl(number, F_GETFL);
+  if (flags < 0) return -1;
+  if ((flags & O_ACCMODE) == O_RDONLY) {
+    errno = EBADF;
+    return -1;
+  }
+  return ::fcntl(number, F_DUPFD_CLOEXEC, 0);
+}
+
+// The file that `path` names, symbolic links followed, whether it exists or not. A descriptor's name is left
+// as it is, for the link there leads to the file's name and not to the open file.
+std::string linked_file(const std::string& path) {
   std::filesystem::path target = path;
-  for (;;) {
+  constexpr int kMostLinks = 40;  // as Linux; a circle is left to the system call that comes next
+  for (int links = 0; links < kMostLinks && !names_descriptor(target); ++links) {
+    std::error_code error;
     const auto next = std::filesystem::read_symlink(target, error);
-    if (error) return target.string();
+    if (error) break;
     target = target.parent_path() / next;
   }
+  return target.string();
 }
 
 // Room for `size` bytes of a file that has at least `known`.
@@ -261,6 +296,11 @@ std::string FileReader::read_string(std::int64_t bytes) {
 }
 
 AtomicFile::AtomicFile(const std::string& path) : path_(path), target_(linked_file(path)) {
+  if (names_descriptor(target_)) {
+    descriptor_ = open_descriptor(target_);
+    if (descriptor_ < 0) fail_system("write", "write", path_, errno);
+    return;
+  }
   struct stat status {};
   const bool exists = ::stat(target_.c_str(), &status) == 0;
   if (!exists && errno != ENOENT) fail_system("write", "write", path_, errno);

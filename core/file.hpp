@@ -71,7 +71,8 @@ class FileReader {
 /// the same directory (`PATH.tmp-PROCESS-NUMBER`), which commit() syncs and renames to `path`, and then it
 /// syncs the directory. Without commit(), or after an error, the temporary file is removed and an old file is
 /// as it was; only a killed process leaves its temporary file behind. A symbolic link is followed, also to a
-/// file that is not there yet, an old file's permissions are kept, and a device or pipe is written directly.
+/// file that is not there yet, and an old file's permissions are kept. A device or pipe is written directly,
+/// and so is an open descriptor (/dev/stdout, /dev/fd/N): where it stands, or at the end if it appends.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::string& path);

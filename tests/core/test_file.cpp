@@ -1,11 +1,13 @@
 #include <atomic>
 #include <csignal>
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 
 #include "core/file.hpp"
@@ -211,6 +213,97 @@ TEST_CASE("a symbolic link to a file that is not there yet makes it there") {
   std::filesystem::create_symlink("circle", directory.path() / "circle");
   CHECK(contains(error_of([&] { write_file_atomic(directory / "circle", "x"); }), directory / "circle"));
   CHECK(std::filesystem::is_symlink(directory.path() / "circle"));
+}
+
+TEST_CASE("a descriptor's name means the open file, not the file's name") {
+  const ScratchDirectory directory;
+  const std::string path = directory.write("log", "before\n");
+  const int appending = ::open(path.c_str(), O_WRONLY | O_APPEND);
+  REQUIRE(appending >= 0);
+  std::string expected = "before\n";
+  for (const std::string& in :
+       {std::string("/dev/fd/"), std::string("/proc/self/fd/"), fmt::format("/proc/{}/fd/", ::getpid()),
+        fmt::format("/proc/{0}/task/{0}/fd/", ::getpid())}) {
+    CAPTURE(in);
+    write_file_atomic(in + std::to_string(appending), in + "\n");
+    expected += in + "\n";
+    CHECK(directory.read("log") == expected);
+  }
+  // Through links, as /dev/stdout is one, and what is written otherwise before and after.
+  std::filesystem::create_symlink("/dev/fd/" + std::to_string(appending), directory.path() / "first");
+  std::filesystem::create_symlink("first", directory.path() / "second");
+  write_file_atomic(directory / "second", "linked\n");
+  CHECK(::write(appending, "after\n", 6) == 6);
+  CHECK(directory.read("log") == expected + "linked\nafter\n");
+  ::close(appending);
+
+  // Without O_APPEND, from where the descriptor stands, also when the file has lost its name.
+  const int standing = ::open(path.c_str(), O_RDWR | O_TRUNC);
+  REQUIRE(standing >= 0);
+  const std::string name = "/dev/fd/" + std::to_string(standing);
+  CHECK(::write(standing, "one ", 4) == 4);
+  write_file_atomic(name, "two ");
+  std::filesystem::remove(path);
+  write_file_atomic(name, "three");
+  std::string text(20, '\0');
+  CHECK(::pread(standing, text.data(), text.size(), 0) == 13);
+  CHECK(text.substr(0, 13) == "one two three");
+  CHECK(directory.entries() == 2);
+  ::close(standing);
+
+  const int reading = ::open(directory.write("input", "input").c_str(), O_RDONLY);
+  REQUIRE(reading >= 0);
+  const std::string unwritable = "/dev/fd/" + std::to_string(reading);
+  for (int closed = 0; closed < 2; ++closed) {
+    const std::string message = error_of([&] { write_file_atomic(unwritable, "x"); });
+    CAPTURE(message);
+    CHECK(contains(message, unwritable));
+    CHECK(contains(message, "Bad file descriptor"));
+    ::close(reading);
+  }
+  CHECK(directory.read("input") == "input");
+}
+
+TEST_CASE("a pipe by its descriptor's name takes all that is written, also one that does not wait") {
+  for (const int flags : {0, O_NONBLOCK}) {
+    int ends[2];
+    REQUIRE(::pipe2(ends, flags) == 0);
+    REQUIRE(::fcntl(ends[0], F_SETFL, 0) == 0);
+    const std::string sent(1 << 20, 's');
+    std::string received;
+    std::thread reader([&] { received = read_file("/dev/fd/" + std::to_string(ends[0])); });
+    const std::string error =
+        error_of([&] { write_file_atomic("/dev/fd/" + std::to_string(ends[1]), sent); });
+    ::close(ends[1]);
+    reader.join();
+    ::close(ends[0]);
+    CHECK(error == "");
+    CHECK((received == sent));
+  }
+}
+
+TEST_CASE("what another process has open is appended to") {
+  const ScratchDirectory directory;
+  const std::string path = directory.write("log", "before\n");
+  int ready[2];
+  REQUIRE(::pipe(ready) == 0);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    ::dup2(::open(path.c_str(), O_WRONLY), STDOUT_FILENO);
+    const char byte = 1;
+    if (::write(ready[1], &byte, 1) == 1) ::pause();
+    ::_exit(0);
+  }
+  char byte = 0;
+  REQUIRE(::read(ready[0], &byte, 1) == 1);
+  write_file_atomic("/proc/" + std::to_string(child) + "/fd/1", "more\n");
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  ::close(ready[0]);
+  ::close(ready[1]);
+  CHECK(directory.read("log") == "before\nmore\n");
+  CHECK(directory.entries() == 1);
 }
 
 TEST_CASE("a file that is in place but whose directory cannot be synced is said to be so") {
