@@ -77,7 +77,16 @@ class Descriptor {
   int value_;
 };
 
+// The system would take what stands before a zero byte for the path, and so would whoever reads the message.
+void check_path(const std::string& path) {
+  const std::size_t zero = path.find('\0');
+  check(zero == std::string::npos,
+        "[file] the path that begins with '{}' has a zero byte behind that; give one without",
+        std::string_view(path).substr(0, zero));
+}
+
 int open_file(const std::string& path, int flags, mode_t mode = 0) {
+  check_path(path);
   return uninterrupted([&] { return ::open(path.c_str(), flags | O_CLOEXEC, mode); });
 }
 
@@ -145,6 +154,7 @@ int open_descriptor(const std::filesystem::path& path) {
 // The file that `path` names, symbolic links followed, whether it exists or not. A descriptor's name is left
 // as it is, for the link there leads to the file's name and not to the open file.
 std::string linked_file(const std::string& path) {
+  check_path(path);
   std::filesystem::path target = path;
   constexpr int kMostLinks = 40;  // as Linux; a circle is left to the system call that comes next
   for (int links = 0; links < kMostLinks && !names_descriptor(target); ++links) {
@@ -228,6 +238,7 @@ void append_line_synced(const std::string& path, std::string_view line) {
 }
 
 void make_directories(const std::string& path) {
+  check_path(path);
   std::error_code error;
   std::filesystem::create_directories(path, error);
   if (error) fail_system("make_directories", "make the directory", path, error.value());
@@ -265,12 +276,14 @@ FileLock::~FileLock() {
 }
 
 FileReader::FileReader(const std::string& path) : path_(path) {
-  Descriptor file(open_file(path, O_RDONLY));
+  // A pipe would otherwise have to wait for its writer before it can be refused.
+  Descriptor file(open_file(path, O_RDONLY | O_NONBLOCK));
   if (file.get() < 0) fail_system("read", "open", path, errno);
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) fail_system("read", "read", path, errno);
   if (S_ISDIR(status.st_mode)) fail_system("read", "read", path, EISDIR);
   check(S_ISREG(status.st_mode), "[read] {} is a pipe or device; copy it to a file first", path);
+  if (::fcntl(file.get(), F_SETFL, 0) != 0) fail_system("read", "read", path, errno);
   size_ = status.st_size;
   descriptor_ = file.release();
 }

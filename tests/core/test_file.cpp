@@ -78,6 +78,30 @@ TEST_CASE("what cannot be read is named with the reason and the remedy") {
   expect(directory / std::string(300, 'n'), "File name too long", "check the path");
 }
 
+TEST_CASE("a FileReader refuses a pipe without waiting for its writer") {
+  const ScratchDirectory directory;
+  const std::string path = directory / "pipe";
+  REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+  ::alarm(20);  // ends a process that waits
+  CHECK(contains(error_of([&] { FileReader reader(path); }), path + " is a pipe or device"));
+  ::alarm(0);
+}
+
+TEST_CASE("a path with a zero byte is refused and not cut there") {
+  const ScratchDirectory directory;
+  directory.write("file", "old");
+  const std::string path = (directory / "file") + '\0' + ".txt";
+  for (const std::string& message :
+       {error_of([&] { read_file(path); }), error_of([&] { FileReader reader(path); }),
+        error_of([&] { write_file_atomic(path, "new"); }), error_of([&] { append_line_synced(path, "new"); }),
+        error_of([&] { FileLock lock(path); }), error_of([&] { make_directories(path); })}) {
+    CAPTURE(message);
+    CHECK(contains(message, "'" + (directory / "file") + "' has a zero byte"));
+  }
+  CHECK(directory.read("file") == "old");
+  CHECK(directory.entries() == 1);
+}
+
 TEST_CASE("what cannot be written is named with the reason and the remedy") {
   const ScratchDirectory directory;
   directory.write("file", "x");
