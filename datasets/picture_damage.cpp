@@ -18,13 +18,31 @@ std::size_t jpeg_segments(std::string_view bytes) {
   return jpeg ? start + 1 : std::string_view::npos;
 }
 
-// stb 2.27 has room for 256 codes in a Huffman table and does not count them; and it fills what a truncated
-// file lacks with grey and reports success. So this goes over the whole file as stb does. A segment is
-// skipped by its length, since it may hold a thumbnail with markers of its own; what follows the picture does
-// not matter.
+// stb 2.27 does not count the codes of a Huffman table, of which it has room for 256; it decodes with
+// whatever memory holds where a scan names a table that is not there; and it fills what a truncated file
+// lacks with grey and reports success. So this goes over the whole file as stb does. A segment is skipped by
+// its length, since it may hold a thumbnail with markers of its own; what follows the picture does not
+// matter.
 std::string jpeg_damage(std::string_view bytes, std::size_t at) {
   const auto byte = [&](std::size_t i) {
     return i < bytes.size() ? std::size_t{static_cast<unsigned char>(bytes[i])} : 0;
+  };
+  // By the byte that names a table: 0x0N for a block's mean, 0x1N for its other coefficients.
+  std::array<bool, 256> has_table{};
+  bool progressive = false;
+  const auto has_tables_of_scan = [&](std::size_t scan) {
+    const std::size_t components = byte(scan + 2);
+    const std::size_t range = scan + 3 + 2 * components;
+    const bool means = byte(range) == 0;
+    const bool refines = byte(range + 2) >> 4 != 0;
+    // A progressive file has scans for either; further bits of means have no codes.
+    const bool needs_mean = means && !refines;
+    const bool needs_other = !means || !progressive;
+    for (std::size_t i = scan + 4; i < range; i += 2) {
+      if (needs_mean && !has_table[byte(i) >> 4]) return false;
+      if (needs_other && !has_table[0x10 | (byte(i) & 0x0F)]) return false;
+    }
+    return true;
   };
   for (;;) {
     at = bytes.find_first_not_of('\xFF', bytes.find('\xFF', at));
@@ -42,9 +60,12 @@ std::string jpeg_damage(std::string_view bytes, std::size_t at) {
           return fmt::format("a damaged JPEG file (a Huffman table has {} codes instead of at most 256)",
                              codes);
         }
+        has_table[byte(table)] = true;
         table += 17 + codes;
       }
     }
+    progressive |= marker == 0xC2;
+    if (marker == 0xDA && !has_tables_of_scan(at)) return "a damaged JPEG file (it lacks a Huffman table)";
     at = end;
   }
 }

@@ -183,6 +183,27 @@ TEST_CASE("a JPEG file whose Huffman table has more codes than any can have is d
   CHECK(read(whole + evil).empty());
 }
 
+TEST_CASE("a JPEG file that lacks a Huffman table is damaged, not decoded with what memory holds") {
+  const ScratchDirectory scratch;
+  const auto read = [&](const std::string& bytes) {
+    return error_of([&] { read_picture(scratch.write("a.jpg", bytes)); });
+  };
+  // An application's segment in the place of the table at `at`.
+  const auto without = [](std::string bytes, std::size_t at) {
+    REQUIRE(at != std::string::npos);
+    return bytes.replace(at, 2, "\xFF\xE4");
+  };
+  const std::string whole = jpeg_bytes(gradient_picture(16, 16));
+  const std::string grey = progressive_jpeg();
+  for (const std::string& bytes :
+       {without(whole, whole.find("\xFF\xC4")), without(grey, grey.find("\xFF\xC4")),
+        without(grey, grey.rfind("\xFF\xC4"))}) {
+    CHECK(contains(read(bytes), scratch / "a.jpg is a damaged JPEG file (it lacks a Huffman table)"));
+  }
+  // A scan with one more bit of the means has no codes, whatever table it names.
+  CHECK(read(progressive_jpeg(segment(0xDA, std::string("\x01\x01\x30\x00\x00\x10", 6)) + '\x7F')).empty());
+}
+
 TEST_CASE("a PNG file with a wrong checksum is damaged, and the chunk is named") {
   const ScratchDirectory scratch;
   const auto read = [&](const std::string& bytes) {
