@@ -6,6 +6,7 @@
 #include <new>
 
 #include "apps/support/interrupt.hpp"
+#include "apps/support/standard_streams.hpp"
 
 namespace goshawk {
 namespace {
@@ -14,13 +15,14 @@ int report(const char* name, std::string message, int status) {
   // One line, whatever a library put into its message.
   std::replace(message.begin(), message.end(), '\n', ' ');
   std::fflush(stdout);
-  fmt::print(stderr, "{}: {}\n", name, message);
+  write_error(fmt::format("{}: {}\n", name, message));
   return status;
 }
 
 }  // namespace
 
 int run_program(const char* name, const std::function<int()>& body) {
+  open_closed_streams();
   // A file that may not grow further is then an error like a full disk, not the end of the process.
   std::signal(SIGXFSZ, SIG_IGN);
   try {

@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <fmt/format.h>
 #include <mutex>
 #include <unistd.h>
 #include <vector>
+
+#include "apps/support/standard_streams.hpp"
 
 namespace goshawk {
 namespace {
@@ -30,7 +31,7 @@ bool on_terminal() {
 }
 
 void erase_line() {
-  if (drawn) fmt::print(stderr, "\r{:79}\r", "");
+  if (drawn) write_error(fmt::format("\r{:79}\r", ""));
   drawn = false;
 }
 
@@ -39,8 +40,7 @@ void draw_line() {
   std::string line = shown.front().brief;
   if (shown.size() == 1) line += shown.front().detail;
   for (std::size_t i = 1; i < shown.size(); ++i) line += " | " + shown[i].brief;
-  fmt::print(stderr, "\r{:<79.79}", line);
-  std::fflush(stderr);
+  write_error(fmt::format("\r{:<79.79}", line));
   drawn = true;
 }
 
@@ -57,7 +57,7 @@ void say(const std::string& text) {
   if (silent) return;
   const std::lock_guard lock(mutex);
   erase_line();
-  fmt::print(stderr, "{}\n", text);
+  write_error(text + "\n");
   draw_line();
 }
 
@@ -85,7 +85,7 @@ void Progress::update(std::int64_t done, const std::string& detail) {
   const std::string more = detail.empty() ? "" : "  " + detail;
   const std::lock_guard lock(mutex);
   if (!on_terminal()) {
-    fmt::print(stderr, "{}{}\n", brief, more);
+    write_error(fmt::format("{}{}\n", brief, more));
     return;
   }
   const auto known = std::find_if(shown.begin(), shown.end(), [&](const Shown& s) { return s.work == this; });
