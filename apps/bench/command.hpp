@@ -1,12 +1,12 @@
 // What the program bench and the subcommand goshawk bench share: options, the run, the report.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "apps/bench/compare.hpp"
 #include "apps/bench/stages.hpp"
+#include "apps/support/cli11.hpp"
 
 namespace goshawk {
 

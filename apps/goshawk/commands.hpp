@@ -1,7 +1,7 @@
 // The subcommands of the program. Each function adds one, with its options and what it does.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "apps/support/cli11.hpp"
 
 namespace goshawk {
 

@@ -152,7 +152,9 @@ void add_measurement_options(CLI::App& command, CurvatureOptions& options) {
       ->check(CLI::Range(0, 100000))
       ->check(CLI::Validator(
           [](const std::string& text) -> std::string {
-            return text == "1" ? "1 has no spread to take an error from; give 2 or more, or 0" : "";
+            int directions = 0;
+            const bool one = CLI::detail::lexical_cast(text, directions) && directions == 1;
+            return one ? "1 has no spread to take an error from; give 2 or more, or 0" : "";
           },
           ""))
       ->type_name("N");

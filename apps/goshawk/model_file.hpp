@@ -1,12 +1,12 @@
 // A named model with the weights of a state-dict file, and the checks on tensors that come from files.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
 
+#include "apps/support/cli11.hpp"
 #include "nn/module.hpp"
 #include "quant/quantized_model.hpp"
 

@@ -1,13 +1,13 @@
 // Labelled pictures for a command: from a data set, normalised as the model wants it, or from a batch file.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 
 #include "apps/goshawk/model_file.hpp"
+#include "apps/support/cli11.hpp"
 #include "apps/support/command_line.hpp"
 #include "apps/support/data_source.hpp"
 #include "datasets/dataset.hpp"

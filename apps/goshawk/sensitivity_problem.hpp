@@ -1,7 +1,6 @@
 // A trained model, labelled pictures and a weight quantizer: what sensitivities are measured on.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -11,6 +10,7 @@
 
 #include "apps/goshawk/model_file.hpp"
 #include "apps/goshawk/pictures.hpp"
+#include "apps/support/cli11.hpp"
 #include "quant/sensitivities/candidates.hpp"
 
 namespace goshawk {

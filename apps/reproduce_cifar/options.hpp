@@ -1,12 +1,12 @@
 // What reproduce_cifar can be told on its command line, and config.json.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "apps/support/cli11.hpp"
 #include "apps/support/quantizer_settings.hpp"
 
 namespace goshawk {

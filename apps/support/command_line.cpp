@@ -78,6 +78,16 @@ CLI::Validator finite(bool (*holds)(double), const char* kind) {
       "");
 }
 
+/// CLI11's "Could not convert: --seed = x", as other errors of options are said.
+std::string conversion_error(const std::string& what) {
+  constexpr std::string_view kBegin = "Could not convert: ", kEquals = " = ";
+  const std::size_t equals = what.find(kEquals);
+  if (!what.starts_with(kBegin) || equals == std::string::npos) return what;
+  return fmt::format("{}: '{}' is not a number that it takes; integers are decimal digits",
+                     what.substr(kBegin.size(), equals - kBegin.size()),
+                     what.substr(equals + kEquals.size()));
+}
+
 constexpr std::size_t kHelpWidth = 80, kHelpColumn = 34;
 
 /// Columns that UTF-8 text takes: bytes that begin a character.
@@ -159,7 +169,8 @@ void run_command_line(CLI::App& program, int argc, const char* const* argv) {
     // CLI11 looks for required options first, but a word that it does not know is the likelier cause of both
     // errors.
     const std::vector<std::string> unknown = program.remaining(true);
-    std::string what = unknown.empty() ? error.what() : unknown_argument(program, unknown.front());
+    std::string what =
+        unknown.empty() ? conversion_error(error.what()) : unknown_argument(program, unknown.front());
     for (const std::string& option : arguments.from_file) {
       if (unknown.empty() && what.starts_with(option + ":"))
         what = fmt::format("{}: {}", arguments.file, what);

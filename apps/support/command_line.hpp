@@ -1,13 +1,13 @@
 // The conventions of all command lines: options by CLI11, errors as UsageError, results on standard output.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "apps/support/cli11.hpp"
 #include "datasets/augment.hpp"
 
 namespace goshawk {

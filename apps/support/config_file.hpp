@@ -1,9 +1,10 @@
 // --config FILE: options from a file, TOML or the config.json of a run, for the command line to add to.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 #include <vector>
+
+#include "apps/support/cli11.hpp"
 
 namespace goshawk {
 

@@ -2,7 +2,6 @@
 // config.json.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "apps/support/cli11.hpp"
 #include "apps/support/command_line.hpp"
 
 namespace goshawk {

@@ -243,3 +243,64 @@ TEST_CASE("what would overwrite its own input, and numbers and files that no run
             "4", "--out", f.out},
            2, "4 is even");
 }
+
+TEST_CASE("numbers are decimal, with or without leading zeros, and fit") {
+  const Fixture f;
+  const auto with = [&](std::initializer_list<std::string> more) {
+    std::vector<std::string> arguments{"train", "--model", "resnet20", "--synthetic", "--out", f.out};
+    arguments.insert(arguments.end(), more);
+    return arguments;
+  };
+  const auto expect_no_number = [&](const std::string& option, const std::string& text) {
+    f.expect(with({option, text}), 2, option + ": '" + text + "' is not a number that it takes");
+  };
+  expect_no_number("--seed", "18446744073709551616");
+  expect_no_number("--seed", "0x10");
+  expect_no_number("--seed", "1.5");
+  expect_no_number("--test-images", "9223372036854775808");
+  f.expect(with({"--test-images", "+-3"}), 2, "--test-images: '+-3' is not a");
+  f.expect(with({"--epochs", "12e0"}), 2, "--epochs");
+  f.expect(with({"--epochs", "true"}), 2, "--epochs");
+  f.expect(with({"--config", f.scratch.write("run.toml", "seed = 0x10\n").string()}), 2,
+           "run.toml: --seed: '0x10'");
+
+  const std::vector<std::string> tiny{"--train-images",
+                                      "016",
+                                      "--test-images",
+                                      "08",
+                                      "--batch-size",
+                                      "+08",
+                                      "--epochs",
+                                      "01",
+                                      "--quiet",
+                                      "--config",
+                                      f.scratch.write("run.toml", "seed = 010\n")};
+  std::vector<std::string> arguments = with({});
+  arguments.insert(arguments.end(), tiny.begin(), tiny.end());
+  const ProgramResult result = run_built_program("goshawk", arguments);
+  REQUIRE_MESSAGE(result.status == 0, result.err);
+  const auto config = nlohmann::json::parse(file_bytes(f.out + "/config.json"));
+  CHECK(config.at("train-images") == 16);
+  CHECK(config.at("test-images") == 8);
+  CHECK(config.at("batch-size") == 8);
+  CHECK(config.at("epochs") == 1);
+  CHECK(config.at("seed") == 10);
+}
+
+TEST_CASE("no option takes what is not a finite number") {
+  const Fixture f;
+  const std::vector<std::string> weights{"--model", "resnet20", "--weights", f.weights,
+                                         "--data",  f.records,  "--out",     f.out};
+  const auto expect = [&](const char* command, const std::vector<std::string>& more,
+                          const std::string& part) {
+    std::vector<std::string> arguments{command};
+    arguments.insert(arguments.end(), weights.begin(), weights.end());
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    f.expect(arguments, 2, part);
+  };
+  for (const char* text : {"nan", "-nan", "inf", "1e400"}) {
+    for (const char* command : {"curvature", "sensitivity"}) expect(command, {"--error", text}, "--error");
+    expect("quantize", {"--budget-ratio", "8", "--error", text}, "--error");
+    expect("sensitivity", {"--percentile", text}, "--percentile");
+  }
+}
