@@ -5,6 +5,22 @@
 #include "apps/support/program.hpp"
 #include "apps/support/progress.hpp"
 
+namespace goshawk {
+namespace {
+
+/// What goes on with the same rows: config.json does not say which they are.
+std::string hint(const CLI::App& program, const ReproduceOptions& options) {
+  std::string text = resume_hint("reproduce_cifar", options.out);
+  if (program.get_option("--only")->count() > 0)
+    text += " --only " + shell_quoted(fmt::format("{}", fmt::join(options.only, ",")));
+  if (program.get_option("--finetune-seeds")->count() > 0)
+    text += fmt::format(" --finetune-seeds {}", options.finetune_seeds);
+  return text;
+}
+
+}  // namespace
+}  // namespace goshawk
+
 int main(int argc, char** argv) {
   using namespace goshawk;
   return run_program("reproduce_cifar", [&] {
@@ -20,7 +36,7 @@ int main(int argc, char** argv) {
     program.callback([&] {
       complete_options(program, options);
       if (options.quiet) Progress::silence();
-      const InterruptHandler on_interrupt("reproduce_cifar", resume_hint("reproduce_cifar", options.out));
+      const InterruptHandler on_interrupt("reproduce_cifar", hint(program, options));
       reproduce(options);
     });
     run_command_line(program, argc, argv);

@@ -57,16 +57,17 @@ void DeferInterrupt::request() {
   pending = true;
 }
 
-std::string resume_hint(std::string_view program, const std::string& run) {
+std::string shell_quoted(const std::string& word) {
   constexpr std::string_view kPlain =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+=:,@%";
-  std::string name = run;
-  if (name.empty() || name.find_first_not_of(kPlain) != std::string::npos) {
-    name = "'";
-    for (const char c : run) name += c == '\'' ? std::string("'\\''") : std::string(1, c);
-    name += "'";
-  }
-  return fmt::format("continue with {} --resume --out {}", program, name);
+  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) return word;
+  std::string quoted = "'";
+  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+std::string resume_hint(std::string_view program, const std::string& run) {
+  return fmt::format("continue with {} --resume --out {}", program, shell_quoted(run));
 }
 
 void throw_interrupted() {

@@ -39,6 +39,9 @@ class DeferInterrupt {
   static void request();
 };
 
+/// A word of a command line, in quotes where a shell would read anything else into it.
+std::string shell_quoted(const std::string& word);
+
 /// The remedy of a program that continues with --resume: "continue with goshawk train --resume --out RUN",
 /// quoted so that a shell takes it.
 std::string resume_hint(std::string_view program, const std::string& run);

@@ -290,6 +290,20 @@ TEST_CASE("all rows, several seeds, two processes at once: the same files as one
   CHECK((file_bytes(one + "/hawq.safetensors") != file_bytes(one + "/hawq-seed1.safetensors")));
 }
 
+TEST_CASE("after Ctrl-C, the command that goes on is for the same rows and seeds") {
+  const ScratchDirectory scratch;
+  const auto run = scratch.path() / "run";
+  const ProgramResult stopped = run_and_interrupt(
+      kProgram,
+      tiny_run(run.string(), {"--only", "baseline,DoReFa 2/2", "--finetune-seeds", "20", "--quiet"}),
+      run / "log.jsonl");
+  INFO(stopped.err);
+  CHECK(stopped.status == 130);
+  CHECK(is_one_line(stopped.err));
+  CHECK(contains(stopped.err, "continue with reproduce_cifar --resume --out " + run.string() +
+                                  " --only 'baseline,DoReFa 2/2' --finetune-seeds 20\n"));
+}
+
 TEST_CASE("a run takes the papers' quantizers") {
   const ScratchDirectory scratch;
   const std::vector<std::vector<std::string>> quantizers{
