@@ -12,6 +12,7 @@
 #include "apps/support/class_predictions.hpp"
 #include "apps/support/command_line.hpp"
 #include "apps/support/config_file.hpp"
+#include "apps/support/output_file.hpp"
 #include "apps/support/progress.hpp"
 
 namespace goshawk {
@@ -44,6 +45,10 @@ std::string comparison_text(const PairedComparison& comparison, const std::strin
 
 void run(const Options& options) {
   check_source(options.pictures.source);
+  check_apart({"--predictions", options.predictions}, {{"--weights", options.weights},
+                                                       {"--data", options.pictures.source.path},
+                                                       {"--against", options.against}});
+  check_writable(options.predictions);
   // Before the work, which a file that cannot be read would waste.
   std::optional<ClassPredictions> other;
   if (!options.against.empty()) other = read_predictions(options.against);

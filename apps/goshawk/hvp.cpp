@@ -1,7 +1,6 @@
 // goshawk hvp: gradient and Hessian-vector product of one batch, from files to a file.
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,10 +11,10 @@
 #include "apps/support/command_line.hpp"
 #include "apps/support/config_file.hpp"
 #include "apps/support/hvp_roads.hpp"
+#include "apps/support/output_file.hpp"
 #include "autograd/curvature/block_vector.hpp"
 #include "autograd/grad.hpp"
 #include "autograd/ops.hpp"
-#include "core/file.hpp"
 #include "core/safetensors.hpp"
 #include "models/registry.hpp"
 #include "nn/layers.hpp"
@@ -105,10 +104,7 @@ void run(const Options& options) {
   const LabelledImages batch =
       read_batch(options.batch, model_input(options.model).channels, loaded.classes, dtype);
   const Vector v = read_vector(options.vector, parameters, dtype);
-  if (const std::filesystem::path out = options.out;
-      !std::filesystem::exists(out) || std::filesystem::is_regular_file(out)) {
-    const AtomicFile writable(options.out);  // says before the work, not after it, when it cannot be written
-  }
+  check_writable(options.out);
 
   loaded.model->set_mode(train ? Mode::train : Mode::eval);
   // Batch statistics join all images of a batch, so there is no splitting in train mode.

@@ -365,3 +365,29 @@ TEST_CASE("a result that cannot be printed is a failure") {
   CHECK(is_one_line(result.err));
   CHECK(contains(result.err, "standard output"));
 }
+
+TEST_CASE("evaluate does not overwrite what it reads, and says before the work what it cannot write") {
+  const Command command;
+  const std::string before = file_bytes(command.weights), other = command.scratch / "other.csv";
+  REQUIRE(command.run({"--predictions", other}).status == 0);
+  const std::string predictions = file_bytes(other);
+  const auto expect = [&](const std::vector<std::string>& more, int status, const std::string& part) {
+    const ProgramResult result = command.run(more);
+    INFO(result.err);
+    CHECK(result.status == status);
+    CHECK(result.out.empty());
+    CHECK(is_one_line(result.err));
+    CHECK(contains(result.err, part));
+  };
+  expect({"--predictions", command.weights}, 2, "--predictions and --weights are the same file");
+  expect({"--predictions", command.data}, 2, "--predictions and --data are the same file");
+  expect({"--predictions", command.scratch / "./other.csv", "--against", other}, 2,
+         "--predictions and --against are the same file");
+  CHECK(file_bytes(command.weights) == before);
+  CHECK(file_bytes(command.data) == command.records);
+  CHECK(file_bytes(other) == predictions);
+  const std::string nowhere = command.scratch / "none/predictions.csv";
+  // The pictures, which are read later, are not there either.
+  command.scratch.write("records.bin", "torn");
+  expect({"--predictions", nowhere}, 1, nowhere);
+}
