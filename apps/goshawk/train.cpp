@@ -1,4 +1,5 @@
 // goshawk train: full-precision training of any model on any data.
+#include <cmath>
 #include <memory>
 
 #include "apps/goshawk/commands.hpp"
@@ -83,6 +84,12 @@ void run(const Options& options) {
                          .random_regions = data.random_regions},
                         data.train->size()));
   const Evaluation test = evaluate(*model, data.test, {.normalization = normalization});
+  // JSON has no such number, and weights that give one are of no use.
+  check(std::isfinite(test.loss),
+        "[train] the loss on the test pictures is {} after training: the outputs of {} overflow; start again "
+        "in "
+        "another run directory with a learning rate below {:g} (--lr). The checkpoints stay in {}",
+        test.loss, options.run.model, options.lr, directory.file("checkpoints"));
   auto metadata = normalization_metadata(normalization);
   metadata.emplace("model", options.run.model);
   save_checkpoint(directory.file(kWeights), *model, metadata);

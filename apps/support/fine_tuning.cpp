@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <span>
 
 #include "apps/support/class_predictions.hpp"
@@ -87,6 +88,12 @@ FineTuned fine_tune(const RunDirectory& run, const FineTuningInput& input) {
       *model, input.test_set,
       {.normalization = normalization,
        .on_logits = [&](const Batch& batch, const Tensor& logits) { predictions.add(batch, logits); }});
+  check(
+      std::isfinite(result.test.loss),
+      "[fine_tune] the loss of {} on the test pictures is {} after fine-tuning: its outputs overflow; start "
+      "again in another run directory with a learning rate below {:g} (--lr, of reproduce_cifar "
+      "--finetune-lr)",
+      input.job, result.test.loss, input.training.sgd.lr);
   write_predictions(run.file(predictions_file(input.job)), predictions);
   result.size = measure_size(quantized);
   write_safetensors(run.file(fmt::format("{}.safetensors", input.job)), dequantized_state_dict(quantized),

@@ -287,3 +287,28 @@ TEST_CASE("goshawk quantize and finetune: wrong use is one line, and leaves no r
   save_checkpoint(p.weights, *make_model("resnet32"), {});
   expect(p.quantize("run"), 1, "w.safetensors");
 }
+
+TEST_CASE("goshawk finetune: a network whose outputs overflow is not packed, and --lr is what to change") {
+  const Problem p;
+  std::string layers;
+  const auto model = make_model("resnet20");
+  for (const auto& [name, layer] : weighted_layers(*model))
+    layers += (layers.empty() ? "" : ", ") + fmt::format(R"({{"name": "{}", "bits": 4}})", name);
+  const std::string bits =
+      p.scratch
+          .write("bits.json",
+                 R"({"method": "manual", "objective": 0, "budget": {}, "layers": [)" + layers + "]}")
+          .string();
+  // One step, after which no other would notice.
+  const ProgramResult result = run_built_program(
+      "goshawk",
+      {"finetune", "--model",       "resnet20", "--weights",    p.weights, "--synthetic", "--train-images",
+       "16",       "--test-images", "8",        "--batch-size", "16",      "--epochs",    "1",
+       "--lr",     "1e30",          "--bits",   bits,           "--quiet", "--out",       p.scratch / "run"});
+  INFO(result.err);
+  CHECK(result.status == 1);
+  CHECK(is_one_line(result.err));
+  CHECK(contains(result.err, "overflow"));
+  CHECK(contains(result.err, "--lr"));
+  CHECK(!std::filesystem::exists(p.scratch / "run/model.packed.safetensors"));
+}

@@ -157,3 +157,40 @@ TEST_CASE("goshawk train starts from weights, and wrong use is one line") {
   expect({"train", "--config", foreign, "--out", other}, 2, "goshawk quantize");
   CHECK(!std::filesystem::exists(other));
 }
+
+TEST_CASE("goshawk train: a network whose outputs overflow is no result, now or when the run goes on") {
+  const ScratchDirectory scratch;
+  const std::string out = scratch / "run";
+  // One step, after which no other would notice.
+  const std::vector<std::string> training{"train",
+                                          "--model",
+                                          "resnet20",
+                                          "--synthetic",
+                                          "--train-images",
+                                          "16",
+                                          "--test-images",
+                                          "8",
+                                          "--batch-size",
+                                          "16",
+                                          "--epochs",
+                                          "1",
+                                          "--lr",
+                                          "1e30",
+                                          "--quiet",
+                                          "--out",
+                                          out};
+  for (const auto& arguments : {training, {"train", "--resume", "--quiet", "--out", out}}) {
+    const ProgramResult result = run_built_program("goshawk", arguments);
+    INFO(result.err);
+    CHECK(result.status == 1);
+    CHECK(result.out.empty());
+    CHECK(is_one_line(result.err));
+    CHECK(contains(result.err, "overflow"));
+    CHECK(contains(result.err, "(--lr)"));
+    CHECK(!std::filesystem::exists(out + "/result.json"));
+    CHECK(!std::filesystem::exists(out + "/model.safetensors"));
+  }
+  CHECK(std::filesystem::exists(out + "/checkpoints/train.training.safetensors"));
+  const ProgramResult report = run_built_program("goshawk", {"report", out});
+  CHECK_MESSAGE(report.status == 0, report.err);
+}
