@@ -1,4 +1,5 @@
-// Ctrl-C: saves what there is to save, says how to go on, and ends with status 130.
+// Ctrl-C, SIGTERM and a terminal that goes away: saves what there is to save, says how to go on, and ends
+// with status 130.
 #pragma once
 
 #include <stdexcept>
@@ -13,9 +14,14 @@ class Interrupted : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// While one is alive, SIGINT and SIGTERM end the process with status 130 and one line, "NAME: interrupted;
-/// REMEDY", at once, or where a DeferInterrupt is alive as soon as that has saved. Files that are written
-/// atomically are whole either way. There is one at a time.
+/// From now on SIGINT and SIGTERM end the process with status 130 and one line, "NAME: interrupted". A signal
+/// that this process was started to ignore, as in the background of a script, stays ignored.
+void end_on_interrupt(const std::string& name);
+
+/// While one is alive, SIGINT, SIGTERM and SIGHUP end the process with status 130 and one line, "NAME:
+/// interrupted; REMEDY", at once, or where a DeferInterrupt is alive as soon as that has saved. Files that
+/// are written atomically are whole either way. Signals that were ignored stay so, as under nohup. There is
+/// one at a time; afterwards, signals do what they did before.
 class InterruptHandler {
  public:
   InterruptHandler(const std::string& name, const std::string& remedy);

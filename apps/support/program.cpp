@@ -25,6 +25,7 @@ int run_program(const char* name, const std::function<int()>& body) {
   open_closed_streams();
   // A file that may not grow further is then an error like a full disk, not the end of the process.
   std::signal(SIGXFSZ, SIG_IGN);
+  end_on_interrupt(name);
   try {
     return body();
   } catch (const Interrupted& e) {

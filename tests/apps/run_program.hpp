@@ -54,9 +54,18 @@ inline pid_t start_program(const std::string& program, const std::vector<std::st
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  // What a script starts in its background ignores Ctrl-C, and tests may run there.
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  posix_spawnattr_setsigdefault(&attributes, &signals);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
   pid_t child = 0;
-  const int error = posix_spawn(&child, binary.c_str(), &actions, nullptr, argv.data(),
+  const int error = posix_spawn(&child, binary.c_str(), &actions, &attributes, argv.data(),
                                 environment != nullptr ? variables.data() : environ);
+  posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   check(error == 0, "[test] cannot start {}; build the program first", binary);
   return child;
@@ -79,9 +88,11 @@ inline ProgramResult run_built_program(const std::string& program, const std::ve
   return {status, standard_output.empty() ? file_bytes(out) : "", file_bytes(err)};
 }
 
-/// Starts the program and sends it SIGINT, as Ctrl-C does, so many milliseconds after the file is there.
+/// Starts the program and sends it SIGINT, as Ctrl-C does, or another signal, so many milliseconds after the
+/// file is there.
 inline ProgramResult run_and_interrupt(const std::string& program, const std::vector<std::string>& arguments,
-                                       const std::filesystem::path& file, int milliseconds = 0) {
+                                       const std::filesystem::path& file, int milliseconds = 0,
+                                       int signal = SIGINT) {
   const ScratchDirectory scratch;
   const pid_t child = start_program(program, arguments, scratch / "out", scratch / "err");
   while (!std::filesystem::exists(file)) {
@@ -91,7 +102,7 @@ inline ProgramResult run_and_interrupt(const std::string& program, const std::ve
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
-  kill(child, SIGINT);
+  kill(child, signal);
   const int status = wait_for_program(child);
   return {status, file_bytes(scratch / "out"), file_bytes(scratch / "err")};
 }
