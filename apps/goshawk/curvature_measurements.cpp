@@ -374,6 +374,9 @@ class Measurements {
       return static_cast<int>(std::min<std::int64_t>(wanted, part.elements));
     };
     LanczosOptions lanczos_options{.largest = at_most(options_.top), .smallest = at_most(bottom)};
+    // At least twice the pairs, or a basis that is full of them makes no progress.
+    lanczos_options.max_basis =
+        std::max(lanczos_options.max_basis, 2 * (lanczos_options.largest + lanczos_options.smallest) + 4);
     lanczos_options.max_products = options_.max_products;
     lanczos_options.seed = options_.seed;
     lanczos_options.stream = stream(purpose, part.number);

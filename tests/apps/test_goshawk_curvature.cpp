@@ -470,6 +470,15 @@ TEST_CASE("eigenvalues and a density that were killed on the way go on from ther
   }
 }
 
+TEST_CASE("curvature finds more eigenvalues than the usual basis of Lanczos has room for") {
+  Command command;
+  command.layers = {"layer1.0.conv1"};
+  command.options["--what"] = "eigenvalues";
+  command.options["--top"] = "130";
+  command.options["--max-products"] = "140";
+  CHECK(command.result().at("layers")[0].at("top_eigenvalues").size() == 130);
+}
+
 TEST_CASE("curvature says in one line what is wrong and what to do") {
   struct Case {
     std::string what;
