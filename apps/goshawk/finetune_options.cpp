@@ -5,6 +5,7 @@
 
 #include "apps/goshawk/model_file.hpp"
 #include "apps/goshawk/pictures.hpp"
+#include "apps/goshawk/sensitivity_problem.hpp"
 #include "apps/support/normalization.hpp"
 #include "apps/support/progress.hpp"
 #include "apps/support/recipes.hpp"
@@ -27,7 +28,7 @@ void add_finetune_options(FineTuneOptions& options) {
   settings
       .add("activation-bits", options.activation_bits,
            "Bits of every layer's input, unless a run's bits.json says them; 32 leaves them as they are", "B")
-      .check(CLI::IsMember({1, 2, 3, 4, 5, 6, 7, 8, 32}));
+      .check(bit_width());
   for_each_quantizer_setting(options.quantizer, [&](const char* name, auto& member, const char* help) {
     std::string text = help;
     text.front() = static_cast<char>(std::toupper(static_cast<unsigned char>(text.front())));

@@ -40,6 +40,7 @@ void check_options(const Options& options) {
         "--budget-latency needs to know how long each layer takes at each width; give --latencies FILE");
   }
   sensitivity_method(options.cost);
+  pins_of(options.pins);  // throws for what cannot be
   if (options.method == "joint" && options.cost != "joint") {
     throw UsageError("--method joint needs what pairs of layers cost together; give --cost joint as well");
   }
@@ -47,8 +48,7 @@ void check_options(const Options& options) {
 
 Costs cost_file(const Options& options, const SensitivityData& data, const WeightCandidates& candidates,
                 const MeasuredCosts& measured) {
-  CostFileOptions file_options{.pinned = {}, .activation_bits = options.activation_bits};
-  for (const std::string& pin : options.pins) file_options.pinned.push_back(pin_of(pin));
+  CostFileOptions file_options{.pinned = pins_of(options.pins), .activation_bits = options.activation_bits};
   if (options.tie_residuals) file_options.tied = residual_groups(data.pass()(0));
   Costs costs = to_costs(candidates, measured, file_options);
   if (!options.latencies.empty()) add_latencies(costs, options.latencies);
@@ -177,7 +177,7 @@ void add_quantize_command(CLI::App& program) {
       .check(CLI::IsMember({"ratio", "pareto", "greedy", "exact", "joint"}));
   settings.add("bits", options->bits, "Weight widths each layer may take", "B,B,...")
       .default_str(fmt::format("{}", fmt::join(options->bits, ",")))
-      ->check(CLI::IsMember({1, 2, 3, 4, 5, 6, 7, 8, 32}));
+      ->check(bit_width());
   settings.add("pin", options->pins, "Layers that keep a width, with commas between", "LAYER=BITS,...");
   command.add_flag(
       "--tie-residuals", options->tie_residuals,

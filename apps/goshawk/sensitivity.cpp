@@ -100,8 +100,8 @@ void run(const Options& options) {
   const std::vector<std::string> names = chosen_costs(options.costs);
   const WeightSpec spec = weight_spec_of(options.problem);
   const Road road = road_of(options.road);
-  CostFileOptions file_options{.pinned = {}, .activation_bits = options.bops_activation_bits};
-  for (const std::string& pin : options.pins) file_options.pinned.push_back(pin_of(pin));
+  CostFileOptions file_options{.pinned = pins_of(options.pins),
+                               .activation_bits = options.bops_activation_bits};
   const SensitivityProblem problem(options.problem, "sensitivity");
   const SensitivityData data = problem.data();
   if (options.tie_residuals) file_options.tied = residual_groups(data.pass()(0));
@@ -190,10 +190,9 @@ void add_sensitivity_command(CLI::App& program) {
       ->type_name("LIST")
       ->default_str("all");
   add_widths_option(command, "--bits", options->bits, "Weight widths each layer may take");
-  command
-      .add_option("--pin", options->pins,
-                  "A layer that keeps a width, as LAYER=BITS; may be given several times")
-      ->type_name("LAYER=BITS");
+  command.add_option("--pin", options->pins, "Layers that keep a width, with commas between")
+      ->delimiter(',')
+      ->type_name("LAYER=BITS,...");
   command.add_flag(
       "--tie-residuals", options->tie_residuals,
       "Layers whose outputs meet in a residual sum get equal widths; those of --pin keep theirs");
@@ -223,8 +222,7 @@ void add_sensitivity_command(CLI::App& program) {
       ->type_name("N")
       ->capture_default_str();
   add_widths_option(command, "--activations", options->activation_bits,
-                    "Also what quantizing each layer's input to these widths costs")
-      .default_str("none");
+                    "Also what quantizing each layer's input to these widths costs");
   command
       .add_option("--activation-scheme", options->activation_scheme,
                   "fixed (levels up to a calibrated clip) or asymmetric (over a calibrated range)")

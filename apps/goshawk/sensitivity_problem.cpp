@@ -26,6 +26,19 @@ Tensor joined(const std::vector<Tensor>& pictures, std::int64_t begin, std::int6
   return all;
 }
 
+std::pair<std::string, int> pin_of(const std::string& text) {
+  const std::size_t equals = text.rfind('=');
+  int bits = 0;
+  if (equals != std::string::npos) {
+    const std::string digits = text.substr(equals + 1);
+    if (!digits.empty() && digits.size() <= 2 && std::all_of(digits.begin(), digits.end(), ::isdigit)) {
+      bits = std::stoi(digits);
+    }
+  }
+  if (bits == 0) throw UsageError(fmt::format("--pin: '{}' is not LAYER=BITS, such as conv1=8", text));
+  return {text.substr(0, equals), bits};
+}
+
 }  // namespace
 
 void add_sensitivity_problem_options(CLI::App& command, SensitivityProblemOptions& options) {
@@ -114,22 +127,36 @@ CLI::Option& add_widths_option(CLI::App& command, const std::string& name, std::
                                const std::string& help) {
   return *command.add_option(name, widths, help)
               ->delimiter(',')
-              ->check(CLI::IsMember({1, 2, 3, 4, 5, 6, 7, 8, 32}))
+              ->check(bit_width())
               ->type_name("B,B,...")
               ->default_str(fmt::format("{}", fmt::join(widths, ",")));
 }
 
-std::pair<std::string, int> pin_of(const std::string& text) {
-  const std::size_t equals = text.rfind('=');
-  int bits = 0;
-  if (equals != std::string::npos) {
-    const std::string digits = text.substr(equals + 1);
-    if (!digits.empty() && digits.size() <= 2 && std::all_of(digits.begin(), digits.end(), ::isdigit)) {
-      bits = std::stoi(digits);
+CLI::Validator bit_width() {
+  // CLI::IsMember has no message for what is no number. Its description is what help and completion show.
+  return CLI::Validator(
+      [](const std::string& text) -> std::string {
+        int bits = 0;
+        const bool known = CLI::detail::lexical_cast(text, bits) && ((bits >= 1 && bits <= 8) || bits == 32);
+        return known ? "" : fmt::format("'{}' is not among 1 ... 8, 32", text);
+      },
+      "{1,2,3,4,5,6,7,8,32}");
+}
+
+std::vector<std::pair<std::string, int>> pins_of(const std::vector<std::string>& texts) {
+  std::vector<std::pair<std::string, int>> pins;
+  for (const std::string& text : texts) {
+    const std::pair<std::string, int> pin = pin_of(text);
+    const auto known =
+        std::find_if(pins.begin(), pins.end(), [&](const auto& other) { return other.first == pin.first; });
+    if (known == pins.end()) {
+      pins.push_back(pin);
+    } else if (known->second != pin.second) {
+      throw UsageError(fmt::format("--pin: '{}' cannot keep both {} and {} bits; name it once", pin.first,
+                                   known->second, pin.second));
     }
   }
-  if (bits == 0) throw UsageError(fmt::format("--pin: '{}' is not LAYER=BITS, such as conv1=8", text));
-  return {text.substr(0, equals), bits};
+  return pins;
 }
 
 SensitivityProblem::SensitivityProblem(const SensitivityProblemOptions& options, const std::string& user)

@@ -38,8 +38,12 @@ WeightSpec weight_spec_of(const SensitivityProblemOptions& options);
 CLI::Option& add_widths_option(CLI::App& command, const std::string& name, std::vector<int>& widths,
                                const std::string& help);
 
-/// "conv1=8", of --pin: a layer that keeps a width. Throws UsageError for anything else.
-std::pair<std::string, int> pin_of(const std::string& text);
+/// A width that a quantizer has: 1 … 8 or 32.
+CLI::Validator bit_width();
+
+/// "conv1=8" and the like, of --pin: layers that keep a width, each once. Throws UsageError for anything else
+/// and for a layer with two widths.
+std::vector<std::pair<std::string, int>> pins_of(const std::vector<std::string>& texts);
 
 class SensitivityProblem {
  public:

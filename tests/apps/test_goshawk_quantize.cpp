@@ -268,6 +268,9 @@ TEST_CASE("goshawk quantize and finetune: wrong use is one line, and leaves no r
   expect(p.arguments("quantize", "run", {"--budget-latency", "10", "--latencies", latencies}), 1, "conv9");
   expect(p.quantize("run", {"--pin", "conv9=8"}), 1, "conv9");
   expect(p.quantize("run", {"--pin", "conv1"}), 2, "conv1=8");
+  expect(p.quantize("run", {"--pin", "conv1=8", "--pin", "linear=8,conv1=2"}), 2,
+         "--pin: 'conv1' cannot keep both 8 and 2 bits");
+  expect(p.quantize("run", {"--activation-bits", "none"}), 2, "'none' is not among 1 ... 8, 32");
   expect(p.quantize("run", {"--cost", "magic"}), 2, "exact-quadratic");
   expect(p.quantize("run", {"--clip", "magic"}), 2, "magic");
   const std::string bits = p.scratch / "bits.json";

@@ -285,7 +285,7 @@ TEST_CASE("goshawk sensitivity: Hutchinson's seconds are projected to the wanted
 TEST_CASE("goshawk sensitivity ties the layers that meet in a residual sum, but for pinned ones") {
   Inputs inputs;
   inputs.options["--cost"] = "delta-norm";
-  inputs.options["--pin"] = "layer1.0.conv2=4";
+  inputs.options["--pin"] = "layer1.0.conv2=4,linear=8";
   const ProgramResult ran = inputs.sensitivity({"--tie-residuals"});
   REQUIRE_MESSAGE(ran.status == 0, ran.err);
   const Json costs = inputs.json("costs-delta-norm.json");
@@ -297,6 +297,7 @@ TEST_CASE("goshawk sensitivity ties the layers that meet in a residual sum, but 
     if (meets) CHECK(layer.at("tied") == "sum with conv1");
   }
   CHECK(inputs.json("config.json").at("tie-residuals") == true);
+  CHECK(costs.at("layers").back().at("pinned") == 8);
 }
 
 TEST_CASE("goshawk sensitivity refuses what makes no sense, in one line, before it writes anything") {
@@ -306,11 +307,21 @@ TEST_CASE("goshawk sensitivity refuses what makes no sense, in one line, before 
   CHECK(inputs.refused("--pin", "linear").find("LAYER=BITS") != std::string::npos);
   CHECK(inputs.refused("--pin", "conv9=8").find("'conv9'") != std::string::npos);
   CHECK(inputs.refused("--pin", "conv1=5").find("5 bits") != std::string::npos);
+  CHECK(inputs.refused("--pin", "conv1=8,conv1=2").find("both 8 and 2 bits") != std::string::npos);
+  CHECK(inputs.refused("--bits", "2,x").find("--bits: 'x' is not among 1 ... 8, 32") != std::string::npos);
+  CHECK(inputs.refused("--activations", "none").find("'none' is not among 1 ... 8, 32") != std::string::npos);
   CHECK(inputs.refused("--clip", "lsq").find("trains its step") != std::string::npos);
   CHECK(inputs.refused("--weight-scheme", "dorefa").find("dorefa") != std::string::npos);
   CHECK(inputs.refused("--images", "11").find("10 images") != std::string::npos);
   CHECK(inputs.refused("--weights", inputs.path("none")).find("none") != std::string::npos);
   CHECK(inputs.refused("--model", "resnet21").find("resnet21") != std::string::npos);
+}
+
+TEST_CASE("goshawk sensitivity: its help shows no default that cannot be given") {
+  const std::string help = run_built_program("goshawk", {"sensitivity", "--help"}).out;
+  const std::size_t option = help.find("--activations ");
+  REQUIRE(option != std::string::npos);
+  CHECK(!contains(help.substr(option, help.find("--activation-scheme") - option), "none"));
 }
 
 TEST_CASE("predict_loss correlates predicted with true loss changes, reports, and resumes") {
