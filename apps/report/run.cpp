@@ -88,6 +88,11 @@ class Reader {
       const JsonObject config = JsonObject::parse(read_file(file("config.json")), file("config.json"));
       run_.config = config.json();
       if (config.has("program")) run_.program = config.string("program");
+      if (run_.program == "goshawk sensitivity") {
+        throw UsageError(
+            fmt::format("{} is a run of goshawk sensitivity, of which there is no report; its table is {}",
+                        run_.path, file("sensitivity.md")));
+      }
       for (const char* name : {"train", "finetune", "quantize"}) {
         run_.one_model = run_.one_model || run_.program == std::string("goshawk ") + name;
       }

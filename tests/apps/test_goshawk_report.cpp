@@ -732,6 +732,11 @@ TEST_CASE("goshawk report: what is wrong ends in one line and leaves no page") {
         "there is no directory");
   fails(run_built_program("goshawk", {"report", scratch.path().string()}), 2, "holds no run");
 
+  scratch.write("sensitivity/config.json", R"({"program": "goshawk sensitivity"})");
+  scratch.write("sensitivity/sensitivity.json", R"({"model": "resnet20", "layers": []})");
+  fails(run_built_program("goshawk", {"report", scratch / "sensitivity"}), 2,
+        "its table is " + (scratch / "sensitivity/sensitivity.md"));
+
   const auto damaged = [&](const std::string& name, const std::string& text, const std::string& part) {
     const Run run;
     write(run.path / name, text);
