@@ -30,7 +30,8 @@ struct SplitReport {
 /// error for whoever opens it.
 bool has_split(const DataSource& source, Split split) {
   const std::filesystem::path path = source.path;
-  const auto folder = [&](const char* name) { return std::filesystem::is_directory(path / name); };
+  std::error_code none;
+  const auto folder = [&](const char* name) { return std::filesystem::is_directory(path / name, none); };
   const bool train = folder("train"), test = folder("val") || folder("test");
   if (source.synthetic || (!train && !test)) return true;
   return split == Split::train ? train : test;
@@ -38,7 +39,8 @@ bool has_split(const DataSource& source, Split split) {
 
 SplitReport open_split(const Options& options, Split split) {
   SplitReport report;
-  report.name = std::filesystem::is_regular_file(options.source.path) ? "all" : split_name(split);
+  std::error_code none;
+  report.name = std::filesystem::is_regular_file(options.source.path, none) ? "all" : split_name(split);
   report.data =
       open_source(options.source, split, 0,
                   {.size = options.size, .resize = options.size < 128 ? options.size : options.size * 8 / 7});
@@ -73,7 +75,7 @@ std::string text_report(const std::vector<SplitReport>& splits) {
   return text + text_table(classes);
 }
 
-nlohmann::ordered_json json_report(const std::vector<SplitReport>& splits) {
+std::string json_report(const std::vector<SplitReport>& splits, const std::string& source) {
   nlohmann::ordered_json json{{"classes", splits.front().data->class_names()}};
   for (const SplitReport& s : splits) {
     const ImageSize size = s.data->image_size();
@@ -86,7 +88,15 @@ nlohmann::ordered_json json_report(const std::vector<SplitReport>& splits) {
                               {"mean", s.normalization.mean},
                               {"std", s.normalization.stddev}});
   }
-  return json;
+  try {
+    return json.dump() + "\n";
+  } catch (const nlohmann::json::type_error&) {
+    fail(
+        "[data] {} has a name in it that is not UTF-8, which JSON cannot hold; rename that class folder, or "
+        "leave "
+        "out --json",
+        source);
+  }
 }
 
 void run(const Options& options) {
@@ -106,7 +116,7 @@ void run(const Options& options) {
     s.normalization = measure_normalization(
         options.images > 0 ? *random_images(s.data, options.images, options.seed) : *s.data);
   }
-  print_result(options.json ? json_report(splits).dump() + "\n" : text_report(splits));
+  print_result(options.json ? json_report(splits, options.source.path) : text_report(splits));
 }
 
 }  // namespace

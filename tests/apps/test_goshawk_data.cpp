@@ -104,4 +104,7 @@ TEST_CASE("goshawk data: wrong use is one line") {
   expect_failure({scratch.path().string()}, 1, "data_batch_1.bin");
   scratch.write("torn.bin", "123");
   expect_failure({scratch / "torn.bin"}, 1, "torn.bin");
+  expect_failure({std::string(300, 'x')}, 1, "[open_dataset] there is no xxx");
+  scratch.write("pictures/train/caf\xe9/1.png", small_png(51));
+  expect_failure({scratch / "pictures", "--size", "8", "--json"}, 1, "is not UTF-8");
 }
