@@ -1,10 +1,12 @@
 #include "apps/support/config_file.hpp"
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <optional>
 #include <sstream>
 
+#include "apps/support/run_directory.hpp"
 #include "apps/support/suggestions.hpp"
 #include "core/error.hpp"
 #include "core/file.hpp"
@@ -62,13 +64,21 @@ std::vector<Entry> json_entries(const std::string& text, const std::string& file
 void check_section(const std::vector<std::string>& parents, const std::vector<std::string>& commands,
                    const std::string& file) {
   const std::string section = fmt::format("{}", fmt::join(parents, "."));
-  const auto distance = [&](const std::string& command) { return edit_distance(section, command); };
-  std::size_t nearest = section.size();
+  if (parents.size() > 1 && std::find(commands.begin(), commands.end(), parents.front()) != commands.end()) {
+    throw UsageError(fmt::format("{}: there is no section [{}] within [{}]; give its options in [{}]", file,
+                                 section, parents.front(), parents.front()));
+  }
+  // In small letters, which all names of commands are made of.
+  std::string name = section;
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const auto distance = [&](const std::string& command) { return edit_distance(name, command); };
+  std::size_t nearest = name.size();
   for (const std::string& command : commands) nearest = std::min(nearest, distance(command));
   // Two edits make a name of two letters any other, so a misspelling takes fewer than it has letters.
-  if (nearest == 0 || nearest > 2 || nearest >= section.size()) return;
+  if ((nearest == 0 && name == section) || nearest > 2 || nearest >= name.size()) return;
   throw UsageError(fmt::format("{}: there is no command for section [{}]; did you mean {}?", file, section,
-                               nearest_names(section, commands, 1)));
+                               nearest_names(name, commands, 1)));
 }
 
 std::vector<Entry> toml_entries(const std::string& text, const std::string& file, const std::string& command,
@@ -114,8 +124,8 @@ Arguments with_config_file(const CLI::App& program, std::vector<std::string> arg
   std::string file = argument(arguments, "--config").value_or("");
   if (file.empty() && argument(arguments, "--resume")) {
     const std::filesystem::path run = argument(arguments, "--out").value_or("");
-    std::error_code none;
-    if (!run.empty() && std::filesystem::exists(run / "config.json", none)) {
+    // A file that is damaged is said to be, not to have no options.
+    if (!run.empty() && !RunDirectory::stored_config(run).is_null()) {
       file = (run / "config.json").string();
     } else if (!run.empty()) {
       for (const CLI::Option* option : command->get_options()) {
@@ -132,7 +142,8 @@ Arguments with_config_file(const CLI::App& program, std::vector<std::string> arg
   const std::size_t first = text.find_first_not_of(" \t\r\n");
   const std::string name =
       command == &program ? program.get_name() : program.get_name() + " " + command->get_name();
-  const bool json = first != std::string::npos && text[first] == '{';
+  // JSON of another type is no TOML, but a list would pass for a section.
+  const bool json = (first != std::string::npos && text[first] == '{') || nlohmann::json::accept(text);
   const std::vector<std::string> names = option_names(*command);
   std::vector<std::string> more, from_file, command_names;
   for (const CLI::App* other : subcommands) command_names.push_back(other->get_name());

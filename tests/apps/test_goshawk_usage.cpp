@@ -229,6 +229,14 @@ TEST_CASE("what would overwrite its own input, and numbers and files that no run
   f.expect(config("[trian]\nlr = 0.1\n"), 2, "section [trian]; did you mean 'train'");
   f.expect(config("[hv]\ndtype = \"f64\"\n"), 2, "section [hv]; did you mean 'hvp'");
 
+  f.expect(config("[TRAIN]\nlr = 0.1\n"), 2, "section [TRAIN]; did you mean 'train'");
+  f.expect(config("[train.deep]\nlr = 0.1\n"), 2, "there is no section [train.deep] within [train]");
+  f.expect(config("[{\"lr\": 0.1}]\n"), 1, "run.toml is not an object of option names and values");
+  f.scratch.write("damaged/config.json", "[]");
+  f.expect({"train", "--resume", "--out", f.scratch / "damaged"}, 1, "damaged/config.json is damaged");
+  f.scratch.write("damaged/config.json", "");
+  f.expect({"train", "--resume", "--out", f.scratch / "damaged"}, 1, "damaged/config.json");
+
   const std::string same = f.scratch / "../" + f.scratch.path().filename().string() + "/";
   f.expect({"allocate", "--costs", f.costs, "--method", "exact", "--budget-bytes", "30", "--out",
             same + "costs.json"},
