@@ -41,15 +41,17 @@ void add_bench_options(CLI::App& command, BenchCommand& bench) {
       ->capture_default_str();
   std::vector<std::string> names;
   for (const StageKind& kind : stage_kinds()) names.emplace_back(kind.name);
-  command.add_option("--only", options.only, "Time only this stage (may be repeated)")
-      ->delimiter(',')
-      ->check(CLI::IsMember(names))
-      ->type_name("STAGE");
+  CLI::Option* const only =
+      command.add_option("--only", options.only, "Time only this stage (may be repeated)")
+          ->delimiter(',')
+          ->check(CLI::IsMember(names))
+          ->type_name("STAGE");
   command
       .add_option(
           "--compare", bench.compare,
           "Instead of --only: run these stages once each in turn, --rounds times --repetitions turns, and "
           "compare their rates with the first one's; @N: with microbatches of N images")
+      ->excludes(only)
       ->delimiter(',')
       ->check([](const std::string& text) {
         try {

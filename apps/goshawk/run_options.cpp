@@ -61,6 +61,9 @@ RunData open_run_data(const RunOptions& options) {
         "[data] {} has {} classes and {} has {}, or they have other names; give both splits the same class "
         "folders",
         data.train->name(), data.train->num_classes(), data.test->name(), data.test->num_classes());
+  check(data.train->num_classes() > 1,
+        "[data] {} has one class, '{}', and nothing to tell it from; give each class a folder of its own",
+        data.train->name(), data.train->class_names().front());
   check(data.train->size() >= options.batch_size,
         "[data] {} has {} training pictures, fewer than one batch of {}; give a smaller --batch-size",
         data.train->name(), data.train->size(), options.batch_size);

@@ -41,8 +41,8 @@ struct RunData {
   bool random_regions = false;
 };
 /// Both splits in the model's input size, in memory unless their pictures are large. Throws UsageError unless
-/// exactly one source is named, Error when the splits' classes differ or there are fewer training pictures
-/// than a batch takes.
+/// exactly one source is named, Error when the splits' classes differ, when there is only one, or when there
+/// are fewer training pictures than a batch takes.
 RunData open_run_data(const RunOptions& options);
 
 }  // namespace goshawk

@@ -4,6 +4,7 @@
 #include <cctype>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <sstream>
 
 #include "apps/support/run_directory.hpp"
@@ -27,6 +28,14 @@ std::optional<std::string> argument(const std::vector<std::string>& arguments, c
     if (arguments[i].starts_with(option + "=")) return arguments[i].substr(option.size() + 1);
   }
   return std::nullopt;
+}
+
+/// Whether an option among the arguments has this one's place: the command line has the last word.
+bool excluded(const CLI::Option& option, const std::vector<std::string>& arguments) {
+  const std::set<CLI::Option*> others = option.get_excludes();
+  return std::any_of(others.begin(), others.end(), [&](const CLI::Option* other) {
+    return argument(arguments, other->get_name(false, false)).has_value();
+  });
 }
 
 std::string text_of(const nlohmann::json& value) {
@@ -156,7 +165,7 @@ Arguments with_config_file(const CLI::App& program, std::vector<std::string> arg
       throw UsageError(fmt::format("{}: {} has no option '{}'; did you mean {}?", file, name, entry.key,
                                    nearest_names(entry.key, names, 1)));
     }
-    if (argument(arguments, option)) continue;
+    if (argument(arguments, option) || excluded(*known, arguments)) continue;
     if (entry.values.size() > static_cast<std::size_t>(std::max(1, known->get_items_expected_max()))) {
       throw UsageError(fmt::format("{}: '{}' has {} values and takes {}", file, entry.key,
                                    entry.values.size(), known->get_items_expected_max()));

@@ -19,9 +19,9 @@ struct Arguments {
 };
 
 /// The arguments (without the program's name), and behind them those that the file of --config holds for
-/// options that they do not name. With --resume, the config.json of the run in --out is such a file. TOML:
-/// `name = value` for --name, also below [command]; other sections are other commands' or programs',
-/// unless their name is a misspelt one. JSON: an object;
+/// options that they do not name, unless an option that excludes it is among them. With --resume, the
+/// config.json of the run in --out is such a file. TOML: `name = value` for --name, also below [command];
+/// other sections are other commands' or programs', unless their name is a misspelt one. JSON: an object;
 /// nulls and empty texts stand for "not given". Only for commands that have --config. Throws UsageError
 /// naming the file and the key for an option or a section that there is not, and when --resume is given
 /// without the options that a new run needs and there is no run; Error for a file that cannot be read.

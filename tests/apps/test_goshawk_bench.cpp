@@ -106,6 +106,11 @@ TEST_CASE("goshawk bench prints a table, takes a file of options, and refuses wh
   CHECK(table.out.starts_with("resnet20, batch 2, 1 threads, FMA limit "));
   CHECK(table.out.find("\nforward_eval ") < table.out.find("\ntrain_step "));
   CHECK(!contains(table.out, "hvp_eval"));
+  // The command line has the last word, also by an option that is instead of the file's.
+  const ProgramResult compared =
+      bench("goshawk", {"--config", config, "--compare", "forward_eval,train_step"});
+  REQUIRE_MESSAGE(compared.status == 0, compared.err);
+  CHECK(contains(compared.out, "median ratio"));
 
   for (const auto& [arguments, part] : std::vector<std::pair<std::vector<std::string>, std::string>>{
            {{"--model", "resnet21"}, "resnet20"},
@@ -114,6 +119,7 @@ TEST_CASE("goshawk bench prints a table, takes a file of options, and refuses wh
            {{"--compare", "hvp_eval,hvp_eval@"}, "positive number"},
            {{"--compare", "hvp_eval,hvp_eval@8x"}, "positive number"},
            {{"--compare", "hvp_eval@0,hvp_eval"}, "positive number"},
+           {{"--compare", "hvp_eval,forward_eval", "--only", "train_step"}, "excludes"},
            {{"--repetitions", "0"}, "--repetitions"},
            {{"--convolution", "fft"}, "winograd"}}) {
     for (const char* program : {"goshawk", "bench"}) {

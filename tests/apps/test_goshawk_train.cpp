@@ -7,6 +7,7 @@
 #include "models/registry.hpp"
 #include "nn/checkpoint.hpp"
 #include "tests/apps/run_program.hpp"
+#include "tests/datasets/picture_file.hpp"
 
 using namespace goshawk;
 
@@ -155,6 +156,10 @@ TEST_CASE("goshawk train starts from weights, and wrong use is one line") {
   expect({"train", "--config", scratch / "none.toml", "--out", other}, 1, "none.toml");
   const std::string foreign = scratch.write("config.json", R"({"program": "goshawk quantize"})").string();
   expect({"train", "--config", foreign, "--out", other}, 2, "goshawk quantize");
+  for (const char* picture : {"one/train/cat/1.png", "one/val/cat/1.png"})
+    scratch.write(picture, png_bytes({{1, 1}, {1, 2, 3}}));
+  expect({"train", "--model", "resnet20", "--data", scratch / "one", "--batch-size", "1", "--out", other}, 1,
+         "has one class, 'cat'");
   CHECK(!std::filesystem::exists(other));
 }
 
