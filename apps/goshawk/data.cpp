@@ -93,8 +93,7 @@ std::string json_report(const std::vector<SplitReport>& splits, const std::strin
   } catch (const nlohmann::json::type_error&) {
     fail(
         "[data] {} has a name in it that is not UTF-8, which JSON cannot hold; rename that class folder, or "
-        "leave "
-        "out --json",
+        "leave out --json",
         source);
   }
 }

@@ -87,8 +87,7 @@ void run(const Options& options) {
   // JSON has no such number, and weights that give one are of no use.
   check(std::isfinite(test.loss),
         "[train] the loss on the test pictures is {} after training: the outputs of {} overflow; start again "
-        "in "
-        "another run directory with a learning rate below {:g} (--lr). The checkpoints stay in {}",
+        "in another run directory with a learning rate below {:g} (--lr). The checkpoints stay in {}",
         test.loss, options.run.model, options.lr, directory.file("checkpoints"));
   auto metadata = normalization_metadata(normalization);
   metadata.emplace("model", options.run.model);

@@ -83,7 +83,7 @@ std::string conversion_error(const std::string& what) {
   constexpr std::string_view kBegin = "Could not convert: ", kEquals = " = ";
   const std::size_t equals = what.find(kEquals);
   if (!what.starts_with(kBegin) || equals == std::string::npos) return what;
-  return fmt::format("{}: '{}' is not a number that it takes; integers are decimal digits",
+  return fmt::format("{}: '{}' is not a number that it takes: a finite one, integers in decimal digits",
                      what.substr(kBegin.size(), equals - kBegin.size()),
                      what.substr(equals + kEquals.size()));
 }

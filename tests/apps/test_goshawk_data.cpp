@@ -106,5 +106,6 @@ TEST_CASE("goshawk data: wrong use is one line") {
   expect_failure({scratch / "torn.bin"}, 1, "torn.bin");
   expect_failure({std::string(300, 'x')}, 1, "[open_dataset] there is no xxx");
   scratch.write("pictures/train/caf\xe9/1.png", small_png(51));
+  scratch.write("pictures/train/caf\xe9/2.png", small_png(99));
   expect_failure({scratch / "pictures", "--size", "8", "--json"}, 1, "is not UTF-8");
 }

@@ -259,11 +259,11 @@ TEST_CASE("goshawk quantize and finetune: wrong use is one line, and leaves no r
   p.scratch.write("latencies.json", R"({"layers": [{"name": "conv1", "choices":
       [{"bits": 2, "latency_ms": 1}, {"bits": 2, "latency_ms": 3}]}]})");
   expect(p.arguments("quantize", "run", {"--budget-latency", "10", "--latencies", latencies}), 1,
-         "layer 'conv1': 2 bits are listed twice");
+         "latencies.json: layers[0] \"conv1\": 2 bits are listed twice");
   p.scratch.write("latencies.json",
                   R"({"layers": [{"name": "conv1", "choices": []}, {"name": "conv1", "choices": []}]})");
   expect(p.arguments("quantize", "run", {"--budget-latency", "10", "--latencies", latencies}), 1,
-         "layer 'conv1' is listed twice");
+         "latencies.json: layers[1] \"conv1\" is listed twice");
   p.scratch.write("latencies.json", R"({"layers": [{"name": "conv9", "choices": []}]})");
   expect(p.arguments("quantize", "run", {"--budget-latency", "10", "--latencies", latencies}), 1, "conv9");
   expect(p.quantize("run", {"--pin", "conv9=8"}), 1, "conv9");
@@ -302,12 +302,13 @@ TEST_CASE("goshawk finetune: a network whose outputs overflow is not packed, and
           .write("bits.json",
                  R"({"method": "manual", "objective": 0, "budget": {}, "layers": [)" + layers + "]}")
           .string();
-  // One step, after which no other would notice.
+  // One step, after which no other would notice, and no activation quantizer that refuses its range.
   const ProgramResult result = run_built_program(
       "goshawk",
-      {"finetune", "--model",       "resnet20", "--weights",    p.weights, "--synthetic", "--train-images",
-       "16",       "--test-images", "8",        "--batch-size", "16",      "--epochs",    "1",
-       "--lr",     "1e30",          "--bits",   bits,           "--quiet", "--out",       p.scratch / "run"});
+      {"finetune",       "--model", "resnet20",      "--weights", p.weights,           "--synthetic",
+       "--train-images", "16",      "--test-images", "8",         "--batch-size",      "16",
+       "--epochs",       "1",       "--lr",          "1e30",      "--activation-bits", "32",
+       "--bits",         bits,      "--quiet",       "--out",     p.scratch / "run"});
   INFO(result.err);
   CHECK(result.status == 1);
   CHECK(is_one_line(result.err));

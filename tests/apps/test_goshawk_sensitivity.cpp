@@ -13,6 +13,7 @@
 #include "models/registry.hpp"
 #include "nn/layers.hpp"
 #include "nn/state_dict.hpp"
+#include "quant/quantizer.hpp"
 #include "tests/apps/run_program.hpp"
 
 using namespace goshawk;
@@ -101,7 +102,7 @@ TEST_CASE("goshawk sensitivity writes every cost for goshawk allocate, whatever 
         const int bits = 1 << (b + 1);
         CHECK(choice.at("bits") == bits);
         CHECK(choice.at("bytes") == static_cast<double>(layers[l].second->weight_count() * bits) / 8);
-        CHECK(choice.at("bops") == layer.at("macs").get<double>() * bits * bits);
+        CHECK(choice.at("bops") == layer.at("macs").get<double>() * bits * (l == 0 ? kPictureBits : bits));
         CHECK(choice.at("cost") == result.at("layers")[l].at("costs").at(names[m]).at(std::to_string(bits)));
       }
     }

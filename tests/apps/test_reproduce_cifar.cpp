@@ -363,7 +363,7 @@ TEST_CASE("wrong use and bad input: one line that names the culprit, and nothing
   expect({"--compression", "40", "--out", out}, 2, "--compression");
   expect({"--compression", "30", "--out", out}, 2, "the narrowest of --bits is 2, which gives 16");
   expect({"--weight-decay", "-1", "--out", out}, 2, "--weight-decay: -1");
-  expect({"--finetune-lr", "inf", "--out", out}, 2, "--finetune-lr: inf");
+  expect({"--finetune-lr", "inf", "--out", out}, 2, "--finetune-lr: 'inf' is not a number");
   expect({"--weights", out, "--out", out}, 1, out);
   expect({"--train-images", "4", "--out", out}, 1, "fewer than one batch of 128");
   expect({"--model", "resnet21", "--out", out}, 2, "resnet20");

@@ -255,7 +255,8 @@ TEST_CASE("copies of zero are found beside pairs of any size, at either end, and
     const AffineOperator a = scaled(definite, sign);
     std::vector<double> spectrum;
     for (const double value : positive) spectrum.push_back(sign * value);
-    for (const auto& [zeros, others] : {std::pair{3, 1}, {3, 0}, {2, 2}, {1, 0}}) {
+    for (const auto& pairs : {std::pair{3, 1}, {3, 0}, {2, 2}, {1, 0}}) {
+      const int zeros = pairs.first, others = pairs.second;
       for (std::uint64_t seed = 0; seed < 5; ++seed) {
         LanczosOptions options{
             .largest = sign > 0 ? others : zeros, .smallest = sign > 0 ? zeros : others, .seed = seed};

@@ -194,18 +194,19 @@ TEST_CASE(
     double outlier = 0;
     int probes = 0;
   };
-  for (const auto& [rows, outlier, probes] :
+  for (const Case& c :
        {Case{10, 1.3, 8}, {100, 1.3, 8}, {100, 3, 8}, {100, 3, 16}, {100, 20, 8}, {100, 20, 16}}) {
     // Probes from the sphere see no difference between this and any rotation of it.
-    Matrix m(static_cast<std::size_t>(rows));
-    for (std::size_t i = 0; i < m.n; ++i) m(i, i) = i == 0 ? outlier : 1;
-    const MatrixOperator a(m, {rows});
-    const double exact = outlier + static_cast<double>(rows - 1);
-    INFO(rows << " rows, one eigenvalue of " << outlier << " beside 1, " << probes << " probes");
+    Matrix m(static_cast<std::size_t>(c.rows));
+    for (std::size_t i = 0; i < m.n; ++i) m(i, i) = i == 0 ? c.outlier : 1;
+    const MatrixOperator a(m, {c.rows});
+    const double exact = c.outlier + static_cast<double>(c.rows - 1);
+    INFO(c.rows << " rows, one eigenvalue of " << c.outlier << " beside 1, " << c.probes << " probes");
     const int runs = 1200;
     int far = 0;
-    const double covered = coverage(runs, exact, [&, n = probes](std::uint64_t seed) {
-      const Estimate e = xtrace(a, {.seed = seed, .relative_error = 0, .min_probes = n, .max_probes = n});
+    const double covered = coverage(runs, exact, [&](std::uint64_t seed) {
+      const Estimate e =
+          xtrace(a, {.seed = seed, .relative_error = 0, .min_probes = c.probes, .max_probes = c.probes});
       far += std::abs(e.value - exact) > 6 * e.standard_error ? 1 : 0;
       return e;
     });
@@ -214,7 +215,7 @@ TEST_CASE(
     CHECK(covered < 96);
     // Without the identity nothing is missed.
     const Estimate rest = xtrace(shifted(a, 1), {.seed = 1});
-    CHECK(rest.value + static_cast<double>(rows) == doctest::Approx(exact).epsilon(1e-12));
+    CHECK(rest.value + static_cast<double>(c.rows) == doctest::Approx(exact).epsilon(1e-12));
     CHECK(rest.standard_error < 1e-10);
   }
 }
